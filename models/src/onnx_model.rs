@@ -1,0 +1,226 @@
+//! An ONNX file together with its manifest.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::cut::cut;
+use crate::manifest::{Manifest, ManifestError};
+use crate::proto::{
+    GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto, tensor_proto,
+    type_proto,
+};
+
+/// Operator set that [`OnnxModel::new`] writes; ONNX Runtime has run it since 1.12.
+const OPSET: i64 = 17;
+/// File format that goes with [`OPSET`].
+const IR_VERSION: i64 = 8;
+/// The graph input that every model has: uint8 `[N, H, W, 3]`.
+pub(crate) const INPUT: &str = "images";
+
+/// A model as it is stored: an ONNX graph and the manifest that describes it.
+#[derive(Clone, Debug)]
+pub struct OnnxModel {
+    proto: ModelProto,
+    manifest: Manifest,
+}
+
+/// Why a model could not be read, cut or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The file cannot be read or written.
+    #[error("cannot access {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The bytes are not an ONNX model.
+    #[error("not an ONNX file")]
+    NotOnnx(#[source] prost::DecodeError),
+    /// The model lacks something that a served model has.
+    #[error("not a model that can be served: {0}")]
+    Unsuitable(String),
+    /// No manifest inside the file, and no `manifest.json` beside it.
+    #[error("the model has no manifest: neither `densecl.manifest` in its metadata nor a manifest.json beside it")]
+    NoManifest,
+    /// The manifest is there but wrong.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The graph has no such output.
+    #[error("the model has no output `{0}`")]
+    UnknownOutput(String),
+}
+
+impl OnnxModel {
+    /// Puts a graph and its manifest together.
+    ///
+    /// # Errors
+    /// If the manifest is out of range or names a layer that the graph does not compute.
+    pub fn new(graph: GraphProto, manifest: Manifest) -> Result<Self, ModelError> {
+        let proto = ModelProto {
+            ir_version: Some(IR_VERSION),
+            producer_name: Some("densecl".to_owned()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            graph: Some(graph),
+            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+            ..ModelProto::default()
+        };
+        Self { proto, manifest }.checked()
+    }
+
+    /// Reads a model file; a manifest that it lacks is taken from `manifest.json` beside it.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not ONNX, or is not a model that can be served.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let bytes = fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+        Self::decode(bytes.into(), || {
+            let beside = path.with_file_name("manifest.json");
+            match fs::read_to_string(&beside) {
+                Ok(json) => Ok(Some(Manifest::from_json(&json)?)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(ModelError::Io { path: beside, source }),
+            }
+        })
+    }
+
+    /// Reads a model from memory, which it goes on sharing; `manifest` is asked if it has none.
+    ///
+    /// # Errors
+    /// As for [`OnnxModel::open`].
+    pub fn decode(
+        bytes: Bytes,
+        manifest: impl FnOnce() -> Result<Option<Manifest>, ModelError>,
+    ) -> Result<Self, ModelError> {
+        let mut proto = ModelProto::decode(bytes).map_err(ModelError::NotOnnx)?;
+        let mut inside = None;
+        proto.metadata_props.retain_mut(|entry| {
+            let is_manifest = entry.key() == Manifest::METADATA_KEY;
+            if is_manifest {
+                inside = entry.value.take();
+            }
+            !is_manifest
+        });
+        let manifest = match inside {
+            Some(json) => Manifest::from_json(&json)?,
+            None => manifest()?.ok_or(ModelError::NoManifest)?,
+        };
+        Self { proto, manifest }.checked()
+    }
+
+    /// What the model says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Names of the graph's outputs.
+    pub fn outputs(&self) -> impl Iterator<Item = &str> {
+        self.graph().output.iter().map(ValueInfoProto::name)
+    }
+
+    /// ONNX bytes of the part of the graph that computes `outputs`, in that order.
+    ///
+    /// # Errors
+    /// If the graph has no output of one of these names.
+    pub fn cut(&self, outputs: &[&str]) -> Result<Vec<u8>, ModelError> {
+        let graph = cut(self.graph(), outputs).map_err(|name| ModelError::UnknownOutput(name.to_owned()))?;
+        let header = ModelProto { graph: None, ..header_of(&self.proto) };
+        Ok(ModelProto { graph: Some(graph), ..header }.encode_to_vec())
+    }
+
+    /// The whole file, manifest included.
+    ///
+    /// # Errors
+    /// If the manifest cannot be written as JSON.
+    pub fn encode(&self) -> Result<Vec<u8>, ModelError> {
+        let json = serde_json::to_string(&self.manifest).map_err(ManifestError::from)?;
+        let entry = StringStringEntryProto { key: Some(Manifest::METADATA_KEY.to_owned()), value: Some(json) };
+        let mut header = header_of(&self.proto);
+        header.metadata_props.push(entry);
+        Ok(ModelProto { graph: self.proto.graph.clone(), ..header }.encode_to_vec())
+    }
+
+    /// Writes the file beside its place and renames it there, so that a reader never sees half.
+    ///
+    /// # Errors
+    /// If the folder cannot be made or the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), ModelError> {
+        let bytes = self.encode()?;
+        write_atomically(path, &bytes).map_err(|source| ModelError::Io { path: path.to_owned(), source })
+    }
+
+    fn graph(&self) -> &GraphProto {
+        self.proto.graph.as_ref().expect("`checked` refuses a model without a graph")
+    }
+
+    fn checked(self) -> Result<Self, ModelError> {
+        let unsuitable = |reason: String| Err(ModelError::Unsuitable(reason));
+        self.manifest.check()?;
+        let Some(graph) = &self.proto.graph else {
+            return unsuitable("the file holds no graph".to_owned());
+        };
+        let is_external = |tensor: &TensorProto| tensor.data_location() == tensor_proto::DataLocation::External;
+        if let Some(tensor) = graph.initializer.iter().find(|tensor| is_external(tensor)) {
+            return unsuitable(format!("`{}` lies outside the file", tensor.name()));
+        }
+        // Old exporters list initializers among the inputs.
+        let mut inputs = graph.input.iter().filter(|i| graph.initializer.iter().all(|t| t.name() != i.name()));
+        let input = inputs.next();
+        if inputs.next().is_some() || !input.is_some_and(is_images) {
+            return unsuitable(format!("its one input must be `{INPUT}`, uint8 [N, H, W, 3]"));
+        }
+        for layer in &self.manifest.layers {
+            if graph.output.iter().all(|output| output.name() != layer.name) {
+                return unsuitable(format!(
+                    "the manifest names layer `{}`, which the graph does not output",
+                    layer.name
+                ));
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn is_images(input: &ValueInfoProto) -> bool {
+    let tensor = input.r#type.as_ref().and_then(|t| t.value.as_ref());
+    let Some(type_proto::Value::TensorType(tensor)) = tensor else { return false };
+    let rank = tensor.shape.as_ref().map(|shape| shape.dim.len());
+    input.name() == INPUT && tensor.elem_type() == tensor_proto::DataType::Uint8 as i32 && rank == Some(4)
+}
+
+/// Everything but the graph, without cloning that.
+fn header_of(model: &ModelProto) -> ModelProto {
+    ModelProto {
+        ir_version: model.ir_version,
+        producer_name: model.producer_name.clone(),
+        producer_version: model.producer_version.clone(),
+        domain: model.domain.clone(),
+        model_version: model.model_version,
+        doc_string: model.doc_string.clone(),
+        graph: None,
+        opset_import: model.opset_import.clone(),
+        metadata_props: model.metadata_props.clone(),
+        functions: model.functions.clone(),
+    }
+}
+
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut aside = tempfile::Builder::new().prefix(".model-").permissions(readable()).tempfile_in(folder)?;
+    aside.write_all(bytes)?;
+    aside.as_file().sync_all()?;
+    aside.persist(path)?;
+    Ok(())
+}
+
+/// A temporary file is private by default; a model is for the server's user to read.
+#[cfg(unix)]
+fn readable() -> fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}
