@@ -1,0 +1,139 @@
+//! Colour operations on RGB batches `[N, 3, H, W]` in [0, 1], each with one strength an image.
+//!
+//! They compute what torchvision's functions of the same names compute on float tensors.
+
+use tch::{Kind, Tensor};
+
+use super::column;
+
+/// One of the four jitter operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JitterStep {
+    /// Scales all values.
+    Brightness,
+    /// Scales the distance from the mean grey of the image.
+    Contrast,
+    /// Scales the distance from each pixel's grey.
+    Saturation,
+    /// Turns the hue.
+    Hue,
+}
+
+/// Strengths of the jitter, one entry an image, and the order of the operations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Jitter {
+    /// The order, the same for the whole batch.
+    pub order: [JitterStep; 4],
+    /// Factors; 1 changes nothing.
+    pub brightness: Vec<f32>,
+    /// Factors; 1 changes nothing.
+    pub contrast: Vec<f32>,
+    /// Factors; 1 changes nothing.
+    pub saturation: Vec<f32>,
+    /// Shares of the colour circle; 0 changes nothing.
+    pub hue: Vec<f32>,
+}
+
+impl Jitter {
+    /// Changes nothing.
+    pub(super) fn identity(n: usize) -> Self {
+        let order = [JitterStep::Brightness, JitterStep::Contrast, JitterStep::Saturation, JitterStep::Hue];
+        let one = vec![1.0; n];
+        Self { order, brightness: one.clone(), contrast: one.clone(), saturation: one, hue: vec![0.0; n] }
+    }
+}
+
+/// Applies all four operations.
+pub(super) fn jitter(images: Tensor, jitter: &Jitter) -> Tensor {
+    let device = images.device();
+    jitter.order.iter().fold(images, |x, step| match step {
+        JitterStep::Brightness => (x * column(&jitter.brightness, device)).clamp(0.0, 1.0),
+        JitterStep::Contrast => {
+            let mean = grey(&x).mean_dim([1, 2, 3].as_slice(), true, Kind::Float); // [N, 1, 1, 1]
+            blend(&x, &mean, &column(&jitter.contrast, device))
+        }
+        JitterStep::Saturation => blend(&x, &grey(&x), &column(&jitter.saturation, device)),
+        JitterStep::Hue => turn_hue(&x, &column(&jitter.hue, device)),
+    })
+}
+
+/// Grey where `mask` `[N, 1, 1, 1]` is 1, unchanged where it is 0.
+pub(super) fn grey_where(images: &Tensor, mask: &Tensor) -> Tensor {
+    images + mask * (grey(images) - images)
+}
+
+/// Luma of ITU-R BT.601 with torchvision's rounding of the weights: `[N, 1, H, W]`.
+fn grey(images: &Tensor) -> Tensor {
+    let channel = |c: i64| images.narrow(1, c, 1);
+    channel(0) * 0.2989 + channel(1) * 0.587 + channel(2) * 0.114
+}
+
+fn blend(images: &Tensor, other: &Tensor, factor: &Tensor) -> Tensor {
+    (other + factor * (images - other)).clamp(0.0, 1.0)
+}
+
+/// Adds `shift` `[N, 1, 1, 1]` to the hue in HSV space.
+fn turn_hue(images: &Tensor, shift: &Tensor) -> Tensor {
+    let (r, g, b) = (images.narrow(1, 0, 1), images.narrow(1, 1, 1), images.narrow(1, 2, 1));
+    let value = images.amax([1].as_slice(), true); // [N, 1, H, W]
+    let chroma = &value - images.amin([1].as_slice(), true);
+    let divisor = chroma.where_self(&chroma.gt(0.0), &chroma.ones_like());
+    // Sixths of the circle, counted from the largest channel.
+    let from_red = (&g - &b) / &divisor;
+    let from_green = (&b - &r) / &divisor + 2.0;
+    let from_blue = (&r - &g) / &divisor + 4.0;
+    let sixths = from_green.where_self(&g.eq_tensor(&value), &from_blue);
+    let sixths = from_red.where_self(&r.eq_tensor(&value), &sixths);
+    let sixths = sixths + shift * 6.0;
+    // Each channel is the value less as much of the chroma as its place on the circle says.
+    let channel = |offset: f64| {
+        let k = (&sixths + offset).remainder(6.0);
+        let share = k.minimum(&(4.0 - &k)).clamp(0.0, 1.0);
+        &value - &chroma * share
+    };
+    Tensor::cat(&[channel(5.0), channel(3.0), channel(1.0)], 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pixel(rgb: [f32; 3]) -> Tensor {
+        Tensor::from_slice(&rgb).view([1, 3, 1, 1])
+    }
+
+    fn values(x: &Tensor) -> Vec<f32> {
+        Vec::try_from(x.flatten(0, -1)).unwrap()
+    }
+
+    fn assert_close(found: &Tensor, expected: [f32; 3]) {
+        for (found, expected) in values(found).iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_third_of_the_circle_turns_red_to_green() {
+        let third = Tensor::from_slice(&[1.0_f32 / 3.0]).view([1, 1, 1, 1]);
+        assert_close(&turn_hue(&pixel([0.8, 0.1, 0.1]), &third), [0.1, 0.8, 0.1]);
+        assert_close(&turn_hue(&pixel([0.1, 0.1, 0.8]), &third), [0.8, 0.1, 0.1]);
+    }
+
+    #[test]
+    fn no_turn_keeps_every_colour() {
+        let zero = Tensor::zeros([1, 1, 1, 1], (Kind::Float, tch::Device::Cpu));
+        for rgb in [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.2, 0.9, 0.4], [0.7, 0.7, 0.1], [0.3, 0.2, 0.8]] {
+            assert_close(&turn_hue(&pixel(rgb), &zero), rgb);
+        }
+    }
+
+    #[test]
+    fn saturation_0_is_grey_and_contrast_0_the_mean() {
+        let x = pixel([0.5, 0.25, 1.0]);
+        let luma = 0.2989 * 0.5 + 0.587 * 0.25 + 0.114;
+        assert_close(&grey_where(&x, &pixel([1.0, 1.0, 1.0])), [luma; 3]);
+        let mut steps = Jitter::identity(1);
+        steps.contrast = vec![0.0];
+        assert_close(&jitter(x, &steps), [luma; 3]);
+    }
+}

@@ -1,0 +1,197 @@
+//! Checkpoints: a folder with the tensors (safetensors) and everything else (TOML).
+//!
+//! `<run>/checkpoints/step-00000100/{state.safetensors, checkpoint.toml}`. A checkpoint is written
+//! aside, synced, and renamed into its place, so one that is there is whole; its hash is checked
+//! when it is read all the same.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tch::Tensor;
+
+use crate::config::Config;
+use crate::densecl::DenseCl;
+use crate::network::Encoder;
+use crate::optimizer::Sgd;
+use crate::queue::Queue;
+use crate::tensor_file::TensorFile;
+
+const STATE: &str = "state.safetensors";
+const RECORD: &str = "checkpoint.toml";
+
+/// Revision of the source that this trainer was built from.
+pub const COMMIT: &str = env!("DENSECL_COMMIT");
+
+/// What a checkpoint says besides its tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Optimiser steps taken.
+    pub step: u64,
+    /// Revision of the trainer.
+    pub commit: String,
+    /// SHA-256 of the tensor file, in hexadecimal.
+    pub state_sha256: String,
+    /// The run's configuration.
+    pub config: Config,
+}
+
+/// A checkpoint that has been read and verified.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// What it says of itself.
+    pub record: Record,
+    state: TensorFile,
+}
+
+/// Writes the state after `step` steps below `run` and deletes all but the newest checkpoints.
+/// Returns the new checkpoint's folder.
+///
+/// # Errors
+/// If a file cannot be written; earlier checkpoints are then as they were.
+pub fn save(run: &Path, config: &Config, step: u64, model: &DenseCl, sgd: &Sgd) -> Result<PathBuf> {
+    let parent = run.join("checkpoints");
+    fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    let folder = parent.join(format!("step-{step:08}"));
+    let failed = || format!("cannot write the checkpoint {}", folder.display());
+    let aside = tempfile::Builder::new().prefix(".writing-").tempdir_in(&parent).with_context(failed)?;
+    let bytes = state_of(model, sgd).encode().with_context(failed)?;
+    let record =
+        Record { step, commit: COMMIT.to_owned(), state_sha256: hex(&Sha256::digest(&bytes)), config: config.clone() };
+    write_synced(&aside.path().join(STATE), &bytes).with_context(failed)?;
+    write_synced(&aside.path().join(RECORD), toml::to_string(&record)?.as_bytes()).with_context(failed)?;
+    if folder.exists() {
+        // The same step of a resumed run: the same state.
+        fs::remove_dir_all(&folder).with_context(failed)?;
+    }
+    fs::rename(aside.keep(), &folder).and_then(|()| sync_folder(&parent)).with_context(failed)?;
+    for old in list(run)?.iter().rev().skip(config.schedule.keep_checkpoints) {
+        fs::remove_dir_all(old).with_context(|| format!("cannot delete the old checkpoint {}", old.display()))?;
+    }
+    Ok(folder)
+}
+
+/// Folders of a run's checkpoints, oldest first.
+///
+/// # Errors
+/// If the folder of checkpoints is there but cannot be listed.
+pub fn list(run: &Path) -> Result<Vec<PathBuf>> {
+    let parent = run.join("checkpoints");
+    let entries = match fs::read_dir(&parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", parent.display())),
+    };
+    let mut folders: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    folders.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-")));
+    folders.sort_unstable();
+    Ok(folders)
+}
+
+/// The checkpoint at `path`: its folder, or a run whose newest is taken.
+///
+/// # Errors
+/// If there is none.
+pub fn locate(path: &Path) -> Result<PathBuf> {
+    if path.join(RECORD).is_file() {
+        return Ok(path.to_owned());
+    }
+    let newest = list(path)?.pop();
+    newest.with_context(|| format!("{} is neither a checkpoint nor a run that holds one", path.display()))
+}
+
+impl Checkpoint {
+    /// Reads a checkpoint's folder and verifies it.
+    ///
+    /// # Errors
+    /// If a file is missing, damaged, or not a checkpoint's.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let (record, state) = (folder.join(RECORD), folder.join(STATE));
+        let text = fs::read_to_string(&record).with_context(|| format!("cannot read {}", record.display()))?;
+        let record: Record = toml::from_str(&text).with_context(|| format!("{} is not valid", record.display()))?;
+        let bytes = fs::read(&state).with_context(|| format!("cannot read {}", state.display()))?;
+        let found = hex(&Sha256::digest(&bytes));
+        ensure!(found == record.state_sha256, "{} is damaged: its SHA-256 is not the recorded one", state.display());
+        Ok(Self { record, state: TensorFile::decode(&bytes, &state)? })
+    }
+
+    /// Overwrites all that is trained with the checkpoint's state.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn restore(&self, model: &mut DenseCl, sgd: &mut Sgd) -> Result<()> {
+        self.restore_encoder(&model.query, "query")?;
+        self.restore_encoder(&model.key, "key")?;
+        let queue = |queue: &mut Queue, name: &str| -> Result<(), String> {
+            let pointer = self.state.get(&format!("queue_pointer/{name}"))?.int64_value(&[]);
+            queue.load(self.state.get(&format!("queue/{name}"))?, pointer)
+        };
+        queue(&mut model.global_queue, "global").map_err(|e| anyhow!(e))?;
+        if let Some(dense) = &mut model.dense_queue {
+            queue(dense, "dense").map_err(|e| anyhow!(e))?;
+        }
+        for (name, velocity) in named_velocities(model, sgd) {
+            let found = self.state.get(&name).map_err(|e| anyhow!(e))?;
+            ensure!(found.size() == velocity.size(), "`{name}` has another shape");
+            velocity.shallow_clone().copy_(found);
+        }
+        Ok(())
+    }
+
+    /// Overwrites an encoder with the one called `name`, `query` or `key`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn restore_encoder(&self, encoder: &Encoder, name: &str) -> Result<()> {
+        let find = |tensor: &str| self.state.tensors.get(&format!("{name}/{tensor}")).map(Tensor::shallow_clone);
+        encoder.tensors().load(find).map_err(|e| anyhow!("{name} encoder: {e}"))
+    }
+
+    /// All tensors by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+        self.state.tensors.iter()
+    }
+}
+
+fn state_of(model: &DenseCl, sgd: &Sgd) -> TensorFile {
+    let mut file = TensorFile::default();
+    let mut put = |name: String, tensor: &Tensor| file.tensors.insert(name, tensor.detach());
+    for (prefix, encoder) in [("query", &model.query), ("key", &model.key)] {
+        for (name, _, tensor) in encoder.tensors().iter() {
+            put(format!("{prefix}/{name}"), tensor);
+        }
+    }
+    for (name, queue) in [("global", Some(&model.global_queue)), ("dense", model.dense_queue.as_ref())] {
+        if let Some(queue) = queue {
+            put(format!("queue/{name}"), queue.vectors());
+            put(format!("queue_pointer/{name}"), &Tensor::from(queue.pointer()));
+        }
+    }
+    for (name, velocity) in named_velocities(model, sgd) {
+        put(name, velocity);
+    }
+    file
+}
+
+fn named_velocities<'a>(model: &DenseCl, sgd: &'a Sgd) -> Vec<(String, &'a Tensor)> {
+    let parameters = model.query.tensors().iter().filter(|(_, role, _)| *role == crate::network::TensorRole::Parameter);
+    parameters.zip(sgd.velocities()).map(|((name, _, _), velocity)| (format!("velocity/{name}"), velocity)).collect()
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.sync_all()
+}
+
+/// A rename is on the disk once its folder is.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

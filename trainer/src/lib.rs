@@ -1,0 +1,19 @@
+//! Pre-trains DenseCL and MoCo-v2 on libtorch and exports ONNX.
+//!
+//! [`densecl`] is the method on one page; [`pretrain`] is the training loop around it.
+
+pub mod augment;
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod densecl;
+pub mod export;
+pub mod golden;
+pub mod inspect;
+pub mod loss;
+pub mod network;
+pub mod optimizer;
+pub mod pretrain;
+pub mod queue;
+pub mod tensor_file;

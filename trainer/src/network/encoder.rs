@@ -1,0 +1,136 @@
+//! A backbone with its projection heads: what is trained, and what follows it by momentum.
+
+use densecl_models::graph::Weight;
+use densecl_models::resnet::{Architecture, Weights};
+use tch::{Device, Kind, Tensor};
+
+use super::batch_norm::Statistics;
+use super::heads::{DenseHead, GlobalHead};
+use super::resnet::{FeatureMaps, ResNet};
+use super::tensors::NamedTensors;
+
+/// Length below which a vector is not normalised any further, as in PyTorch.
+const NORMALIZE_EPSILON: f64 = 1e-12;
+
+/// Names of the backbone's tensors begin with this.
+const BACKBONE: &str = "backbone.";
+
+/// Size and shape of an encoder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EncoderSpec {
+    /// The backbone.
+    pub architecture: Architecture,
+    /// Channels of its stem; 64 is the standard network.
+    pub stem_width: i64,
+    /// Length D of the projections.
+    pub dim: i64,
+    /// Whether there is a dense head (DenseCL) beside the global one (MoCo-v2).
+    pub dense: bool,
+}
+
+/// Unit-length embeddings of a batch.
+#[derive(Debug)]
+pub struct Embedding {
+    /// The global projection `[N, D]`.
+    pub global: Tensor,
+    /// What only DenseCL computes.
+    pub dense: Option<DenseEmbedding>,
+}
+
+/// Unit-length embeddings of the L cells of each image.
+#[derive(Debug)]
+pub struct DenseEmbedding {
+    /// Dense projections `[N, D, L]`.
+    pub cells: Tensor,
+    /// Backbone features `[N, C, L]`.
+    pub backbone: Tensor,
+    /// Spatial mean of the un-normalised dense projections, then normalised: `[N, D]`.
+    pub pooled: Tensor,
+}
+
+/// A backbone and its heads.
+#[derive(Debug)]
+pub struct Encoder {
+    spec: EncoderSpec,
+    backbone: ResNet,
+    global_head: GlobalHead,
+    dense_head: Option<DenseHead>,
+    tensors: NamedTensors,
+}
+
+impl Encoder {
+    /// An encoder with random weights, drawn from libtorch's generator.
+    pub fn new(spec: EncoderSpec, kind: Kind, device: Device) -> Self {
+        let mut tensors = NamedTensors::new(kind, device);
+        let backbone = ResNet::new(&mut tensors, BACKBONE, spec.architecture, spec.stem_width);
+        let global_head = GlobalHead::new(&mut tensors, backbone.channels, spec.dim);
+        let dense_head = spec.dense.then(|| DenseHead::new(&mut tensors, backbone.channels, spec.dim));
+        Self { spec, backbone, global_head, dense_head, tensors }
+    }
+
+    /// Size and shape.
+    pub fn spec(&self) -> EncoderSpec {
+        self.spec
+    }
+
+    /// Parameters and buffers by name.
+    pub fn tensors(&self) -> &NamedTensors {
+        &self.tensors
+    }
+
+    /// Asks for gradients of all parameters.
+    #[must_use]
+    pub fn trainable(self) -> Self {
+        for parameter in self.tensors.parameters() {
+            // The flag belongs to the tensor, which the layers share.
+            let _ = parameter.set_requires_grad(true);
+        }
+        self
+    }
+
+    /// Normalised images `[N, 3, H, W]` → unit-length embeddings.
+    pub fn embed(&self, images: &Tensor, statistics: Statistics) -> Embedding {
+        let [.., map] = self.backbone.forward(images, statistics).stages; // [N, C, H', W']
+        let pooled = map.mean_dim([2, 3].as_slice(), false, map.kind()); // [N, C]
+        let global = normalize(&self.global_head.forward(&pooled)); // [N, D]
+        let dense = self.dense_head.as_ref().map(|head| {
+            let projected = head.forward(&map); // [N, D, H', W']
+            DenseEmbedding {
+                cells: normalize(&projected.flatten(2, 3)),
+                // Only the matching looks at these, and that has no gradient.
+                backbone: normalize(&map.detach().flatten(2, 3)),
+                pooled: normalize(&projected.detach().mean_dim([2, 3].as_slice(), false, projected.kind())),
+            }
+        });
+        Embedding { global, dense }
+    }
+
+    /// Normalised images `[N, 3, H, W]` → the maps that an exported model returns, with running
+    /// statistics: stages, un-normalised `dense` `[N, D, H/32, W/32]` and `global` `[N, D]`.
+    pub fn features(&self, images: &Tensor) -> (FeatureMaps, Option<Tensor>, Tensor) {
+        tch::no_grad(|| {
+            let maps = self.backbone.forward(images, Statistics::Running);
+            let last = &maps.stages[3];
+            let dense = self.dense_head.as_ref().map(|head| head.forward(last));
+            let global = self.global_head.forward(&last.mean_dim([2, 3].as_slice(), false, last.kind()));
+            (maps, dense, global)
+        })
+    }
+
+    /// Copies of the weights under the names that [`densecl_models::resnet::build`] expects.
+    pub fn weights(&self) -> Weights {
+        let weight = |tensor: &Tensor| {
+            let tensor = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+            let mut data = vec![0.0; tensor.numel()];
+            tensor.copy_data(&mut data, tensor.numel());
+            Weight { dims: tensor.size().iter().map(|&dim| dim as usize).collect(), data }
+        };
+        self.tensors.iter().map(|(name, _, t)| (name.trim_start_matches(BACKBONE).to_owned(), weight(t))).collect()
+    }
+}
+
+/// Unit length along axis 1.
+pub(crate) fn normalize(x: &Tensor) -> Tensor {
+    let norm = x.norm_scalaropt_dim(2, [1].as_slice(), true).clamp_min(NORMALIZE_EPSILON);
+    x / norm
+}

@@ -1,0 +1,15 @@
+//! The networks: a ResNet with torchvision's names, and DenseCL's two projection heads.
+//!
+//! Nothing here knows how the networks are trained; see [`crate::densecl`] for that.
+
+mod batch_norm;
+mod encoder;
+mod heads;
+mod resnet;
+mod tensors;
+
+pub use batch_norm::Statistics;
+pub(crate) use encoder::normalize;
+pub use encoder::{DenseEmbedding, Embedding, Encoder, EncoderSpec};
+pub use resnet::FeatureMaps;
+pub use tensors::{NamedTensors, TensorRole};

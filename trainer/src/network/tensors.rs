@@ -1,0 +1,81 @@
+//! The tensors of a network, by name.
+
+use tch::{Device, Kind, Tensor};
+
+/// What a tensor of a network is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorRole {
+    /// Trained by gradient descent, or followed by the momentum encoder.
+    Parameter,
+    /// BatchNorm's running statistics.
+    Buffer,
+}
+
+/// Names, roles and tensors in the order in which the network was built.
+///
+/// The layers of the network hold the same storage: writing to a tensor here changes the network.
+#[derive(Debug)]
+pub struct NamedTensors {
+    entries: Vec<(String, TensorRole, Tensor)>,
+    kind: Kind,
+    device: Device,
+}
+
+impl NamedTensors {
+    /// An empty set whose tensors will have this type and live on this device.
+    pub fn new(kind: Kind, device: Device) -> Self {
+        Self { entries: Vec::new(), kind, device }
+    }
+
+    /// Adds a parameter, filled by `fill`.
+    pub fn parameter(&mut self, name: String, size: &[i64], fill: impl FnOnce(&mut Tensor)) -> Tensor {
+        self.add(name, TensorRole::Parameter, size, fill)
+    }
+
+    /// Adds a buffer, filled by `fill`.
+    pub fn buffer(&mut self, name: String, size: &[i64], fill: impl FnOnce(&mut Tensor)) -> Tensor {
+        self.add(name, TensorRole::Buffer, size, fill)
+    }
+
+    fn add(&mut self, name: String, role: TensorRole, size: &[i64], fill: impl FnOnce(&mut Tensor)) -> Tensor {
+        let mut tensor = Tensor::zeros(size, (self.kind, self.device));
+        tch::no_grad(|| fill(&mut tensor));
+        self.entries.push((name, role, tensor.shallow_clone()));
+        tensor
+    }
+
+    /// All of them: name, role, tensor.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, TensorRole, &Tensor)> {
+        self.entries.iter().map(|(name, role, tensor)| (name.as_str(), *role, tensor))
+    }
+
+    /// The parameters, in order.
+    pub fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        self.iter().filter(|(_, role, _)| *role == TensorRole::Parameter).map(|(_, _, tensor)| tensor)
+    }
+
+    /// Overwrites every tensor with the one of the same name that `find` returns.
+    ///
+    /// # Errors
+    /// Lists all names that `find` does not know and all shapes that differ; nothing is changed then.
+    pub fn load(&self, mut find: impl FnMut(&str) -> Option<Tensor>) -> Result<(), String> {
+        let mut problems = Vec::new();
+        let mut found = Vec::with_capacity(self.entries.len());
+        for (name, _, tensor) in &self.entries {
+            match find(name) {
+                Some(value) if value.size() == tensor.size() => found.push(value),
+                Some(value) => problems.push(format!("{name} is {:?}, expected {:?}", value.size(), tensor.size())),
+                None => problems.push(format!("{name} is missing")),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems.join("; "));
+        }
+        tch::no_grad(|| {
+            for ((_, _, tensor), value) in self.entries.iter().zip(&found) {
+                tensor.shallow_clone().copy_(value);
+            }
+        });
+        Ok(())
+    }
+}
