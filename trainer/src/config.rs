@@ -91,6 +91,10 @@ pub struct ContrastConfig {
     pub momentum: f64,
     /// Weight of the dense loss; MoCo-v2 has none.
     pub loss_lambda: f64,
+    /// Steps at the start for which that weight is 0, so that cells are matched by features that
+    /// mean something before the matches are trained on.
+    #[serde(default)]
+    pub lambda_warmup_steps: u64,
     /// BatchNorm groups in a batch.
     pub bn_splits: i64,
 }
@@ -174,8 +178,13 @@ impl Config {
 
     /// The loss's options.
     pub fn contrast_options(&self) -> ContrastOptions {
-        let ContrastConfig { queue_length, temperature, momentum, loss_lambda, bn_splits } = self.contrast;
-        ContrastOptions { queue_length, temperature, momentum, loss_lambda, bn_splits }
+        let ContrastConfig { queue_length, temperature, momentum, bn_splits, .. } = self.contrast;
+        ContrastOptions { queue_length, temperature, momentum, bn_splits }
+    }
+
+    /// Weight of the dense loss in step `step`.
+    pub fn loss_lambda(&self, step: u64) -> f64 {
+        if step < self.contrast.lambda_warmup_steps { 0.0 } else { self.contrast.loss_lambda }
     }
 
     /// The optimiser's options.

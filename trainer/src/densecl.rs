@@ -19,8 +19,6 @@ pub struct ContrastOptions {
     pub temperature: f64,
     /// Share of the key encoder that a step keeps, m.
     pub momentum: f64,
-    /// Weight λ of the dense loss.
-    pub loss_lambda: f64,
     /// Groups of images that BatchNorm treats as batches of their own.
     pub bn_splits: i64,
 }
@@ -89,8 +87,15 @@ impl DenseCl {
     /// Computes the loss of a batch: views `[N, 3, H, W]`, normalised.
     ///
     /// `shuffle` is a permutation of the batch, `[N]` int64, for the key encoder's BatchNorm
-    /// groups; with one group it would change nothing.
-    pub fn forward(&mut self, view_q: &Tensor, view_k: &Tensor, shuffle: Option<&Tensor>) -> StepOutput {
+    /// groups; with one group it would change nothing. `loss_lambda` is the weight λ of the dense
+    /// loss.
+    pub fn forward(
+        &mut self,
+        view_q: &Tensor,
+        view_k: &Tensor,
+        shuffle: Option<&Tensor>,
+        loss_lambda: f64,
+    ) -> StepOutput {
         let statistics = Statistics::Batch { splits: self.options.bn_splits };
         let query = self.query.embed(view_q, statistics);
         let key = tch::no_grad(|| {
@@ -98,7 +103,7 @@ impl DenseCl {
             self.embed_shuffled(view_k, statistics, shuffle)
         });
 
-        let (temperature, lambda) = (self.options.temperature, self.options.loss_lambda);
+        let temperature = self.options.temperature;
         let global = info_nce(&query.global, &key.global, self.global_queue.vectors(), temperature);
         let mut output = StepOutput {
             loss: global.loss.shallow_clone(),
@@ -114,7 +119,7 @@ impl DenseCl {
             let matches = match_cells(&query, &key); // [N, L]
             let positives = key.cells.gather(2, &matches.unsqueeze(1).expand_as(&query.cells), false); // [N, D, L]
             let dense = info_nce(&rows(&query.cells), &rows(&positives), queue.vectors(), temperature);
-            output.loss = (1.0 - lambda) * &output.loss_global + lambda * &dense.loss;
+            output.loss = (1.0 - loss_lambda) * &output.loss_global + loss_lambda * &dense.loss;
             output.loss_dense = Some(dense.loss);
             output.dense_top1 = Some(dense.top1);
             output.matches = Some(matches);
@@ -188,8 +193,7 @@ mod tests {
     fn model(bn_splits: i64, dense: bool) -> DenseCl {
         tch::manual_seed(7);
         let spec = EncoderSpec { architecture: Architecture::ResNet18, stem_width: 4, dim: 16, dense };
-        let options =
-            ContrastOptions { queue_length: 32, temperature: 0.2, momentum: 0.9, loss_lambda: 0.5, bn_splits };
+        let options = ContrastOptions { queue_length: 32, temperature: 0.2, momentum: 0.9, bn_splits };
         DenseCl::new(spec, options, Kind::Double, Device::Cpu)
     }
 
@@ -197,16 +201,16 @@ mod tests {
     fn a_shuffle_within_one_group_changes_nothing() {
         let views = [Tensor::randn([4, 3, 64, 64], CPU), Tensor::randn([4, 3, 64, 64], CPU)];
         let shuffle = Tensor::from_slice(&[2_i64, 0, 3, 1]);
-        let loss = |shuffle| model(1, true).forward(&views[0], &views[1], shuffle).loss.double_value(&[]);
+        let loss = |shuffle| model(1, true).forward(&views[0], &views[1], shuffle, 0.5).loss.double_value(&[]);
         assert!((loss(None) - loss(Some(&shuffle))).abs() < 1e-9);
-        let split = |shuffle| model(2, true).forward(&views[0], &views[1], shuffle).loss.double_value(&[]);
+        let split = |shuffle| model(2, true).forward(&views[0], &views[1], shuffle, 0.5).loss.double_value(&[]);
         assert!((split(None) - split(Some(&shuffle))).abs() > 1e-6, "with two groups it does");
     }
 
     #[test]
     fn equal_views_match_cell_by_cell() {
         let view = Tensor::randn([2, 3, 96, 96], CPU);
-        let matches = model(1, true).forward(&view, &view, None).matches.unwrap();
+        let matches = model(1, true).forward(&view, &view, None, 0.5).matches.unwrap();
         let identity = Tensor::arange(9, (Kind::Int64, Device::Cpu)).expand_as(&matches);
         assert_eq!(matches, identity);
     }
@@ -220,7 +224,7 @@ mod tests {
         });
         let (before, query) = (first(&model.key), first(&model.query));
         let view = Tensor::randn([2, 3, 64, 64], CPU);
-        let output = model.forward(&view, &view, None);
+        let output = model.forward(&view, &view, None, 0.5);
         output.loss.backward();
         let expected = &before * 0.9 + query * 0.1;
         assert!((first(&model.key) - expected).abs().max().double_value(&[]) < 1e-12);

@@ -53,9 +53,9 @@ fn run(golden: &TensorFile) -> Result<TensorFile> {
         queue_length: settings.number("queue")?,
         temperature: settings.number("temperature")?,
         momentum: settings.number("momentum")?,
-        loss_lambda: settings.number("loss_lambda")?,
         bn_splits: settings.number("bn_splits")?,
     };
+    let loss_lambda = settings.number("loss_lambda")?;
     let kind = golden.get("init/queue/global").map_err(|e| anyhow!(e))?.kind();
     let mut model = DenseCl::new(spec, options, kind, Device::Cpu);
     load(&mut model, golden)?;
@@ -65,7 +65,7 @@ fn run(golden: &TensorFile) -> Result<TensorFile> {
     let mut result = TensorFile::default();
     for step in 0..settings.number::<usize>("steps")? {
         let get = |name: &str| golden.get(&format!("step{step}/{name}")).map_err(|e| anyhow!(e));
-        let output = model.forward(get("view_q")?, get("view_k")?, None);
+        let output = model.forward(get("view_q")?, get("view_k")?, None, loss_lambda);
         output.loss.backward();
         sgd.step(get("lr")?.double_value(&[]));
         model.enqueue(&output).map_err(|e| anyhow!(e))?;

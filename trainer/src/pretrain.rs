@@ -160,7 +160,7 @@ impl<'a> Trainer<'a> {
         }); // [N, 3, s, s] each
         let shuffle = self.shuffle(n, &mut rng);
 
-        let output = self.model.forward(&view_q, &view_k, shuffle.as_ref());
+        let output = self.model.forward(&view_q, &view_k, shuffle.as_ref(), self.config.loss_lambda(step));
         let loss = output.loss.double_value(&[]);
         ensure!(loss.is_finite(), "the loss of step {} is {loss}: lower optimizer.learning_rate", step + 1);
         output.loss.backward();

@@ -64,7 +64,7 @@ impl Camera {
 }
 
 /// The factor that brings a picture too dark or too light into the range that cameras aim for.
-fn automatic_exposure(colours: &[Rgb]) -> f32 {
+pub(super) fn automatic_exposure(colours: &[Rgb]) -> f32 {
     let sum: f32 = colours.iter().map(|[red, green, blue]| red + green + blue).sum();
     let mean = (sum / (3 * colours.len()) as f32).max(0.02);
     (mean.clamp(0.3, 0.58) / mean).min(5.0)

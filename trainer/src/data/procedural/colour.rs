@@ -139,10 +139,16 @@ mod tests {
 
     #[test]
     fn hsv_corners() {
-        assert_eq!(rgb_from_hsv(0.0, 1.0, 1.0), [1.0, 0.0, 0.0]);
-        assert_eq!(rgb_from_hsv(0.5, 0.0, 0.4), [0.4; 3]);
-        let green = rgb_from_hsv(1.0 / 3.0, 1.0, 1.0);
-        assert!(green[1] > 0.99 && green[0] < 0.01 && green[2] < 0.01);
+        let corners = [
+            ([0.0, 1.0, 1.0], [1.0, 0.0, 0.0]),
+            ([1.0 / 3.0, 1.0, 1.0], [0.0, 1.0, 0.0]),
+            ([2.0 / 3.0, 1.0, 0.5], [0.0, 0.0, 0.5]),
+            ([0.5, 0.0, 0.4], [0.4, 0.4, 0.4]),
+        ];
+        for ([hue, saturation, value], expected) in corners {
+            let rgb = rgb_from_hsv(hue, saturation, value);
+            assert!(rgb.iter().zip(expected).all(|(channel, exact)| (channel - exact).abs() < 1e-5), "{rgb:?}");
+        }
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(super) fn log2(x: f32) -> f32 {
 
 /// `x` to the power `p`, for `x` in `[0, 1e6]`.
 #[inline]
-pub(super) fn pow(x: f32, p: f32) -> f32 {
+pub(crate) fn pow(x: f32, p: f32) -> f32 {
     if x <= 1e-12 { 0.0 } else { exp2(p * log2(x)) }
 }
 
@@ -92,7 +92,7 @@ mod tests {
             assert!((sin_turns(x) - radians.sin()).abs() < 2e-3);
             assert!((cos_turns(x) - radians.cos()).abs() < 2e-3);
             assert!((exp2(x) / x.exp2() - 1.0).abs() < 2e-3);
-            assert_eq!(floor(x) as f32, x.floor());
+            assert_eq!(floor(x), x.floor() as i32);
             let angle = angle_turns(radians.cos(), radians.sin());
             let error = angle - x;
             assert!((error - error.round()).abs() < 3e-3, "{x}: {angle}");

@@ -3,6 +3,7 @@
 //! K. Perlin, "Improving noise", SIGGRAPH 2002, with a two-dimensional table instead of a hash: the
 //! period of 128 cells does not show because every octave is turned and shifted.
 
+use std::fmt;
 use std::sync::LazyLock;
 
 use super::elementary::{cos_turns, floor, sin_turns};
@@ -23,8 +24,15 @@ static GRADIENTS: LazyLock<Box<[[f32; 2]; SIDE * SIDE]>> = LazyLock::new(|| {
 });
 
 /// A handle on the shared table, so that inner loops skip the check that it is ready.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Lattice(&'static [[f32; 2]; SIDE * SIDE]);
+
+/// The table is the same for all and too long to print.
+impl fmt::Debug for Lattice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Lattice")
+    }
+}
 
 impl Lattice {
     /// The shared table.

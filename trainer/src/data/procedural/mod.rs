@@ -20,6 +20,7 @@ mod surface;
 mod texture;
 
 pub use self::canvas::Frame;
+pub(crate) use self::elementary::pow as power;
 
 use self::camera::Camera;
 use self::canvas::Canvas;
@@ -34,6 +35,17 @@ pub enum Split {
     /// For evaluation: other random streams, other texture programs, and some texture families that
     /// training never draws.
     HeldOut,
+}
+
+impl Split {
+    /// What names picture `index` in random streams. The top bit is the split's, so that no held-out
+    /// picture is a training picture.
+    fn key(self, index: u64) -> u64 {
+        match self {
+            Self::Train => index,
+            Self::HeldOut => index ^ (1 << 63),
+        }
+    }
 }
 
 /// A picture and what is seen where.
@@ -101,12 +113,25 @@ impl ProceduralImages {
         Picture { pixels, instances: canvas.instances() }
     }
 
+    /// Scene `index` before any camera: gamma-encoded RGB in about `[0, 1]`, `[height, width]`,
+    /// exposed but without blur, vignette and noise, which belong to a view and not to the scene.
+    pub(crate) fn paint(&self, index: u64, frame: Frame) -> Vec<[f32; 3]> {
+        let mut colours: Vec<_> = self.compose(index, frame).colours().collect();
+        let exposure = camera::automatic_exposure(&colours);
+        colours.iter_mut().flatten().for_each(|channel| *channel *= exposure);
+        colours
+    }
+
     fn draw(&self, index: u64, frame: Frame, pixels: &mut [u8]) -> Canvas {
+        let canvas = self.compose(index, frame);
+        Camera::sample(self.seed, self.split.key(index)).develop(&canvas, frame, pixels);
+        canvas
+    }
+
+    fn compose(&self, index: u64, frame: Frame) -> Canvas {
         let extent = [frame.width_px, frame.height_px].map(|side| side as f32 / frame.unit_px);
         let mut scene = Scene::new(self.split, self.seed, index, extent);
-        let canvas = Canvas::paint(&mut scene, frame);
-        Camera::sample(self.seed, index).develop(&canvas, frame, pixels);
-        canvas
+        Canvas::paint(&mut scene, frame)
     }
 
     fn frame(&self) -> Frame {
@@ -116,5 +141,126 @@ impl ProceduralImages {
 
     fn byte_count(&self) -> usize {
         3 * self.side_px as usize * self.side_px as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIDE: usize = 64;
+
+    fn luminance(pixels: &[u8]) -> Vec<f64> {
+        pixels.chunks_exact(3).map(|rgb| rgb.iter().map(|c| f64::from(*c)).sum::<f64>() / 765.0).collect()
+    }
+
+    #[test]
+    fn a_picture_is_a_function_of_split_seed_and_index() {
+        let images = ProceduralImages::new(7, 48);
+        let picture = images.render(3);
+        assert_eq!(picture.len(), 3 * 48 * 48);
+        assert_eq!(picture, ProceduralImages::new(7, 48).render(3));
+        assert_ne!(picture, images.render(4));
+        assert_ne!(picture, ProceduralImages::new(8, 48).render(3));
+        assert_ne!(picture, images.with_split(Split::HeldOut).render(3));
+    }
+
+    #[test]
+    fn every_entry_point_draws_the_same_picture() {
+        let images = ProceduralImages::new(1, 40);
+        for index in 0..12 {
+            let mut buffer = vec![9; 3 * 40 * 40];
+            images.render_into(index, &mut buffer);
+            let labelled = images.render_labelled(index);
+            assert_eq!(buffer, labelled.pixels);
+            assert_eq!(buffer, images.render(index));
+            assert_eq!(labelled.instances.len(), 40 * 40);
+        }
+    }
+
+    #[test]
+    fn threads_do_not_matter() {
+        let images = ProceduralImages::new(2, 32);
+        let alone: Vec<_> = (0..16).map(|index| images.render(index)).collect();
+        let together: Vec<_> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..16).map(|index| scope.spawn(move || images.render(index))).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+        });
+        assert_eq!(alone, together);
+    }
+
+    #[test]
+    fn a_larger_frame_continues_the_scene() {
+        // Leaves are placed over the whole frame, so only size and shape are promised.
+        let frame = Frame { width_px: 70, height_px: 30, unit_px: 40.0 };
+        let picture = ProceduralImages::new(0, 40).render_frame(5, frame);
+        assert_eq!(picture.pixels.len(), 3 * 70 * 30);
+        assert_eq!(picture.instances.len(), 70 * 30);
+    }
+
+    #[test]
+    fn brightness_and_contrast_are_those_of_photographs() {
+        let images = ProceduralImages::new(0, SIDE as u32);
+        let (mut means, mut deviations) = (Vec::new(), Vec::new());
+        for index in 0..60 {
+            let light = luminance(&images.render(index));
+            let mean = light.iter().sum::<f64>() / light.len() as f64;
+            let variance = light.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / light.len() as f64;
+            means.push(mean);
+            deviations.push(variance.sqrt());
+        }
+        let average = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        assert!((0.3..0.6).contains(&average(&means)), "{}", average(&means));
+        assert!((0.1..0.28).contains(&average(&deviations)), "{}", average(&deviations));
+        assert!(means.iter().all(|mean| (0.1..0.85).contains(mean)), "{means:?}");
+        let flat = deviations.iter().filter(|deviation| **deviation < 0.03).count();
+        assert!(flat <= 6, "{flat} of 60 pictures are all but empty");
+    }
+
+    #[test]
+    fn the_power_spectrum_falls_as_in_photographs() {
+        let images = ProceduralImages::new(0, SIDE as u32);
+        let mut power = [0.0; SIDE / 2];
+        for index in 0..24 {
+            add_radial_power(&luminance(&images.render(index)), &mut power);
+        }
+        // Least squares on logarithms, away from both ends.
+        let points: Vec<(f64, f64)> = (2..24).map(|f| ((f as f64).ln(), power[f].ln())).collect();
+        let n = points.len() as f64;
+        let (mx, my) = points.iter().fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
+        let (cross, square) =
+            points.iter().fold((0.0, 0.0), |(c, s), p| (c + (p.0 - mx) * (p.1 - my), s + (p.0 - mx).powi(2)));
+        let slope = cross / square;
+        assert!((-3.0..-1.4).contains(&slope), "power falls as f^{slope}");
+    }
+
+    /// Adds the mean power at each whole radial frequency, by a plain separable transform.
+    fn add_radial_power(light: &[f64], power: &mut [f64; SIDE / 2]) {
+        let turn = |k: usize| (std::f64::consts::TAU * (k % SIDE) as f64 / SIDE as f64).sin_cos();
+        let mean = light.iter().sum::<f64>() / light.len() as f64;
+        let mut rows = vec![(0.0, 0.0); SIDE * SIDE];
+        for (at, cell) in rows.iter_mut().enumerate() {
+            let (y, f) = (at / SIDE, at % SIDE);
+            for x in 0..SIDE {
+                let ((sin, cos), value) = (turn(f * x), light[y * SIDE + x] - mean);
+                *cell = (cell.0 + value * cos, cell.1 - value * sin);
+            }
+        }
+        let mut sums = [(0.0_f64, 0.0_f64); SIDE / 2];
+        for at in 0..SIDE * SIDE {
+            let (fy, fx) = (at / SIDE, at % SIDE);
+            let (mut re, mut im) = (0.0, 0.0);
+            for y in 0..SIDE {
+                let ((sin, cos), (a, b)) = (turn(fy * y), rows[y * SIDE + fx]);
+                re += a * cos + b * sin;
+                im += b * cos - a * sin;
+            }
+            let folded = |f: usize| f.min(SIDE - f) as f64;
+            let radius = folded(fx).hypot(folded(fy)).round() as usize;
+            if let Some(sum) = sums.get_mut(radius) {
+                *sum = (sum.0 + re * re + im * im, sum.1 + 1.0);
+            }
+        }
+        power.iter_mut().zip(sums).for_each(|(total, (sum, count))| *total += sum / count.max(1.0));
     }
 }

@@ -67,12 +67,7 @@ pub(super) struct Scene {
 impl Scene {
     /// The scene of one image, `extent` image units wide and high.
     pub(super) fn new(split: Split, seed: u64, index: u64, extent: [f32; 2]) -> Self {
-        let salt = match split {
-            Split::Train => 0,
-            Split::HeldOut => 1 << 63,
-        };
-        // The top bit of the index is the split's: no held-out scene is a training scene.
-        let mut stream = Stream::new(Purpose::Scene, seed, index ^ salt);
+        let mut stream = Stream::new(Purpose::Scene, seed, split.key(index));
         let palette = Palette::sample(&mut stream);
         let turns = stream.range(-0.35, -0.15);
         let strength = stream.range(0.0, 0.35);
@@ -265,7 +260,7 @@ mod tests {
                 while let Some(leaf) = scene.next_leaf() {
                     count += 1;
                     assert!(count < 2_000);
-                    places.push((leaf.outline.centre(), leaf.outline.radius()));
+                    places.push((leaf.outline.bounds(0.0), leaf.instance));
                 }
                 format!("{places:?}{:?}", scene.background())
             };

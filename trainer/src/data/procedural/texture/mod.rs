@@ -71,7 +71,10 @@ impl ProgramId {
 
 /// A program with its parameters drawn.
 #[derive(Debug, Clone)]
-pub(super) enum Program {
+pub(super) struct Program(Family);
+
+#[derive(Debug, Clone)]
+enum Family {
     FractalNoise(FractalNoise),
     WarpedNoise(WarpedNoise),
     Oriented(Oriented),
@@ -86,13 +89,37 @@ pub(super) enum Program {
     Interference(Interference),
 }
 
-/// Weights of the families that both splits use, in the order of [`Program`]. Noises lead because
+/// Weights of the families that both splits use, in the order of [`Family`]. Noises lead because
 /// most of a photograph's surface is rough and not patterned.
 const SHARED_FAMILIES: [f32; 10] = [0.22, 0.14, 0.10, 0.08, 0.11, 0.05, 0.09, 0.08, 0.08, 0.05];
 
 impl Program {
     /// The program of this name, for pixels `pixel` units of its plane wide.
     pub(super) fn new(id: ProgramId, pixel: f32) -> Self {
+        Self(Family::new(id, pixel))
+    }
+
+    /// Evaluates the program at each point of `points`.
+    pub(super) fn fill(&self, points: &[[f32; 2]], samples: &mut [Sample]) {
+        match &self.0 {
+            Family::FractalNoise(program) => each(points, samples, |u, v| program.at(u, v)),
+            Family::WarpedNoise(program) => each(points, samples, |u, v| program.at(u, v)),
+            Family::Oriented(program) => each(points, samples, |u, v| program.at(u, v)),
+            Family::Masonry(program) => each(points, samples, |u, v| program.at(u, v)),
+            Family::Cellular(program) => each(points, samples, |u, v| program.at(u, v)),
+            Family::Attractor(program) => each(points, samples, |u, v| program.at(u, v)),
+            Family::Network(program) => program.fill(points, samples),
+            Family::Veins(program) => each(points, samples, |u, v| program.at(u, v)),
+            Family::Strokes(program) => each(points, samples, |u, v| program.at(u, v)),
+            Family::Spots(program) => each(points, samples, |u, v| program.at(u, v)),
+            Family::Labyrinth(program) => each(points, samples, |u, v| program.at(u, v)),
+            Family::Interference(program) => each(points, samples, |u, v| program.at(u, v)),
+        }
+    }
+}
+
+impl Family {
+    fn new(id: ProgramId, pixel: f32) -> Self {
         let stream = &mut Stream::new(Purpose::Program, u64::from(id.0), 0);
         if id.split() == Split::HeldOut && stream.chance(UNSEEN_FAMILY_SHARE) {
             return if stream.chance(0.5) {
@@ -112,24 +139,6 @@ impl Program {
             7 => Self::Veins(Veins::sample(stream, pixel)),
             8 => Self::Strokes(Strokes::sample(stream, pixel)),
             _ => Self::Spots(Spots::sample(stream, pixel)),
-        }
-    }
-
-    /// Evaluates the program at each point of `points`.
-    pub(super) fn fill(&self, points: &[[f32; 2]], samples: &mut [Sample]) {
-        match self {
-            Self::FractalNoise(program) => each(points, samples, |u, v| program.at(u, v)),
-            Self::WarpedNoise(program) => each(points, samples, |u, v| program.at(u, v)),
-            Self::Oriented(program) => each(points, samples, |u, v| program.at(u, v)),
-            Self::Masonry(program) => each(points, samples, |u, v| program.at(u, v)),
-            Self::Cellular(program) => each(points, samples, |u, v| program.at(u, v)),
-            Self::Attractor(program) => each(points, samples, |u, v| program.at(u, v)),
-            Self::Network(program) => program.fill(points, samples),
-            Self::Veins(program) => each(points, samples, |u, v| program.at(u, v)),
-            Self::Strokes(program) => each(points, samples, |u, v| program.at(u, v)),
-            Self::Spots(program) => each(points, samples, |u, v| program.at(u, v)),
-            Self::Labyrinth(program) => each(points, samples, |u, v| program.at(u, v)),
-            Self::Interference(program) => each(points, samples, |u, v| program.at(u, v)),
         }
     }
 }
@@ -179,7 +188,7 @@ mod tests {
     fn every_family_is_drawn_and_some_are_held_out_only() {
         let families = |first: u32| -> BTreeSet<String> {
             (first..first + 400)
-                .map(|id| format!("{:?}", Program::new(ProgramId(id), 0.2)))
+                .map(|id| format!("{:?}", Family::new(ProgramId(id), 0.2)))
                 .filter_map(|text| text.split('(').next().map(str::to_owned))
                 .collect()
         };

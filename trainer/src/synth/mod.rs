@@ -1,0 +1,276 @@
+//! Writes procedural data to disk: single images, and image sequences with known homographies.
+//!
+//! `images` are numbered PNG files. `pairs` are sequences in the `HPatches` layout (V. Balntas,
+//! K. Lenc, A. Vedaldi and K. Mikolajczyk, CVPR 2017): `v_NNNN` with a change of viewpoint and of
+//! light, `i_NNNN` with a change of light alone, each with `1.ppm` to `6.ppm` and `H_1_2` to `H_1_6`.
+//!
+//! Invariants: what is written is a pure function of kind, count, seed and options, whatever the
+//! number of threads; the output folder appears whole or not at all, and nothing is overwritten.
+
+mod homography;
+mod photometry;
+mod sequence;
+mod size;
+mod view;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use image::{ExtendedColorType, ImageFormat};
+use rayon::prelude::*;
+use tempfile::TempDir;
+
+pub use self::homography::Homography;
+pub use self::size::{ParseSizeError, Size};
+
+use crate::data::procedural::{Frame, ProceduralImages, Split};
+
+/// What to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Single pictures as PNG.
+    Images,
+    /// Sequences of six views of a plane, with homographies.
+    Pairs,
+}
+
+impl Kind {
+    /// The size in pixels when none is asked for.
+    fn default_size(self) -> Size {
+        match self {
+            Self::Images => Size { width_px: 256, height_px: 256 },
+            Self::Pairs => Size { width_px: 480, height_px: 360 },
+        }
+    }
+}
+
+/// What may be chosen besides kind, count and seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Size of every picture; 256 × 256 for images and 480 × 360 for pairs unless given.
+    pub size: Option<Size>,
+    /// Training pictures or held-out ones. Held out unless given, since what is written is mostly
+    /// used to measure.
+    pub split: Split,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { size: None, split: Split::HeldOut }
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Pictures, six for each sequence.
+    pub images: usize,
+    /// Sequences; 0 for single images.
+    pub sequences: usize,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum SynthError {
+    /// Zero pictures or sequences were asked for.
+    #[error("nothing to write: the count is 0")]
+    NothingToWrite,
+    /// The output folder holds something.
+    #[error("{} is not empty: choose a new folder or remove it first", .0.display())]
+    NotEmpty(PathBuf),
+    /// The output is a file.
+    #[error("{} is not a folder", .0.display())]
+    NotAFolder(PathBuf),
+    /// The file system refused.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file or folder in question.
+        path: PathBuf,
+        /// The refusal.
+        #[source]
+        source: io::Error,
+    },
+    /// A picture could not be encoded or written.
+    #[error("cannot write the picture {}", path.display())]
+    Encode {
+        /// The picture in question.
+        path: PathBuf,
+        /// The encoder's reason.
+        #[source]
+        source: image::ImageError,
+    },
+}
+
+/// Writes `count` pictures or sequences of `kind` into the folder `out`, which must be new or empty.
+///
+/// # Errors
+/// When `count` is 0, when `out` is a file or holds anything, or when the file system refuses. `out`
+/// is then as it was before.
+pub fn run(kind: Kind, count: usize, seed: u64, out: &Path, options: &Options) -> Result<Summary, SynthError> {
+    if count == 0 {
+        return Err(SynthError::NothingToWrite);
+    }
+    refuse_occupied(out)?;
+    let parent = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(parent).map_err(|source| write_error(parent, source))?;
+    let staging = TempDir::with_prefix_in(".synth-", parent).map_err(|source| write_error(parent, source))?;
+    // The staging folder itself is private to its owner; what is moved into place must not be.
+    let folder = staging.path().join("out");
+    make_folder(&folder)?;
+    let size = options.size.unwrap_or(kind.default_size());
+    let source = ProceduralImages::new(seed, size.height_px).with_split(options.split);
+    let summary = match kind {
+        Kind::Images => write_images(&source, size, count, &folder)?,
+        Kind::Pairs => sequence::write_all(&source, seed, size, count, &folder)?,
+    };
+    // An empty folder gives way; `rename` alone would fail on it on some systems.
+    if out.exists() {
+        fs::remove_dir(out).map_err(|source| write_error(out, source))?;
+    }
+    fs::rename(&folder, out).map_err(|source| write_error(out, source))?;
+    Ok(summary)
+}
+
+/// An error unless `out` is absent or an empty folder.
+fn refuse_occupied(out: &Path) -> Result<(), SynthError> {
+    match fs::read_dir(out) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(SynthError::NotEmpty(out.to_owned())),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(SynthError::NotAFolder(out.to_owned())),
+        Err(source) => Err(write_error(out, source)),
+    }
+}
+
+fn write_images(source: &ProceduralImages, size: Size, count: usize, folder: &Path) -> Result<Summary, SynthError> {
+    let frame = Frame {
+        width_px: size.width_px as usize,
+        height_px: size.height_px as usize,
+        unit_px: size.width_px.min(size.height_px) as f32,
+    };
+    (0..count).into_par_iter().try_for_each(|index| {
+        let picture = source.render_frame(index as u64, frame);
+        let path = folder.join(format!("{}.png", numbered(index, count)));
+        let (width, height) = (size.width_px, size.height_px);
+        image::save_buffer_with_format(&path, &picture.pixels, width, height, ExtendedColorType::Rgb8, ImageFormat::Png)
+            .map_err(|source| SynthError::Encode { path, source })
+    })?;
+    Ok(Summary { images: count, sequences: 0 })
+}
+
+/// `index` with leading zeros: four digits, or as many as the last of `count` needs.
+fn numbered(index: usize, count: usize) -> String {
+    let digits = (count - 1).to_string().len().max(4);
+    format!("{index:0digits$}")
+}
+
+fn make_folder(path: &Path) -> Result<(), SynthError> {
+    fs::create_dir(path).map_err(|source| write_error(path, source))
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SynthError> {
+    fs::write(path, bytes).map_err(|source| write_error(path, source))
+}
+
+fn write_error(path: &Path, source: io::Error) -> SynthError {
+    SynthError::Write { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every file below `folder` with its bytes, sorted by name.
+    fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files.extend(contents(&path));
+            } else {
+                files.push((path.clone(), fs::read(&path).unwrap()));
+            }
+        }
+        files.sort();
+        files
+    }
+
+    fn bytes_of(kind: Kind, seed: u64, threads: usize) -> Vec<Vec<u8>> {
+        let folder = TempDir::new().unwrap();
+        let out = folder.path().join("set");
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let size = Some(Size { width_px: 64, height_px: 48 });
+        let options = Options { size, ..Options::default() };
+        pool.install(|| run(kind, 4, seed, &out, &options)).unwrap();
+        contents(&out).into_iter().map(|(_, bytes)| bytes).collect()
+    }
+
+    #[test]
+    fn output_depends_on_the_seed_and_not_on_the_threads() {
+        for kind in [Kind::Images, Kind::Pairs] {
+            let one = bytes_of(kind, 3, 1);
+            assert_eq!(one, bytes_of(kind, 3, 3));
+            assert_ne!(one, bytes_of(kind, 4, 3));
+        }
+    }
+
+    #[test]
+    fn images_are_numbered_and_of_the_size() {
+        let folder = TempDir::new().unwrap();
+        let out = folder.path().join("deep/images");
+        let summary = run(Kind::Images, 2, 1, &out, &Options::default()).unwrap();
+        assert_eq!(summary, Summary { images: 2, sequences: 0 });
+        let picture = image::open(out.join("0001.png")).unwrap().into_rgb8();
+        assert_eq!(picture.dimensions(), (256, 256));
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 2);
+        // Nothing of the staging folder stays.
+        assert_eq!(fs::read_dir(out.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn sequences_have_the_hpatches_layout() {
+        let folder = TempDir::new().unwrap();
+        let size = Some(Size { width_px: 60, height_px: 40 });
+        let options = Options { size, ..Options::default() };
+        // An empty folder that is already there is welcome.
+        let summary = run(Kind::Pairs, 4, 1, folder.path(), &options).unwrap();
+        assert_eq!(summary, Summary { images: 24, sequences: 4 });
+        for name in ["v_0000", "v_0001", "v_0002", "i_0003"] {
+            let sequence = folder.path().join(name);
+            for view in 1..=6 {
+                let bytes = fs::read(sequence.join(format!("{view}.ppm"))).unwrap();
+                assert!(bytes.starts_with(b"P6\n60 40\n255\n"));
+                assert_eq!(bytes.len(), 13 + 3 * 60 * 40);
+            }
+            for view in 2..=6 {
+                let text = fs::read_to_string(sequence.join(format!("H_1_{view}"))).unwrap();
+                let rows: Vec<Vec<f64>> =
+                    text.lines().map(|line| line.split_whitespace().map(|x| x.parse().unwrap()).collect()).collect();
+                assert!(rows.len() == 3 && rows.iter().all(|row| row.len() == 3));
+                let identity = vec![vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0], vec![0.0, 0.0, 1.0]];
+                assert_eq!(rows == identity, name.starts_with('i'));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("note.txt");
+        fs::write(&file, "mine").unwrap();
+        let into_folder = run(Kind::Images, 1, 0, folder.path(), &Options::default());
+        assert!(matches!(into_folder, Err(SynthError::NotEmpty(_))));
+        let onto_file = run(Kind::Images, 1, 0, &file, &Options::default());
+        assert!(matches!(onto_file, Err(SynthError::NotAFolder(_))));
+        let none = run(Kind::Images, 0, 0, &folder.path().join("new"), &Options::default());
+        assert!(matches!(none, Err(SynthError::NothingToWrite)));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
