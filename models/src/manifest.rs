@@ -20,7 +20,7 @@ pub struct Manifest {
     /// Length of the `global` output `[N, D]`, if the model has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub global: Option<u32>,
-    /// The layer that answers a request which names none.
+    /// What answers a request that names no layer: one, or several joined by `+` (a hypercolumn).
     pub default_layer: String,
     /// Length in pixels that the longer side of an image is resized to by default.
     pub default_side: u32,
@@ -114,8 +114,8 @@ impl Manifest {
         if self.layers.iter().any(|layer| layer.channels == 0 || layer.stride == 0) {
             return field("layers", "channels and stride are positive");
         }
-        if self.layer(&self.default_layer).is_none() {
-            return field("default_layer", "it is not one of the layers");
+        if self.default_layer.split('+').any(|name| self.layer(name).is_none()) {
+            return field("default_layer", "it is not one of the layers, nor several joined by `+`");
         }
         if self.default_side < 32 {
             return field("default_side", "at least 32 pixels");
@@ -161,8 +161,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_default_may_be_a_hypercolumn() {
+        let mut manifest = manifest();
+        manifest.layers.push(Layer { name: "res4".into(), channels: 16, stride: 16 });
+        manifest.default_layer = "res4+res5".into();
+        manifest.check().unwrap();
+        manifest.default_layer = "res4+".into();
+        assert!(manifest.check().is_err());
+    }
+
+    #[test]
     fn names_the_field_that_is_wrong() {
-        let broken: [(&str, fn(&mut Manifest)); 5] = [
+        type Damage = fn(&mut Manifest);
+        let broken: [(&str, Damage); 5] = [
             ("name", |m| m.name = "../etc".into()),
             ("version", |m| m.version = 0),
             ("default_layer", |m| m.default_layer = "res9".into()),

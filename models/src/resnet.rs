@@ -175,6 +175,7 @@ struct Network<'a> {
 }
 
 /// What a convolution's weights do not say; the padding keeps the size at stride 1.
+#[derive(Clone, Copy)]
 struct Conv {
     stride: i64,
     relu: bool,

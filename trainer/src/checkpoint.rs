@@ -4,6 +4,7 @@
 //! aside, synced, and renamed into its place, so one that is there is whole; its hash is checked
 //! when it is read all the same.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -193,5 +194,8 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

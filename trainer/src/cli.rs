@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use densecl_models::graph::WeightStorage;
-use tch::Device;
 
+use crate::accelerator::DeviceChoice;
 use crate::config::Config;
+use crate::data::procedural::Split;
 use crate::export::{ExportOptions, export};
 use crate::pretrain::{Run, pretrain};
+use crate::synth::{self, Size};
 use crate::{golden, inspect};
 
 /// Largest relative error that a replayed golden file may show.
@@ -34,6 +36,8 @@ enum Command {
         /// The file or folder.
         file: PathBuf,
     },
+    /// Write procedural images, or image pairs with known homographies.
+    Synth(SynthArgs),
     /// Replay a file of recorded training steps and compare.
     Golden {
         /// The recorded steps.
@@ -65,16 +69,6 @@ struct PretrainArgs {
     device: DeviceChoice,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DeviceChoice {
-    /// The first GPU if there is one.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The first GPU; an error if there is none.
-    Cuda,
-}
-
 #[derive(Debug, Args)]
 struct ExportArgs {
     /// A checkpoint's folder, or a run whose newest is taken.
@@ -85,7 +79,7 @@ struct ExportArgs {
     /// How weights are stored; the arithmetic is float32.
     #[arg(long, value_enum, default_value_t = Weights::Float32)]
     weights: Weights,
-    /// The layer for requests that name none [default: res4].
+    /// The layer, or several joined by `+`, for requests that name none [default: res4].
     #[arg(long)]
     default_layer: Option<String>,
     /// The longer side, in pixels, that images are resized to by default.
@@ -94,6 +88,42 @@ struct ExportArgs {
     /// SPDX identifier of the weights' licence.
     #[arg(long, default_value = "Apache-2.0")]
     licence: String,
+}
+
+#[derive(Debug, Args)]
+struct SynthArgs {
+    /// What to write.
+    #[arg(long, value_enum)]
+    kind: SynthKind,
+    /// How many images, or sequences of six.
+    #[arg(long)]
+    count: usize,
+    /// Seed; what is written is a function of it.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// A new or empty folder.
+    #[arg(long)]
+    out: PathBuf,
+    /// `WIDTHxHEIGHT` in pixels [default: 256x256 for images, 480x360 for pairs].
+    #[arg(long)]
+    size: Option<Size>,
+    /// Pictures that training may see, or others.
+    #[arg(long, value_enum, default_value_t = SynthSplit::HeldOut)]
+    split: SynthSplit,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SynthKind {
+    /// PNG files.
+    Images,
+    /// Sequences in the layout of HPatches.
+    Pairs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SynthSplit {
+    Train,
+    HeldOut,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -111,6 +141,7 @@ impl Cli {
         match self.command {
             Command::Pretrain(args) => args.run(),
             Command::Export(args) => args.run(),
+            Command::Synth(args) => args.run(),
             Command::Inspect { file } => inspect::inspect(&file),
             Command::Golden { input, output } => {
                 let found = golden::replay(&input, &output)?;
@@ -119,6 +150,22 @@ impl Cli {
                 Ok(line)
             }
         }
+    }
+}
+
+impl SynthArgs {
+    fn run(self) -> Result<String> {
+        let kind = match self.kind {
+            SynthKind::Images => synth::Kind::Images,
+            SynthKind::Pairs => synth::Kind::Pairs,
+        };
+        let split = match self.split {
+            SynthSplit::Train => Split::Train,
+            SynthSplit::HeldOut => Split::HeldOut,
+        };
+        let options = synth::Options { size: self.size, split };
+        let written = synth::run(kind, self.count, self.seed, &self.out, &options)?;
+        Ok(format!("wrote {} images to {}", written.images, self.out.display()))
     }
 }
 
@@ -145,19 +192,5 @@ impl ExportArgs {
         let options = ExportOptions { storage, default_layer, default_side, licence };
         let path = export(&self.checkpoint, &self.out, &options).context("the export failed")?;
         Ok(format!("exported: {}", path.display()))
-    }
-}
-
-impl DeviceChoice {
-    fn resolve(self) -> Result<Device> {
-        let cuda = tch::Cuda::is_available();
-        Ok(match self {
-            Self::Cpu => Device::Cpu,
-            Self::Auto if !cuda => Device::Cpu,
-            Self::Auto | Self::Cuda => {
-                ensure!(cuda, "--device cuda: libtorch finds no usable GPU");
-                Device::Cuda(0)
-            }
-        })
     }
 }

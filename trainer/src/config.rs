@@ -273,7 +273,7 @@ pub(crate) mod tests {
             Config::read(&entry.unwrap().path(), &[]).unwrap();
             count += 1;
         }
-        assert!(count >= 2);
+        assert!(count >= 3);
     }
 
     #[test]
@@ -282,7 +282,7 @@ pub(crate) mod tests {
         let config = Config::parse(TINY, &overrides.map(str::to_owned)).unwrap();
         assert_eq!(config.optimizer.batch, 16);
         assert_eq!(config.data.source, "/photos/a=b");
-        assert_eq!(config.augment.crop_area, [0.5, 0.9]);
+        assert_eq!(format!("{:?}", config.augment.crop_area), "[0.5, 0.9]");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::network::Encoder;
 pub struct ExportOptions {
     /// How weights are stored.
     pub storage: WeightStorage,
-    /// The layer that requests get which name none; by default the finest of the last two stages.
+    /// The layer, or several joined by `+`, for requests that name none; `res4` by default.
     pub default_layer: Option<String>,
     /// Side that images are resized to by default.
     pub default_side: u32,

@@ -2,6 +2,7 @@
 //!
 //! [`densecl`] is the method on one page; [`pretrain`] is the training loop around it.
 
+pub mod accelerator;
 pub mod augment;
 pub mod checkpoint;
 pub mod cli;
@@ -16,4 +17,5 @@ pub mod network;
 pub mod optimizer;
 pub mod pretrain;
 pub mod queue;
+pub mod synth;
 pub mod tensor_file;

@@ -129,12 +129,12 @@ mod tests {
             ],
             0,
         );
-        norm.forward(&x, Statistics::Batch { splits: 2 });
+        let _ = norm.forward(&x, Statistics::Batch { splits: 2 });
         // Group means 0 and 4, group variances 0: a tenth of the way from (0, 1).
         assert!((norm.running_mean.double_value(&[0]) - 0.2).abs() < 1e-12);
         assert!((norm.running_var.double_value(&[0]) - 0.9).abs() < 1e-12);
         let before = norm.running_mean.copy();
-        norm.forward(&x, Statistics::Running);
+        let _ = norm.forward(&x, Statistics::Running);
         assert!(difference(&before, &norm.running_mean) < 1e-15);
     }
 }
