@@ -1,0 +1,341 @@
+//! The command line. Every flag can be given as an environment variable as well; the flag wins.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::batch::{BatchPolicy, BatcherOptions, QueueLimits};
+use crate::config::{Batching, ByteSize, Config, CorsOrigin, Drain, RequestLimits, Span};
+use crate::engine::{Device, EngineOptions};
+
+/// Points of one request.
+const MAX_POINTS: usize = 10_000;
+
+/// Serves dense features and point correspondences over HTTP.
+#[derive(Debug, Parser)]
+#[command(name = "densecl-server", version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `serve` if not given.
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+impl Cli {
+    /// What to do.
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer requests until SIGTERM or SIGINT (the default)
+    Serve(Box<ServeArgs>),
+    /// Compute the features of an image file, without a server
+    Features(Box<FeaturesArgs>),
+    /// Find points of one image file in another, without a server
+    Correspondence(Box<CorrespondenceArgs>),
+    /// Measure correspondences against exact truth, on pairs of images with homographies
+    Evaluate(Box<EvaluateArgs>),
+    /// Ask a running server whether it is ready; for containers
+    Healthcheck(HealthcheckArgs),
+    /// Print the OpenAPI document
+    Openapi,
+    /// List the models of a repository
+    Models(ModelsArgs),
+}
+
+/// Which models.
+#[derive(Clone, Debug, Args)]
+pub struct RepositoryArgs {
+    /// Folder of models, NAME/VERSION/model.onnx
+    #[arg(long, env = "DENSECL_MODELS", value_name = "DIR", default_value = "models/zoo")]
+    pub models: PathBuf,
+}
+
+/// How models run.
+#[derive(Clone, Debug, Args)]
+pub struct EngineArgs {
+    /// Where models run: auto, cpu, cuda or cuda:N; CUDA that cannot start is an error
+    #[arg(long, env = "DENSECL_DEVICE", default_value = "auto")]
+    device: Device,
+    /// Threads for inference, and for decoding and matching; all cores by default
+    #[arg(long, env = "DENSECL_THREADS", value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// The shared library of ONNX Runtime; looked for in the usual places by default
+    #[arg(long, env = "DENSECL_ONNXRUNTIME", value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
+}
+
+impl EngineArgs {
+    fn options(&self) -> EngineOptions {
+        let cores = || available_parallelism().map_or(1, NonZeroUsize::get);
+        EngineOptions {
+            library: self.onnxruntime.clone(),
+            device: self.device,
+            threads: self.threads.map_or_else(cores, NonZeroUsize::get),
+        }
+    }
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document a line.
+    Json,
+}
+
+/// How output is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Settings of a server.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Address to listen on
+    #[arg(long, env = "DENSECL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    repository: RepositoryArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Images of equal size that run together
+    #[arg(long, env = "DENSECL_MAX_BATCH", value_name = "N", default_value = "8")]
+    max_batch: NonZeroUsize,
+    /// Milliseconds that an image waits for others of its size
+    #[arg(long, env = "DENSECL_MAX_QUEUE_MS", value_name = "MS", default_value_t = 2)]
+    max_queue_ms: u32,
+    /// Largest side that a request may ask for, in pixels
+    #[arg(long, env = "DENSECL_MAX_SIDE", value_name = "PX", default_value_t = 2048,
+        value_parser = clap::value_parser!(u32).range(32..=16384))]
+    max_side: u32,
+    /// Largest body
+    #[arg(long, env = "DENSECL_MAX_BODY", value_name = "SIZE", default_value = "32MiB")]
+    max_body: ByteSize,
+    /// Most pixels of an image, checked by its header
+    #[arg(long, env = "DENSECL_MAX_PIXELS", value_name = "N", default_value_t = 50_000_000,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    max_pixels: u64,
+    /// Largest reply
+    #[arg(long, env = "DENSECL_MAX_RESPONSE", value_name = "SIZE", default_value = "1GiB")]
+    max_response: ByteSize,
+    /// Time for a whole request
+    #[arg(long, env = "DENSECL_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    request_timeout: Span,
+    /// Time between failing /readyz and closing the door, for load balancers to notice
+    #[arg(long, env = "DENSECL_DRAIN_DELAY", value_name = "TIME", default_value = "0s")]
+    drain_delay: Span,
+    /// Time for requests to finish after the door is closed
+    #[arg(long, env = "DENSECL_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    drain_timeout: Span,
+    /// Origins whose pages may call this server from a browser, separated by commas; * for all
+    #[arg(long, env = "DENSECL_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    cors_origin: Vec<CorsOrigin>,
+    /// Form of the log, which goes to standard error
+    #[arg(long, env = "DENSECL_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+impl ServeArgs {
+    /// The settings, all of them valid.
+    pub fn into_config(self) -> Config {
+        Config {
+            listen: self.listen,
+            models: self.repository.models,
+            engine: self.engine.options(),
+            batching: Batching {
+                max_batch: self.max_batch.get(),
+                max_wait: Duration::from_millis(u64::from(self.max_queue_ms)),
+            },
+            limits: RequestLimits {
+                max_side_px: self.max_side,
+                max_body_bytes: self.max_body.0,
+                max_pixels: self.max_pixels,
+                max_response_bytes: self.max_response.0,
+                max_points: MAX_POINTS,
+                timeout: self.request_timeout.0,
+            },
+            drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },
+            cors_origins: self.cors_origin,
+        }
+    }
+}
+
+/// Settings of a server that answers one request from its own process.
+#[derive(Clone, Debug, Args)]
+pub struct OfflineArgs {
+    #[command(flatten)]
+    repository: RepositoryArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// A parameter of the request, such as layer=res3+res4; see the API for all of them
+    #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = parse_parameter)]
+    pub parameters: Vec<(String, String)>,
+    /// Format of the result: json, npy, png, or raw for features
+    #[arg(long, default_value = "json")]
+    pub format: String,
+    /// File for the result; standard output if not given
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+impl OfflineArgs {
+    /// Settings without the limits that protect a server from strangers.
+    pub fn config(&self) -> Config {
+        const NO_HURRY: Duration = Duration::from_hours(24);
+        const LARGEST_SIDE_PX: u32 = 16_384;
+        Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            models: self.repository.models.clone(),
+            engine: self.engine.options(),
+            batching: Batching { max_batch: 1, max_wait: Duration::ZERO },
+            limits: RequestLimits {
+                max_side_px: LARGEST_SIDE_PX,
+                max_body_bytes: u64::MAX,
+                max_pixels: u64::from(u32::MAX),
+                max_response_bytes: u64::MAX,
+                max_points: 1_000_000,
+                timeout: NO_HURRY,
+            },
+            drain: Drain { delay: Duration::ZERO, timeout: NO_HURRY },
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+fn parse_parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Which features.
+#[derive(Clone, Debug, Args)]
+pub struct FeaturesArgs {
+    /// The image
+    pub image: PathBuf,
+    /// Parameters and result.
+    #[command(flatten)]
+    pub offline: OfflineArgs,
+}
+
+/// Which correspondences.
+#[derive(Clone, Debug, Args)]
+pub struct CorrespondenceArgs {
+    /// The image whose points are looked for
+    pub source: PathBuf,
+    /// The image that they are looked for in
+    pub target: PathBuf,
+    /// Parameters and result.
+    #[command(flatten)]
+    pub offline: OfflineArgs,
+}
+
+/// What to evaluate, and on what.
+#[derive(Clone, Debug, Args)]
+pub struct EvaluateArgs {
+    /// Where the models are.
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Folder of image sequences with homographies, laid out as HPatches
+    #[arg(long, value_name = "DIR")]
+    pub pairs: PathBuf,
+    /// Name of the model; the first if not given
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Layer, or several joined by +; the manifest's default if not given
+    #[arg(long)]
+    pub layer: Option<String>,
+    /// Pixels that the longer side is resized to; the manifest's default if not given
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(32..=16384))]
+    pub side: Option<u32>,
+    /// Evaluate raw RGB patches as well, the baseline without a network
+    #[arg(long)]
+    pub rgb_patches: bool,
+    /// Form of the report
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+impl EvaluateArgs {
+    /// One image at a time, without waiting for others.
+    pub fn batcher(&self) -> BatcherOptions {
+        BatcherOptions {
+            engine: self.engine.options(),
+            policy: BatchPolicy { max_batch: 1, max_batch_pixels: u64::MAX, max_wait: Duration::ZERO },
+            limits: QueueLimits { max_requests: 1, max_pixels: u64::MAX },
+        }
+    }
+}
+
+/// Which server to ask.
+#[derive(Clone, Debug, Args)]
+pub struct HealthcheckArgs {
+    /// Address that the server listens on
+    #[arg(long, env = "DENSECL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+}
+
+/// Which models to list, and how.
+#[derive(Clone, Debug, Args)]
+pub struct ModelsArgs {
+    /// Where they are.
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+    /// Form of the list
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_the_default() {
+        let parse = |arguments: &[&str]| Cli::try_parse_from(arguments).unwrap().into_command();
+        for arguments in
+            [&["densecl-server", "--max-side", "512"][..], &["densecl-server", "serve", "--max-side", "512"]]
+        {
+            let Command::Serve(serve) = parse(arguments) else { panic!("{arguments:?} does not serve") };
+            assert_eq!(serve.into_config().limits.max_side_px, 512);
+        }
+        assert!(matches!(parse(&["densecl-server", "openapi"]), Command::Openapi));
+    }
+
+    #[test]
+    fn every_flag_has_a_variable() {
+        let command = Cli::command();
+        let serve = command.get_subcommands().find(|command| command.get_name() == "serve").unwrap();
+        for argument in serve.get_arguments().filter(|argument| argument.get_long().is_some_and(|long| long != "help"))
+        {
+            let long = argument.get_long().unwrap_or_default();
+            let expected = format!("DENSECL_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()), "--{long}");
+        }
+    }
+}

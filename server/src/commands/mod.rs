@@ -1,0 +1,14 @@
+//! What the subcommands do.
+
+mod evaluate;
+mod healthcheck;
+mod models;
+mod offline;
+mod output;
+mod serve;
+
+pub(crate) use self::evaluate::evaluate;
+pub(crate) use self::healthcheck::healthcheck;
+pub(crate) use self::models::{models, openapi};
+pub(crate) use self::offline::{correspondence, features};
+pub(crate) use self::serve::serve;

@@ -1,0 +1,46 @@
+//! Standard output and the log.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use densecl_server::cli::LogFormat;
+use tracing_subscriber::EnvFilter;
+
+/// Writes to standard output; a reader who has seen enough is no error.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    write_output(format!("{text}\n").as_bytes())
+}
+
+/// Writes a result to a file, or to standard output if none is named.
+pub(super) fn write_result(bytes: &[u8], is_text: bool, file: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(file) = file {
+        return fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()));
+    }
+    ensure!(
+        is_text || !io::stdout().is_terminal(),
+        "the result is not text: name a file with --out, or redirect standard output"
+    );
+    write_output(bytes)
+}
+
+fn write_output(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to standard output"),
+    }
+}
+
+/// Starts the log on standard error: from `level` upwards, unless `DENSECL_LOG` says otherwise.
+pub(super) fn start_log(format: LogFormat, level: &str) {
+    // ONNX Runtime's own life cycle is of no interest unless asked for.
+    let default = || EnvFilter::new(format!("{level},ort=warn"));
+    let filter = EnvFilter::try_from_env("DENSECL_LOG").unwrap_or_else(|_| default());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

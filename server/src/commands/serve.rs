@@ -1,0 +1,48 @@
+//! `serve`: until told to stop.
+
+use anyhow::Context;
+use densecl_server::app::Application;
+use densecl_server::cli::ServeArgs;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::output::start_log;
+
+/// Threads that serve connections; they only pass bytes on.
+const MAX_ASYNC_THREADS: usize = 8;
+
+pub(crate) fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
+    start_log(arguments.log_format, "info");
+    let config = arguments.into_config();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.engine.threads.clamp(1, MAX_ASYNC_THREADS))
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
+    runtime.block_on(async {
+        // Before anything else, so that a signal during loading is not lost.
+        let stop = stop_signal()?;
+        Application::bind(config).await?.run_until(stop).await?;
+        Ok(())
+    })
+}
+
+/// Resolves at SIGTERM or SIGINT. A second one ends the process at once.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal = name, "told to stop");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::warn!("told to stop twice: requests under way are lost");
+            std::process::exit(1);
+        });
+    })
+}

@@ -1,0 +1,192 @@
+//! Settings that are already valid: what the command line becomes before anything starts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::batch::{BatchPolicy, BatcherOptions, QueueLimits};
+use crate::engine::EngineOptions;
+
+/// Waiting images, in multiples of the largest batch: enough to keep the engine busy, few enough
+/// that a request at the end still meets its deadline.
+const QUEUED_BATCHES: usize = 16;
+
+/// All settings of a server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The model repository.
+    pub models: PathBuf,
+    /// Device, threads and the library behind them.
+    pub engine: EngineOptions,
+    /// What may share a run.
+    pub batching: Batching,
+    /// What a request may ask for.
+    pub limits: RequestLimits,
+    /// How it stops.
+    pub drain: Drain,
+    /// Origins whose pages may call this server from a browser; none by default.
+    pub cors_origins: Vec<CorsOrigin>,
+}
+
+/// Limits of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching {
+    /// Images per run.
+    pub max_batch: usize,
+    /// How long an image waits for others of its size.
+    pub max_wait: Duration,
+}
+
+/// What a request may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// Longer side that images are resized to, in pixels.
+    pub max_side_px: u32,
+    /// Bytes of a body.
+    pub max_body_bytes: u64,
+    /// Pixels of an image, by its header.
+    pub max_pixels: u64,
+    /// Bytes of a reply.
+    pub max_response_bytes: u64,
+    /// Points of a request.
+    pub max_points: usize,
+    /// Time for a whole request.
+    pub timeout: Duration,
+}
+
+/// How a server stops.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// Between failing `/readyz` and closing the door, so that load balancers notice.
+    pub delay: Duration,
+    /// For requests to finish, after the door is closed.
+    pub timeout: Duration,
+}
+
+impl Config {
+    /// The engine, the queue and the batches that these settings make.
+    pub fn batcher(&self) -> BatcherOptions {
+        // No batch holds more than the largest single image, so that a batch's activations never
+        // need more memory than that image's.
+        let max_batch_pixels = u64::from(self.limits.max_side_px).pow(2);
+        let max_requests = self.batching.max_batch.saturating_mul(QUEUED_BATCHES);
+        BatcherOptions {
+            engine: self.engine.clone(),
+            policy: BatchPolicy {
+                max_batch: self.batching.max_batch,
+                max_batch_pixels,
+                max_wait: self.batching.max_wait,
+            },
+            limits: QueueLimits { max_requests, max_pixels: max_batch_pixels.saturating_mul(QUEUED_BATCHES as u64) },
+        }
+    }
+}
+
+/// Bytes, written as `512`, `64KiB`, `32MiB` or `1GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+/// A time, written as `250ms`, `30s` or `5m`; a bare number is seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+/// An origin, `https://example.org`, or `*` for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorsOrigin(String);
+
+impl CorsOrigin {
+    /// The origin as a browser sends it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A setting that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not {expected}")]
+pub struct SettingError {
+    text: String,
+    expected: &'static str,
+}
+
+impl FromStr for ByteSize {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+        let (number, unit) =
+            units.iter().find_map(|&(name, unit)| Some((text.strip_suffix(name)?, unit))).unwrap_or((text, 1_u64));
+        let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+        bytes.filter(|&bytes| bytes > 0).map(Self).ok_or_else(|| SettingError {
+            text: text.to_owned(),
+            expected: "a size: use bytes, KiB, MiB or GiB, such as 32MiB",
+        })
+    }
+}
+
+impl FromStr for Span {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0)];
+        let (number, unit) =
+            units.iter().find_map(|&(name, unit)| Some((text.strip_suffix(name)?, unit))).unwrap_or((text, 1.0));
+        let seconds = number.trim().parse::<f64>().ok().map(|number| number * unit);
+        seconds
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .map(Self)
+            .ok_or_else(|| SettingError { text: text.to_owned(), expected: "a time: use ms, s or m, such as 30s" })
+    }
+}
+
+impl FromStr for CorsOrigin {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let is_origin = host.is_some_and(|host| {
+            !host.is_empty() && host.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '/' | '?' | '#' | '@'))
+        });
+        if text == "*" || is_origin {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(SettingError { text: text.to_owned(), expected: "an origin: use https://host[:port] or *" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_sizes() {
+        assert_eq!("32MiB".parse(), Ok(ByteSize(32 << 20)));
+        assert_eq!("4096".parse(), Ok(ByteSize(4096)));
+        for wrong in ["", "0", "-1", "32MB", "99999999999GiB", "1.5GiB"] {
+            assert!(wrong.parse::<ByteSize>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn reads_times() {
+        assert_eq!("250ms".parse(), Ok(Span(Duration::from_millis(250))));
+        assert_eq!("30".parse(), Ok(Span(Duration::from_secs(30))));
+        assert_eq!("0.5m".parse(), Ok(Span(Duration::from_secs(30))));
+        for wrong in ["", "s", "-1s", "nan", "1h", "1e300"] {
+            assert!(wrong.parse::<Span>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn reads_origins() {
+        for right in ["*", "https://example.org", "http://localhost:8080"] {
+            assert_eq!(right.parse::<CorsOrigin>().map(|origin| origin.as_str().to_owned()).as_deref(), Ok(right));
+        }
+        for wrong in ["", "example.org", "https://", "https://a/b", "https://user@a"] {
+            assert!(wrong.parse::<CorsOrigin>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The devices a model can run on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
+
+/// Where the user wants models to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// CUDA if it can be used, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA device by its number; an error if it cannot be used.
+    Cuda(u32),
+}
+
+/// `--device` was something else.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a device: use auto, cpu, cuda or cuda:N")]
+pub struct DeviceParseError(String);
+
+impl FromStr for Device {
+    type Err = DeviceParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                // The number goes to CUDA as a signed one.
+                .filter(|&number| i32::try_from(number).is_ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| DeviceParseError(text.to_owned())),
+        }
+    }
+}
+
+/// Where models really run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// The CPU.
+    Cpu,
+    /// A CUDA device by its number.
+    Cuda(u32),
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl Provider {
+    /// What to try for `device`, best first; only the last one's failure is an error.
+    pub(super) fn candidates(device: Device) -> Vec<Self> {
+        match device {
+            Device::Auto if ep::CUDA::is_available().unwrap_or(false) => vec![Self::Cuda(0), Self::Cpu],
+            Device::Auto | Device::Cpu => vec![Self::Cpu],
+            Device::Cuda(number) => vec![Self::Cuda(number)],
+        }
+    }
+
+    /// How ONNX Runtime is told. A provider that cannot start is an error, never a silent CPU.
+    pub(super) fn dispatch(self) -> ExecutionProviderDispatch {
+        match self {
+            Self::Cpu => ep::CPU::default().with_arena_allocator(true).build(),
+            Self::Cuda(number) => {
+                // TF32 keeps ten bits of mantissa; a CUDA server must answer as a CPU one does.
+                let device_id = i32::try_from(number).unwrap_or(i32::MAX);
+                ep::CUDA::default().with_device_id(device_id).with_tf32(false).build()
+            }
+        }
+        .error_on_failure()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_devices() {
+        let read = |text: &str| text.parse::<Device>();
+        assert_eq!(read("auto"), Ok(Device::Auto));
+        assert_eq!(read("cpu"), Ok(Device::Cpu));
+        assert_eq!(read("cuda"), Ok(Device::Cuda(0)));
+        assert_eq!(read("cuda:3"), Ok(Device::Cuda(3)));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:4294967295", "CPU"] {
+            assert_eq!(read(wrong), Err(DeviceParseError(wrong.to_owned())), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Finds and loads the shared library of ONNX Runtime.
+//!
+//! ONNX Runtime allows one environment per process, so the first engine's library and number of
+//! threads hold for all later engines of the process.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use ort::environment::{Environment, GlobalThreadPoolOptions};
+use ort::logging::LogLevel;
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::TensorRef;
+
+use super::{EngineError, EngineOptions, ImageBatch, Provider, probe};
+
+const LIBRARY: &str = "libonnxruntime.so";
+
+static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
+
+/// ONNX Runtime cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    /// None of the usual places has it.
+    #[error(
+        "ONNX Runtime was not found: tried {tried}; run `make setup`, or name the library with --onnxruntime or DENSECL_ONNXRUNTIME"
+    )]
+    NotFound {
+        /// The places, separated by commas.
+        tried: String,
+        /// What the last of them said.
+        source: ort::LoadDynamicError,
+    },
+    /// A library that was named, or found, does not load.
+    #[error("cannot load ONNX Runtime from {path}; run `make setup` to fetch the right version")]
+    Unloadable {
+        /// The library.
+        path: PathBuf,
+        /// What the loader said.
+        source: ort::LoadDynamicError,
+    },
+    /// It loads but does not start.
+    #[error("ONNX Runtime does not start")]
+    Start(#[source] ort::Error),
+}
+
+/// A loaded ONNX Runtime with a device that works.
+pub(super) struct Runtime {
+    environment: Environment,
+    provider: Provider,
+}
+
+impl Runtime {
+    pub(super) fn start(options: &EngineOptions) -> Result<Self, EngineError> {
+        let environment = environment(options)?;
+        let mut failure = None;
+        for provider in Provider::candidates(options.device) {
+            let runtime = Self { environment: environment.clone(), provider };
+            match runtime.probe() {
+                Ok(()) => return Ok(runtime),
+                Err(source) => {
+                    tracing::info!(%provider, error = %source, "device not usable");
+                    failure = Some(EngineError::Device { device: provider, source });
+                }
+            }
+        }
+        Err(failure.expect("there is at least one candidate"))
+    }
+
+    /// Runs the smallest model there is.
+    fn probe(&self) -> ort::Result<()> {
+        let model = probe::model().map_err(ort::Error::wrap)?;
+        let mut session = self.session_builder()?.commit_from_memory(&model)?;
+        let ImageBatch { count, height, width, pixels } = probe::IMAGE;
+        let input = TensorRef::from_array_view(([count, height, width, 3], pixels))?;
+        session.run(ort::inputs![input]).map(|_| ())
+    }
+
+    pub(super) fn provider(&self) -> Provider {
+        self.provider
+    }
+
+    /// A builder on this runtime's device.
+    pub(super) fn session_builder(&self) -> ort::Result<SessionBuilder> {
+        let builder = Session::builder(&self.environment)?
+            .with_execution_providers([self.provider.dispatch()])
+            .map_err(forget_builder)?
+            .with_optimization_level(GraphOptimizationLevel::All)
+            .map_err(forget_builder)?
+            // Patterns are kept per input shape, and requests bring any number of shapes.
+            .with_memory_pattern(false)
+            .map_err(forget_builder)?;
+        Ok(builder)
+    }
+}
+
+fn forget_builder(error: ort::Error<SessionBuilder>) -> ort::Error {
+    error.into()
+}
+
+fn environment(options: &EngineOptions) -> Result<Environment, LibraryError> {
+    let mut slot = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(environment) = &*slot {
+        return Ok(environment.clone());
+    }
+    let pool = |builder: ort::environment::EnvironmentBuilder| {
+        let threads = GlobalThreadPoolOptions::default()
+            .with_intra_threads(options.threads)?
+            // Spinning threads would take the cores from decoding and matching.
+            .with_spin_control(false)?;
+        builder.with_global_thread_pool(threads).with_telemetry(false).build()
+    };
+    let environment = pool(load(options.library.as_deref())?).map_err(LibraryError::Start)?;
+    environment.set_log_level(LogLevel::Warning);
+    *slot = Some(environment.clone());
+    Ok(environment)
+}
+
+/// Loads the library that was named; else the first that exists of the usual places; else
+/// whatever the system's loader finds.
+fn load(named: Option<&Path>) -> Result<ort::environment::EnvironmentBuilder, LibraryError> {
+    let places = places();
+    let found = named.map(Path::to_owned).or_else(|| places.iter().find(|place| place.is_file()).cloned());
+    if let Some(path) = found {
+        return ort::init_from(&path).map_err(|source| LibraryError::Unloadable { path, source });
+    }
+    ort::init_from(LIBRARY).map_err(|source| {
+        let mut tried: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        tried.push(format!("{LIBRARY} on the system's library path"));
+        LibraryError::NotFound { tried: tried.join(", "), source }
+    })
+}
+
+fn places() -> Vec<PathBuf> {
+    let named = env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
+    let fetched = env::current_dir().ok().map(|folder| folder.join(".runtime/onnxruntime").join(LIBRARY));
+    [named, beside, fetched].into_iter().flatten().collect()
+}

@@ -1,0 +1,311 @@
+//! What can go wrong with a request, and what its sender is told: the only place where a failure
+//! becomes a status.
+//!
+//! The outside sees a [`Problem`] (RFC 9457): what was wrong, the limit, and what to do. The
+//! inside cause of a failure of ours is in [`ApiError::Internal`], which is logged once, where the
+//! reply is made, and never sent.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::batch::BatchError;
+use crate::features::{GridError, PointError};
+use crate::image::DecodeError;
+use crate::matching::MatchError;
+use crate::registry::LookupError;
+
+/// How long a client should wait before it tries an overloaded server again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// An error reply, as RFC 9457 has it.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Problem {
+    /// Names the kind of problem; it never changes, so that programs can tell problems apart.
+    #[serde(rename = "type")]
+    #[schema(example = "/problems/point-outside")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: &'static str,
+    /// The status code of the reply.
+    pub status: u16,
+    /// What is wrong with this very request.
+    pub detail: String,
+    /// The limit that was passed, in the unit that `detail` names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// What to do about it.
+    pub hint: &'static str,
+    /// When it makes sense to try again.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
+}
+
+/// Why a request is not answered as it was meant.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant, and its row in `problem`, say it all")]
+pub enum ApiError {
+    #[error("the request has no body")]
+    EmptyBody,
+    #[error("part `{name}` is empty: 0 bytes")]
+    EmptyPart { name: String },
+    #[error("part `{name}` is missing")]
+    MissingPart { name: &'static str },
+    #[error("part `{name}` comes {count} times")]
+    RepeatedPart { name: &'static str, count: usize },
+    #[error("unknown part or parameter `{name}`: {expected}")]
+    UnknownParameter { name: String, expected: String },
+    #[error("parameter `{name}`: {reason}")]
+    MalformedParameter { name: String, reason: String },
+    #[error("{0}")]
+    MalformedBody(String),
+    #[error("`points` holds a number that is not finite")]
+    PointNotFinite,
+    #[error("bodies of type `{found}` are not read here")]
+    ContentType { found: String, expected: &'static str },
+    #[error("`{accept}` asks for none of the formats of this reply: {offered}")]
+    NotAcceptable { accept: String, offered: String },
+    #[error("the body is larger than {limit} bytes")]
+    BodyTooLarge { limit: u64 },
+    #[error("the reply would have {bytes} bytes; at most {limit} are sent")]
+    ReplyTooLarge { bytes: u64, limit: u64 },
+    #[error("the body did not arrive within {} s", limit.as_secs_f32())]
+    BodyTooSlow { limit: Duration },
+    #[error("there was no answer within {} s", limit.as_secs_f32())]
+    DeadlinePassed { limit: Duration },
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("side must be within 32 to {max_side_px} pixels, not {side_px}")]
+    SideOutOfRange { side_px: u64, max_side_px: u32 },
+    #[error(transparent)]
+    Point(#[from] PointError),
+    #[error(transparent)]
+    Grid(#[from] GridError),
+    #[error("there are {count} points; at most {limit} are taken")]
+    TooManyPoints { count: usize, limit: usize },
+    #[error("{count} points against {cells} cells are too many comparisons; at most {limit} are made")]
+    TooManyComparisons { count: usize, cells: usize, limit: u64 },
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    NotSupported(String),
+    #[error("the server is busy")]
+    Overloaded,
+    #[error("the models are still loading")]
+    Loading,
+    #[error("the server is shutting down")]
+    Draining,
+    #[error("there is nothing at this path")]
+    NoSuchPath,
+    #[error("this path does not take {method}")]
+    MethodNotAllowed { method: String },
+    #[error("something went wrong inside the server")]
+    Internal(#[source] anyhow::Error),
+}
+
+impl ApiError {
+    /// A failure that is not the sender's: `cause` goes to the log and nowhere else.
+    pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
+        Self::Internal(cause.into())
+    }
+
+    /// What the sender is told.
+    pub fn problem(&self) -> Problem {
+        let Row { status, slug, title, hint } = self.row();
+        Problem {
+            kind: format!("/problems/{slug}"),
+            title,
+            status,
+            detail: self.to_string(),
+            limit: self.limit(),
+            hint,
+            retry_after: (status == 503).then_some(RETRY_AFTER),
+        }
+    }
+
+    fn limit(&self) -> Option<u64> {
+        match *self {
+            Self::BodyTooLarge { limit } | Self::ReplyTooLarge { limit, .. } => Some(limit),
+            Self::BodyTooSlow { limit } | Self::DeadlinePassed { limit } => Some(limit.as_secs()),
+            Self::Decode(DecodeError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
+            Self::SideOutOfRange { max_side_px, .. } => Some(u64::from(max_side_px)),
+            Self::TooManyPoints { limit, .. } => Some(limit as u64),
+            Self::TooManyComparisons { limit, .. } => Some(limit),
+            Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
+            Self::RepeatedPart { .. } => Some(1),
+            _ => None,
+        }
+    }
+
+    fn row(&self) -> Row {
+        match self {
+            Self::EmptyBody => row(400, "empty-body", "Empty body", "Send the bytes of an image."),
+            Self::EmptyPart { .. } | Self::Decode(DecodeError::Empty) => {
+                row(400, "empty-part", "Empty part", "Send the bytes of an image in this part.")
+            }
+            Self::MissingPart { .. } => row(400, "missing-part", "Missing part", "Add the part to the form."),
+            Self::RepeatedPart { .. } => row(422, "too-many-images", "Too many images", "Send one image per request."),
+            Self::UnknownParameter { .. } => {
+                row(400, "unknown-parameter", "Unknown parameter", "See /docs for the parameters of this path.")
+            }
+            Self::MalformedParameter { .. } => {
+                row(400, "malformed-parameter", "Malformed parameter", "See /docs for what this parameter takes.")
+            }
+            Self::MalformedBody(_) => {
+                row(400, "malformed-body", "Malformed body", "Send the body complete, and as its Content-Type says.")
+            }
+            Self::ContentType { expected, .. } => {
+                row(415, "unsupported-content-type", "Unsupported content type", expected)
+            }
+            Self::NotAcceptable { .. } => {
+                row(406, "not-acceptable", "Not acceptable", "Change `Accept`, or name a `format`.")
+            }
+            Self::BodyTooLarge { .. } => row(413, "body-too-large", "Body too large", "Send a smaller image."),
+            Self::ReplyTooLarge { .. } => {
+                row(413, "reply-too-large", "Reply too large", "Ask for a coarser layer, a smaller side or float16.")
+            }
+            Self::BodyTooSlow { .. } => row(408, "body-too-slow", "Body too slow", "Try again, or send less."),
+            Self::DeadlinePassed { .. } => {
+                row(504, "deadline-passed", "Deadline passed", "Try again, or ask for a smaller side.")
+            }
+            Self::Conflict(_) => {
+                row(422, "conflicting-parameters", "Conflicting parameters", "Leave out one of the two.")
+            }
+            Self::NotSupported(_) => {
+                row(422, "not-supported", "Not supported yet", "Leave the parameter at its default.")
+            }
+            Self::NoSuchPath => row(404, "no-such-path", "No such path", "See /docs for the paths there are."),
+            Self::MethodNotAllowed { .. } => {
+                row(405, "method-not-allowed", "Method not allowed", "Use a method of the Allow header.")
+            }
+            Self::Internal(_) => {
+                row(500, "internal", "Internal error", "Try again; if it persists, report the X-Request-Id.")
+            }
+            Self::Overloaded => row(503, "overloaded", "Overloaded", "Try again after Retry-After, or elsewhere."),
+            Self::Loading => row(503, "loading", "Loading", "Try again after Retry-After, or elsewhere."),
+            Self::Draining => row(503, "draining", "Draining", "Try another replica."),
+            Self::Decode(error) => image_row(error),
+            Self::Lookup(error) => lookup_row(error),
+            Self::PointNotFinite
+            | Self::SideOutOfRange { .. }
+            | Self::Point(_)
+            | Self::Grid(_)
+            | Self::TooManyPoints { .. }
+            | Self::TooManyComparisons { .. } => range_row(self),
+        }
+    }
+}
+
+/// The part of a [`Problem`] that is the same for all of its kind.
+struct Row {
+    status: u16,
+    slug: &'static str,
+    title: &'static str,
+    hint: &'static str,
+}
+
+const fn row(status: u16, slug: &'static str, title: &'static str, hint: &'static str) -> Row {
+    Row { status, slug, title, hint }
+}
+
+fn image_row(error: &DecodeError) -> Row {
+    match error {
+        DecodeError::Empty => row(400, "empty-part", "Empty part", "Send the bytes of an image in this part."),
+        DecodeError::UnknownFormat | DecodeError::Unsupported { .. } => {
+            row(415, "unsupported-image", "Not an image we read", "Send a JPEG, PNG, WebP, GIF, BMP or TIFF.")
+        }
+        DecodeError::Corrupt { .. } => {
+            row(422, "corrupt-image", "Corrupt image", "Check that the file is complete and opens elsewhere.")
+        }
+        DecodeError::TooManyPixels { .. } | DecodeError::TooMuchMemory { .. } => {
+            row(413, "too-many-pixels", "Too many pixels", "Send a smaller image.")
+        }
+    }
+}
+
+fn lookup_row(error: &LookupError) -> Row {
+    let hint = "See /models for what there is.";
+    match error {
+        LookupError::UnknownModel { .. } => row(404, "unknown-model", "Unknown model", hint),
+        LookupError::UnknownVersion { .. } => row(404, "unknown-version", "Unknown version", hint),
+        LookupError::UnknownLayer { .. } => row(404, "unknown-layer", "Unknown layer", hint),
+        LookupError::RepeatedLayer { .. } => {
+            row(422, "repeated-layer", "Repeated layer", "Name each layer of a hypercolumn once.")
+        }
+    }
+}
+
+/// Readable, but impossible.
+fn range_row(error: &ApiError) -> Row {
+    match error {
+        ApiError::PointNotFinite | ApiError::Point(PointError::NotFinite { .. }) => {
+            row(422, "point-not-finite", "Point not finite", "Send finite coordinates only.")
+        }
+        ApiError::Point(PointError::Outside { .. }) => row(
+            422,
+            "point-outside",
+            "Point outside the image",
+            "Coordinates are in pixels of the upright image; (0, 0) is the centre of its top-left pixel.",
+        ),
+        ApiError::SideOutOfRange { .. } => {
+            row(422, "side-out-of-range", "Side out of range", "Choose a side within the range.")
+        }
+        ApiError::Grid(GridError::Spacing { .. }) => {
+            row(422, "grid-out-of-range", "Grid out of range", "Choose a spacing of at least 1 pixel.")
+        }
+        ApiError::TooManyComparisons { .. } => row(
+            422,
+            "too-many-comparisons",
+            "Too many comparisons",
+            "Ask for a coarser layer, a smaller side or `points`.",
+        ),
+        _ => row(422, "too-many-points", "Too many points", "Send fewer points, or several requests."),
+    }
+}
+
+impl From<BatchError> for ApiError {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::QueueFull => Self::Overloaded,
+            BatchError::Closed => Self::Draining,
+            // The handler's own deadline fires first and knows the limit; this is the race's other end.
+            BatchError::DeadlinePassed => Self::DeadlinePassed { limit: Duration::ZERO },
+            BatchError::Engine(_) | BatchError::Panicked(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<MatchError> for ApiError {
+    fn from(error: MatchError) -> Self {
+        // Both maps come from one model and one layer set, so this is ours.
+        Self::internal(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_of_an_internal_error_stays_inside() {
+        let error = ApiError::internal(anyhow::anyhow!("/secret/path is gone"));
+        let problem = serde_json::to_string(&error.problem()).unwrap();
+        assert!(!problem.contains("secret"), "{problem}");
+    }
+
+    #[test]
+    fn only_503_says_when_to_retry() {
+        assert_eq!(ApiError::Overloaded.problem().retry_after, Some(RETRY_AFTER));
+        assert_eq!(ApiError::EmptyBody.problem().retry_after, None);
+    }
+
+    #[test]
+    fn a_limit_is_a_number_of_its_own() {
+        let problem = ApiError::SideOutOfRange { side_px: 0, max_side_px: 2048 }.problem();
+        assert_eq!((problem.status, problem.limit), (422, Some(2048)));
+        assert_eq!(problem.kind, "/problems/side-out-of-range");
+    }
+}

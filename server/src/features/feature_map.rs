@@ -1,0 +1,140 @@
+//! A dense feature map: a descriptor for every cell of a grid.
+
+use ndarray::{ArrayView2, ArrayView3};
+use rayon::prelude::*;
+
+use super::{Geometry, GridSize, Layout};
+use crate::image::ImageSize;
+
+/// A feature map `[C, H, W]`, row-major in that order, as a model returns it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeatureMap {
+    channels: usize,
+    grid: GridSize,
+    data: Vec<f32>,
+}
+
+/// A number of values that does not make up the shape, or a shape without cells.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{values} values do not make up a feature map of {channels} x {height} x {width}")]
+pub struct ShapeError {
+    channels: usize,
+    height: usize,
+    width: usize,
+    values: usize,
+}
+
+impl FeatureMap {
+    /// Takes `data` as a map `[channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if the number of values is another, or one of the sizes is 0.
+    pub fn new(channels: usize, height: usize, width: usize, data: Vec<f32>) -> Result<Self, ShapeError> {
+        let expected = channels.checked_mul(height).and_then(|rows| rows.checked_mul(width));
+        if expected != Some(data.len()) || data.is_empty() {
+            return Err(ShapeError { channels, height, width, values: data.len() });
+        }
+        Ok(Self { channels, grid: GridSize { width, height }, data })
+    }
+
+    /// Length of a descriptor.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// The cells.
+    pub fn grid(&self) -> GridSize {
+        self.grid
+    }
+
+    /// The values, `[C, H, W]`.
+    pub fn data(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// The values, `[C, H, W]`, without the map around them.
+    pub fn into_data(self) -> Vec<f32> {
+        self.data
+    }
+
+    /// The map over a picture of size `image`.
+    pub fn geometry(&self, image: ImageSize) -> Geometry {
+        Geometry { image, grid: self.grid }
+    }
+
+    /// The shape in the order of `layout`.
+    pub fn shape(&self, layout: Layout) -> [usize; 3] {
+        match layout {
+            Layout::Chw => [self.channels, self.grid.height, self.grid.width],
+            Layout::Hwc => [self.grid.height, self.grid.width, self.channels],
+        }
+    }
+
+    /// The values in the order of `layout`, without a copy.
+    #[expect(clippy::missing_panics_doc, reason = "the constructor checked the shape")]
+    pub fn view(&self, layout: Layout) -> ArrayView3<'_, f32> {
+        let chw =
+            ArrayView3::from_shape(self.shape(Layout::Chw), &self.data).expect("the constructor checked the shape");
+        match layout {
+            Layout::Chw => chw,
+            Layout::Hwc => chw.permuted_axes([1, 2, 0]),
+        }
+    }
+
+    /// The values as a matrix with one column a cell, `[C, H·W]`, without a copy.
+    #[expect(clippy::missing_panics_doc, reason = "the constructor checked the shape")]
+    pub fn matrix(&self) -> ArrayView2<'_, f32> {
+        ArrayView2::from_shape((self.channels, self.grid.cells()), &self.data)
+            .expect("the constructor checked the shape")
+    }
+
+    /// Every descriptor scaled to length 1. A descriptor of zeros, or with values that are not finite, becomes zeros:
+    /// it is then similar to nothing.
+    pub fn into_normalized(mut self) -> NormalizedMap {
+        let cells = self.grid.cells();
+        let mut squares = vec![0.0_f32; cells];
+        for channel in self.data.chunks_exact(cells) {
+            for (sum, &value) in squares.iter_mut().zip(channel) {
+                *sum += value * value;
+            }
+        }
+        let inverse: Vec<f32> = squares.iter().map(|&sum| inverse_length(sum)).collect();
+        self.data.par_chunks_exact_mut(cells).for_each(|channel| {
+            for (value, &scale) in channel.iter_mut().zip(&inverse) {
+                // Not a product alone: infinity times zero is NaN.
+                *value = if scale == 0.0 { 0.0 } else { *value * scale };
+            }
+        });
+        NormalizedMap(self)
+    }
+}
+
+/// `1 / sqrt(sum of squares)`, or 0 where that has no meaning.
+pub(super) fn inverse_length(sum_of_squares: f32) -> f32 {
+    let inverse = sum_of_squares.sqrt().recip();
+    if inverse.is_normal() { inverse } else { 0.0 }
+}
+
+/// A feature map whose descriptors all have length 1 (or 0), so that a dot product is a cosine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NormalizedMap(FeatureMap);
+
+impl NormalizedMap {
+    /// The map itself.
+    pub fn map(&self) -> &FeatureMap {
+        &self.0
+    }
+
+    /// The map itself, to keep.
+    pub fn into_map(self) -> FeatureMap {
+        self.0
+    }
+}
+
+impl std::ops::Deref for NormalizedMap {
+    type Target = FeatureMap;
+
+    fn deref(&self) -> &FeatureMap {
+        &self.0
+    }
+}

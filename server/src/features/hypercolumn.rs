@@ -1,0 +1,68 @@
+//! Several layers as one map.
+
+use super::{FeatureMap, resampled};
+
+/// What is done to each layer before it is stacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerScaling {
+    /// Every layer's descriptors are scaled to length 1 at the layer's own resolution, so that each layer has the
+    /// same say in a cosine whatever the magnitude of its activations and the number of its channels.
+    Unit,
+    /// The values are taken as they are.
+    AsIs,
+}
+
+/// Layers that cannot be stacked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a hypercolumn needs at least one layer")]
+pub struct HypercolumnError;
+
+/// Stacks `layers` of one picture, in the order given, at the resolution of the finest; the others are upsampled
+/// bilinearly. One layer comes back alone (scaled, if asked).
+///
+/// # Errors
+/// [`HypercolumnError`] if there are no layers.
+#[expect(clippy::missing_panics_doc, reason = "every layer was brought to the same grid")]
+pub fn hypercolumn(layers: Vec<FeatureMap>, scaling: LayerScaling) -> Result<FeatureMap, HypercolumnError> {
+    let finest = layers.iter().map(FeatureMap::grid).max_by_key(|grid| grid.cells()).ok_or(HypercolumnError)?;
+    let channels = layers.iter().map(FeatureMap::channels).sum();
+    let mut data = Vec::new();
+    for layer in layers {
+        let scaled = match scaling {
+            LayerScaling::Unit => layer.into_normalized().into_map(),
+            LayerScaling::AsIs => layer,
+        };
+        let upsampled = if scaled.grid() == finest { scaled } else { resampled(&scaled, finest) };
+        if data.is_empty() {
+            data = upsampled.into_data();
+            data.reserve_exact(channels * finest.cells() - data.len());
+        } else {
+            data.extend_from_slice(upsampled.data());
+        }
+    }
+    Ok(FeatureMap::new(channels, finest.height, finest.width, data).expect("every layer was brought to this grid"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::GridSize;
+
+    #[test]
+    fn layers_stack_at_the_finest_resolution() {
+        let fine = FeatureMap::new(1, 2, 2, vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+        let coarse = FeatureMap::new(2, 1, 1, vec![6.0, 8.0]).unwrap();
+        let stacked = hypercolumn(vec![coarse.clone(), fine.clone()], LayerScaling::AsIs).unwrap();
+        assert_eq!(stacked.grid(), GridSize { width: 2, height: 2 });
+        assert_eq!(stacked.data(), [6.0, 6.0, 6.0, 6.0, 8.0, 8.0, 8.0, 8.0, 1.0, 2.0, 3.0, 4.0]);
+        let unit = hypercolumn(vec![coarse, fine], LayerScaling::Unit).unwrap();
+        assert_eq!(unit.data(), [0.6, 0.6, 0.6, 0.6, 0.8, 0.8, 0.8, 0.8, 1.0, 1.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn one_layer_is_itself_and_none_is_an_error() {
+        let map = FeatureMap::new(1, 1, 2, vec![1.0, 2.0]).unwrap();
+        assert_eq!(hypercolumn(vec![map.clone()], LayerScaling::AsIs).unwrap(), map);
+        assert_eq!(hypercolumn(Vec::new(), LayerScaling::AsIs), Err(HypercolumnError));
+    }
+}

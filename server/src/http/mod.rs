@@ -1,0 +1,85 @@
+//! The wire: routes, bodies, parameters, replies.
+//!
+//! This is the only module that knows axum. A handler reads its request into values that are
+//! already valid, lets [`pipeline`] make the feature maps, and writes the reply in the format that
+//! was asked for. Decoding, matching and encoding run on [`cpu_pool`], never on the threads that
+//! serve connections.
+
+mod correspondence;
+mod correspondence_parameters;
+mod correspondence_reply;
+mod cpu_pool;
+mod docs;
+mod features;
+mod features_parameters;
+mod features_reply;
+mod models;
+mod negotiation;
+mod observe;
+mod page;
+mod parameters;
+mod pipeline;
+mod probes;
+mod problem;
+mod state;
+mod upload;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use self::docs::document;
+pub use self::pipeline::{FeatureExtractor, PipelineError};
+pub use self::state::{AppState, Phase, StateError};
+use crate::config::CorsOrigin;
+use crate::error::ApiError;
+
+/// The whole server, without a listener.
+pub fn router(state: AppState) -> Router {
+    let cors = cors_layer(&state.config().cors_origins);
+    let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
+    let (api, document) = api().split_for_parts();
+    api.merge(page::router())
+        .merge(docs::router(document))
+        .fallback(|| async { ApiError::NoSuchPath })
+        .method_not_allowed_fallback(|request: Request| async move {
+            ApiError::MethodNotAllowed { method: request.method().to_string() }
+        })
+        .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(CatchPanicLayer::custom(problem::PanicReply(state.clone())))
+        .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
+        .layer(cors)
+        .with_state(state)
+}
+
+/// The routes that the `OpenAPI` document describes, each listed once.
+fn api() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(docs::base())
+        .routes(routes!(features::post_features))
+        .routes(routes!(correspondence::post_correspondence))
+        .routes(routes!(models::list_models))
+        .routes(routes!(models::get_model))
+        .routes(routes!(probes::livez))
+        .routes(routes!(probes::readyz))
+        .routes(routes!(probes::get_metrics))
+}
+
+/// Lets pages from these origins call the server and read its headers.
+fn cors_layer(origins: &[CorsOrigin]) -> CorsLayer {
+    let allowed = if origins.iter().any(|origin| origin.as_str() == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok()))
+    };
+    let exposed = features_reply::HEADERS.into_iter().chain([observe::REQUEST_ID, observe::SERVER_TIMING]);
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([header::CONTENT_TYPE, header::ACCEPT, observe::REQUEST_ID])
+        .expose_headers(exposed.collect::<Vec<HeaderName>>())
+}

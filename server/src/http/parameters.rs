@@ -1,0 +1,122 @@
+//! Parameters as text, from the query and from the parts of a form alike.
+
+use serde::de::DeserializeOwned;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+
+use crate::error::ApiError;
+use crate::features::PixelPoint;
+
+/// Names and values as they came. A parameter may stand in the query or in the form, once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    pub(super) fn from_query(query: Option<&str>) -> Self {
+        let mut parameters = Self::default();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            parameters.push(name.into_owned(), value.into_owned());
+        }
+        parameters
+    }
+
+    /// Adds a parameter. An empty value, as browsers send for a field left blank, is none.
+    pub(super) fn push(&mut self, name: String, value: String) {
+        if !value.is_empty() {
+            self.0.push((name, value));
+        }
+    }
+
+    /// Reads them as the fields of `T`.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.0).finish();
+        let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(text.as_bytes()));
+        serde_path_to_error::deserialize(pairs).map_err(|error| {
+            let name = error.path().to_string();
+            let reason = error.into_inner().to_string();
+            match reason.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", ")) {
+                Some((name, expected)) => ApiError::UnknownParameter {
+                    name: name.trim_matches('`').to_owned(),
+                    expected: expected.to_owned(),
+                },
+                None => ApiError::MalformedParameter { name, reason },
+            }
+        })
+    }
+}
+
+/// Reads `[[x, y], …]`, at most `limit` of them.
+pub(super) fn read_points(text: &str, limit: usize) -> Result<Vec<PixelPoint>, ApiError> {
+    let points: Vec<PixelPoint> = serde_json::from_str(text).map_err(|error| {
+        // JSON has no such numbers, but Python's writer makes them.
+        if ["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
+            ApiError::PointNotFinite
+        } else {
+            ApiError::MalformedParameter { name: "points".to_owned(), reason: format!("not [[x, y], …]: {error}") }
+        }
+    })?;
+    if points.is_empty() {
+        let reason = "there is no point in it".to_owned();
+        return Err(ApiError::MalformedParameter { name: "points".to_owned(), reason });
+    }
+    if points.len() > limit {
+        return Err(ApiError::TooManyPoints { count: points.len(), limit });
+    }
+    Ok(points)
+}
+
+/// The schema of a parameter that is one of a few words, the first by default.
+pub(super) fn one_of(words: &[&str]) -> Schema {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::new(Type::String))
+        .enum_values(Some(words.iter().copied()))
+        .default(words.first().map(|&word| word.into()))
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        side: Option<u64>,
+        layer: Option<String>,
+    }
+
+    fn read(query: &str) -> Result<Sample, ApiError> {
+        Parameters::from_query(Some(query)).read()
+    }
+
+    #[test]
+    fn reads_names_and_values() {
+        let sample = read("side=512&layer=res3%2Bres4").unwrap();
+        assert_eq!((sample.side, sample.layer.as_deref()), (Some(512), Some("res3+res4")));
+        let blank = read("side=&layer=").unwrap();
+        assert_eq!((blank.side, blank.layer), (None, None));
+    }
+
+    #[test]
+    fn says_which_parameter_is_wrong() {
+        let Err(ApiError::MalformedParameter { name, .. }) = read("layer=res3&side=-1") else { panic!("-1 is a side") };
+        assert_eq!(name, "side");
+        let Err(ApiError::UnknownParameter { name, expected }) = read("sid=1") else { panic!("sid is known") };
+        assert_eq!(name, "sid");
+        assert!(expected.contains("`side`"), "{expected}");
+        assert!(matches!(read("side=1&side=2"), Err(ApiError::MalformedParameter { .. })));
+    }
+
+    #[test]
+    fn reads_points() {
+        assert_eq!(read_points("[[1, 2.5]]", 1).unwrap(), [PixelPoint { x: 1.0, y: 2.5 }]);
+        assert!(matches!(read_points("[[1,2],[3,4]]", 1), Err(ApiError::TooManyPoints { count: 2, limit: 1 })));
+        for text in ["[[NaN, 1]]", "[[1, -Infinity]]"] {
+            assert!(matches!(read_points(text, 9), Err(ApiError::PointNotFinite)), "{text}");
+        }
+        for text in ["", "[]", "[1,2]", "[[1]]", "[[1,2,3]]", "[[1e999,0]]", "{}"] {
+            assert!(matches!(read_points(text, 9), Err(ApiError::MalformedParameter { .. })), "{text}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! For orchestrators and monitoring: `/livez`, `/readyz`, `/metrics`.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use super::state::{AppState, Phase};
+use crate::error::{ApiError, Problem};
+
+/// Whether the process works at all. It needs no restart while this answers.
+#[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, description = "It does", body = String)))]
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Whether requests should be sent here: not while loading, warming up or shutting down.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operations",
+    responses(
+        (status = 200, description = "They should", body = String),
+        (status = 503, description = "Not yet, or no longer", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn readyz(State(app): State<AppState>) -> Result<&'static str, ApiError> {
+    match app.phase() {
+        Phase::Ready => Ok("ok\n"),
+        Phase::Loading => Err(ApiError::Loading),
+        Phase::Draining => Err(ApiError::Draining),
+    }
+}
+
+/// Metrics in the format of Prometheus and `OpenMetrics`.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operations",
+    responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
+)]
+pub(super) async fn get_metrics(State(app): State<AppState>) -> Result<Response, ApiError> {
+    let text = app.metrics().text().map_err(ApiError::internal)?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}

@@ -1,0 +1,125 @@
+//! What all requests share.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::cpu_pool::CpuPool;
+use crate::config::Config;
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+
+/// Requests with images that are taken in at a time, in multiples of the largest batch. Each holds
+/// its body and its decoded image in memory.
+const ADMITTED_BATCHES: usize = 8;
+
+/// Where the server is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Models are being read and warmed up.
+    Loading,
+    /// Requests are answered.
+    Ready,
+    /// It has been told to stop.
+    Draining,
+}
+
+/// The state could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The operating system gives no threads.
+    #[error("cannot start the threads that decode and match")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// What all requests share; cloning shares it.
+#[derive(Clone)]
+pub struct AppState(Arc<Shared>);
+
+struct Shared {
+    config: Config,
+    metrics: Metrics,
+    phase: watch::Sender<Phase>,
+    registry: OnceLock<Registry>,
+    cpu: CpuPool,
+    admission: Arc<Semaphore>,
+}
+
+impl AppState {
+    /// A server that has no models yet.
+    ///
+    /// # Errors
+    /// If its threads cannot be started.
+    pub fn new(config: Config) -> Result<Self, StateError> {
+        let cpu = CpuPool::new(config.engine.threads)?;
+        let admitted = config.batching.max_batch.saturating_mul(ADMITTED_BATCHES).min(Semaphore::MAX_PERMITS);
+        Ok(Self(Arc::new(Shared {
+            config,
+            metrics: Metrics::new(),
+            phase: watch::Sender::new(Phase::Loading),
+            registry: OnceLock::new(),
+            cpu,
+            admission: Arc::new(Semaphore::new(admitted)),
+        })))
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Where the server is in its life.
+    pub fn phase(&self) -> Phase {
+        *self.0.phase.borrow()
+    }
+
+    /// To wait for a phase.
+    pub fn watch_phase(&self) -> watch::Receiver<Phase> {
+        self.0.phase.subscribe()
+    }
+
+    /// The models are loaded: requests are answered from now on.
+    pub fn become_ready(&self, registry: Registry) {
+        // Only the loader calls this, once; a second registry would be dropped here.
+        drop(self.0.registry.set(registry));
+        self.0.phase.send_if_modified(|phase| {
+            let was_loading = *phase == Phase::Loading;
+            if was_loading {
+                *phase = Phase::Ready;
+            }
+            was_loading
+        });
+    }
+
+    /// The server has been told to stop.
+    pub fn begin_draining(&self) {
+        self.0.phase.send_replace(Phase::Draining);
+    }
+
+    /// The models.
+    ///
+    /// # Errors
+    /// If they are still loading.
+    pub fn registry(&self) -> Result<&Registry, ApiError> {
+        self.0.registry.get().ok_or(ApiError::Loading)
+    }
+
+    /// The pool for work that would block the async threads.
+    pub(super) fn cpu(&self) -> &CpuPool {
+        &self.0.cpu
+    }
+
+    /// Takes a request in, until the permit is dropped.
+    ///
+    /// # Errors
+    /// If as many as memory allows are in already.
+    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.0.admission).try_acquire_owned().map_err(|_| ApiError::Overloaded)
+    }
+}

@@ -1,0 +1,16 @@
+//! Pictures in and out: bytes to RGB pixels, the size a model sees, resizing, PNG.
+//!
+//! Not here: anything about features or HTTP. Everything is synchronous and keeps no state. Invariant: after
+//! [`decode`] a picture is 8-bit RGB with its EXIF orientation applied, so nobody downstream asks about modes.
+
+mod decode;
+mod png;
+mod resize;
+mod size;
+
+pub use self::decode::{DecodeError, DecodeLimits, decode};
+pub use self::png::{PngError, encode_png};
+pub use self::resize::{ResizeError, resize};
+pub use self::size::{CELL_MULTIPLE_PX, ImageSize, inference_size};
+/// An 8-bit RGB picture, row by row, `[H, W, 3]`.
+pub use ::image::RgbImage;

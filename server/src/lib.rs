@@ -1,0 +1,23 @@
+//! Serves dense features and point correspondences from ONNX models over HTTP.
+//!
+//! The way of a request: [`http`] reads it, [`image`] decodes it, [`registry`] finds the model,
+//! [`batch`] collects what can run together, [`engine`] runs it, and [`features`] or [`matching`]
+//! make the answer. [`app`] puts these together; [`error`] is the only place where a failure
+//! becomes a status.
+//!
+//! `http → registry → batch → engine → models`, and `http → image, features, matching`: no module
+//! uses one to its left.
+
+pub mod app;
+pub mod batch;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod evaluate;
+pub mod features;
+pub mod http;
+pub mod image;
+pub mod matching;
+pub mod metrics;
+pub mod registry;

@@ -1,0 +1,29 @@
+//! The command `densecl-server`.
+
+mod commands;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use densecl_server::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().into_command() {
+        Command::Serve(arguments) => commands::serve(*arguments),
+        Command::Features(arguments) => commands::features(*arguments),
+        Command::Correspondence(arguments) => commands::correspondence(*arguments),
+        Command::Evaluate(arguments) => commands::evaluate(&arguments),
+        Command::Healthcheck(arguments) => commands::healthcheck(&arguments),
+        Command::Openapi => commands::openapi(),
+        Command::Models(arguments) => commands::models(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // There is nobody left to tell if standard error is closed.
+            let _ = writeln!(io::stderr(), "densecl-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

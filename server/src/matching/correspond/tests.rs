@@ -1,0 +1,180 @@
+//! Maps are made of smooth noise, so that neighbouring cells resemble each other as in real maps.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::features::FeatureMap;
+
+/// Smooth pseudo-random descriptors: cell (x, y) of a window that starts at `origin` in an endless plane.
+fn plane(channels: usize, grid: GridSize, origin: (f64, f64), seed: u64) -> NormalizedMap {
+    let mut data = Vec::with_capacity(channels * grid.cells());
+    for channel in 0..channels {
+        let wave = |salt: u64| {
+            let mut state = seed ^ (channel as u64 * 8 + salt).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            state = (state ^ (state >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            ((state ^ (state >> 29)) >> 11) as f64 / (1_u64 << 53) as f64
+        };
+        for cell in 0..grid.cells() {
+            let (x, y) = ((cell % grid.width) as f64 + origin.0, (cell / grid.width) as f64 + origin.1);
+            let angle = |salt| {
+                (wave(salt) * 2.0 - 1.0) * 1.2 * x + (wave(salt + 1) * 2.0 - 1.0) * 1.2 * y + wave(salt + 2) * 6.3
+            };
+            data.push((angle(0).sin() + angle(4).sin()) as f32);
+        }
+    }
+    FeatureMap::new(channels, grid.height, grid.width, data).unwrap().into_normalized()
+}
+
+fn side(map: &NormalizedMap) -> MatchSide<'_> {
+    let grid = map.grid();
+    MatchSide { map, image: ImageSize { width: grid.width as u32 * 16, height: grid.height as u32 * 16 } }
+}
+
+fn distance(one: PixelPoint, other: PixelPoint) -> f64 {
+    (one.x - other.x).hypot(one.y - other.y)
+}
+
+const GRID: GridSize = GridSize { width: 14, height: 11 };
+
+#[test]
+fn every_cell_of_a_picture_matches_itself() {
+    let map = plane(48, GRID, (0.0, 0.0), 1);
+    for refine in [Refine::None, Refine::SoftArgmax] {
+        let options = MatchOptions { mutual: true, refine, ..MatchOptions::default() };
+        let matches = correspond(side(&map), side(&map), Queries::Cells, &options).unwrap();
+        assert_eq!(matches.len(), GRID.cells());
+        for found in matches {
+            assert!(distance(found.source, found.target) < 0.5, "{found:?}");
+            assert!((found.score - 1.0).abs() < 1e-3, "{found:?}");
+            assert!(found.ratio < 1.0);
+        }
+    }
+}
+
+#[test]
+fn points_anywhere_match_themselves() {
+    let map = plane(48, GRID, (0.0, 0.0), 2);
+    let points: Vec<PixelPoint> = (0..500)
+        .map(|i| PixelPoint { x: f64::from(i * 37 % 448) / 2.0 - 0.5, y: f64::from(i * 53 % 705) / 4.0 - 0.5 })
+        .collect();
+    let points = ImagePoints::new(points, side(&map).image).unwrap();
+    let matches = correspond(side(&map), side(&map), Queries::Points(&points), &MatchOptions::default()).unwrap();
+    assert_eq!(matches.len(), points.len());
+    for (found, &point) in matches.iter().zip(points.as_slice()) {
+        assert_eq!(found.source, point);
+        assert!(distance(found.source, found.target) < 0.5, "{found:?}");
+        assert!((found.score - 1.0).abs() < 1e-3 && found.mutual, "{found:?}");
+    }
+}
+
+#[test]
+fn a_shift_by_whole_cells_is_found() {
+    let (one, other) = (plane(48, GRID, (0.0, 0.0), 3), plane(48, GRID, (3.0, -2.0), 3));
+    let options = MatchOptions { mutual: true, ..MatchOptions::default() };
+    let matches = correspond(side(&one), side(&other), Queries::Cells, &options).unwrap();
+    let expected = |found: &PointMatch| PixelPoint { x: found.source.x - 48.0, y: found.source.y + 32.0 };
+    let interior: Vec<_> =
+        matches.iter().filter(|found| found.source.x > 48.0 && found.source.y < 176.0 - 32.0).collect();
+    assert_eq!(interior.len(), 11 * 9);
+    assert!(interior.iter().all(|found| distance(found.target, expected(found)) < 0.5));
+}
+
+#[test]
+fn a_shift_by_parts_of_a_cell_is_found_to_a_part_of_a_cell() {
+    let (one, other) = (plane(48, GRID, (0.0, 0.0), 4), plane(48, GRID, (0.4, 0.3), 4));
+    let matches = correspond(side(&one), side(&other), Queries::Cells, &MatchOptions::default()).unwrap();
+    for found in matches.iter().filter(|found| found.source.x > 16.0 && found.source.y > 16.0) {
+        let expected = PixelPoint { x: found.source.x - 6.4, y: found.source.y - 4.8 };
+        assert!(distance(found.target, expected) < 2.0, "{found:?}");
+    }
+}
+
+#[test]
+fn options_filter() {
+    let (one, other) = (plane(16, GRID, (0.0, 0.0), 5), plane(16, GRID, (0.0, 0.0), 6));
+    let all = correspond(side(&one), side(&other), Queries::Cells, &MatchOptions::default()).unwrap();
+    assert_eq!(all.len(), GRID.cells());
+    let kept = |options: MatchOptions| correspond(side(&one), side(&other), Queries::Cells, &options).unwrap();
+    let expected =
+        |keep: &dyn Fn(&PointMatch) -> bool| all.iter().filter(|found| keep(found)).cloned().collect::<Vec<_>>();
+    let options = MatchOptions::default();
+    assert_eq!(kept(MatchOptions { mutual: true, ..options }), expected(&|found| found.mutual));
+    assert_eq!(kept(MatchOptions { min_score: Some(0.6), ..options }), expected(&|found| found.score >= 0.6));
+    assert_eq!(kept(MatchOptions { max_ratio: Some(0.9), ..options }), expected(&|found| found.ratio <= 0.9));
+}
+
+#[test]
+fn other_channels_are_an_error() {
+    let (one, other) = (plane(4, GRID, (0.0, 0.0), 7), plane(5, GRID, (0.0, 0.0), 7));
+    let result = correspond(side(&one), side(&other), Queries::Cells, &MatchOptions::default());
+    assert_eq!(result.unwrap_err(), MatchError::Channels { source_channels: 4, target_channels: 5 });
+}
+
+#[test]
+fn the_similarity_map_peaks_at_the_match() {
+    let map = plane(32, GRID, (0.0, 0.0), 8);
+    let points =
+        ImagePoints::new(vec![PixelPoint { x: 7.5 + 16.0 * 5.0, y: 7.5 + 16.0 * 3.0 }], side(&map).image).unwrap();
+    let similarity = similarity_map(side(&map), side(&map), &points).unwrap();
+    assert_eq!(similarity.dim(), (1, GRID.cells()));
+    assert!((similarity[[0, 3 * 14 + 5]] - 1.0).abs() < 1e-5);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn mutual_matches_are_symmetric(
+        seed: u64, (w1, h1, w2, h2) in (1_usize..8, 1_usize..8, 1_usize..8, 1_usize..8),
+    ) {
+        let one = plane(6, GridSize { width: w1, height: h1 }, (0.0, 0.0), seed);
+        let other = plane(6, GridSize { width: w2, height: h2 }, (0.0, 0.0), seed / 2);
+        let options = MatchOptions { mutual: true, refine: Refine::None, ..MatchOptions::default() };
+        let there = correspond(side(&one), side(&other), Queries::Cells, &options).unwrap();
+        let back = correspond(side(&other), side(&one), Queries::Cells, &options).unwrap();
+        let mut reversed: Vec<_> = back.iter().map(|found| (found.target, found.source)).collect();
+        reversed.sort_by(|a, b| (a.0.y, a.0.x).partial_cmp(&(b.0.y, b.0.x)).unwrap());
+        prop_assert_eq!(there.iter().map(|found| (found.source, found.target)).collect::<Vec<_>>(), reversed);
+    }
+
+    #[test]
+    fn the_order_of_the_points_does_not_matter(seed: u64, mut order in Just((0..40).collect::<Vec<i32>>()).prop_shuffle()) {
+        let (one, other) = (plane(6, GRID, (0.0, 0.0), seed), plane(6, GRID, (0.5, 0.0), seed));
+        let at = |i: &i32| PixelPoint { x: f64::from(i * 67 % 224), y: f64::from(i * 31 % 176) };
+        let run = |order: &[i32]| {
+            let points = ImagePoints::new(order.iter().map(at).collect(), side(&one).image).unwrap();
+            correspond(side(&one), side(&other), Queries::Points(&points), &MatchOptions::default()).unwrap()
+        };
+        let shuffled = run(&order);
+        order.sort_unstable();
+        let sorted = run(&order);
+        for found in &shuffled {
+            let same = sorted.iter().find(|other| other.source == found.source).unwrap();
+            prop_assert_eq!(same.target, found.target);
+        }
+    }
+
+    #[test]
+    fn candidates_are_sorted_distinct_and_lead_with_the_match(seed: u64, top_k in 1_usize..6) {
+        let (one, other) = (plane(6, GRID, (0.0, 0.0), seed), plane(6, GRID, (9.0, 9.0), seed));
+        let options = MatchOptions { top_k: NonZeroUsize::new(top_k).unwrap(), refine: Refine::None, ..MatchOptions::default() };
+        for found in correspond(side(&one), side(&other), Queries::Cells, &options).unwrap() {
+            prop_assert_eq!(found.candidates.len(), top_k);
+            prop_assert_eq!(found.candidates[0], Candidate { target: found.target, score: found.score });
+            prop_assert!(found.candidates.is_sorted_by(|a, b| a.score >= b.score));
+            for pair in found.candidates.windows(2) {
+                prop_assert!(distance(pair[0].target, pair[1].target) > 16.0);
+            }
+        }
+    }
+
+    #[test]
+    fn matches_stay_inside_the_target(seed: u64, width in 1_usize..5, height in 1_usize..5) {
+        let (one, other) = (plane(6, GRID, (0.0, 0.0), seed), plane(6, GridSize { width, height }, (3.0, 1.0), seed));
+        let points = ImagePoints::grid(side(&one).image, 5.0, 10_000).unwrap();
+        let found = correspond(side(&one), side(&other), Queries::Points(&points), &MatchOptions::default()).unwrap();
+        let targets = found.iter().map(|found| found.target).collect();
+        prop_assert!(ImagePoints::new(targets, side(&other).image).is_ok());
+        prop_assert!(found.iter().all(|found| found.score.is_finite()));
+    }
+}

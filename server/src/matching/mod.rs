@@ -1,0 +1,16 @@
+//! Correspondences: which point of a target picture looks like a point of a source picture, by their feature maps.
+//!
+//! Not here: running a model, and the wire format. Everything is synchronous, keeps no state and computes on rayon's
+//! pool. Invariants: the full similarity matrix of two maps is never held, only bounded blocks of rows; results come
+//! in the order of the queries and do not depend on the number of threads.
+
+mod correspond;
+mod draw;
+mod raster;
+mod refine;
+mod similarity;
+
+pub use self::correspond::{
+    Candidate, MatchError, MatchOptions, MatchSide, PointMatch, Queries, Refine, correspond, similarity_map,
+};
+pub use self::draw::{draw_matches, draw_similarity};

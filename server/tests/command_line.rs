@@ -1,0 +1,194 @@
+//! The command as a process: exit codes, signals, and answers without a server.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use image::{Rgb, RgbImage};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The command with the library that `make setup` fetched and the models that are shipped, unless
+/// the environment names others.
+fn command(arguments: &[&str]) -> Command {
+    let or_default =
+        |variable: &str, default: &str| std::env::var_os(variable).map_or_else(|| root().join(default), PathBuf::from);
+    let library = or_default("DENSECL_ONNXRUNTIME", ".runtime/onnxruntime/libonnxruntime.so");
+    assert!(library.is_file(), "ONNX Runtime is not at {}; `make setup` fetches it", library.display());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_densecl-server"));
+    command.args(arguments).env("DENSECL_ONNXRUNTIME", library).env("DENSECL_DEVICE", "cpu");
+    command.env("DENSECL_MODELS", or_default("DENSECL_MODELS", "models/zoo"));
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("the command runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A server as a process of its own.
+struct Server {
+    process: Child,
+    address: SocketAddr,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Server {
+    /// Starts one on a free port and waits until it says that it is ready.
+    fn start(arguments: &[&str]) -> Self {
+        let arguments = [&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"], arguments].concat();
+        let mut process = command(&arguments).stderr(Stdio::piped()).spawn().expect("the command runs");
+        let mut log = BufReader::new(process.stderr.take().expect("it was asked for"));
+        let mut address = None;
+        for line in log.by_ref().lines() {
+            let line: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+            let fields = &line["fields"];
+            match fields["message"].as_str() {
+                Some("listening") => address = fields["address"].as_str().and_then(|address| address.parse().ok()),
+                Some("ready") => break,
+                _ => {}
+            }
+        }
+        Self { process, address: address.expect("it says where it listens"), log }
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.process.id().to_string()]).status();
+        assert!(status.expect("kill is everywhere").success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended by itself, if the test went well.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn picture(folder: &Path, name: &str) -> String {
+    let path = folder.join(name);
+    let texture =
+        RgbImage::from_fn(160, 120, |x, y| Rgb([(x * 7 % 251) as u8, (y * 5 % 241) as u8, (x * y % 239) as u8]));
+    texture.save(&path).expect("a picture");
+    path.to_str().expect("a path of text").to_owned()
+}
+
+#[test]
+fn sigterm_finishes_what_has_begun_and_ends_with_success() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Server::start(&[]);
+        let folder = tempfile::tempdir().expect("a folder");
+        let body = std::fs::read(picture(folder.path(), "a.png")).expect("a picture");
+        let mut stream = TcpStream::connect(server.address).expect("it listens");
+        let head = format!(
+            "POST /features?side=1024&format=npy HTTP/1.1\r\nHost: test\r\nContent-Type: image/png\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("it reads");
+        // It asks for the body, so the request has begun.
+        let mut expect = [0; 25];
+        stream.read_exact(&mut expect).expect("it answers");
+        assert_eq!(&expect, b"HTTP/1.1 100 Continue\r\n\r\n");
+        server.signal(signal);
+        stream.write_all(&body).expect("it reads");
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).expect("a whole reply");
+        assert!(reply.starts_with(b"HTTP/1.1 200 OK"), "{}", text(&reply[..reply.len().min(300)]));
+        assert_eq!(server.process.wait().expect("it ends").code(), Some(0), "{signal}");
+        let mut log = String::new();
+        server.log.read_to_string(&mut log).expect("a log");
+        assert!(log.contains("\"stopped\""), "{log}");
+    }
+}
+
+#[test]
+fn healthcheck_tells_a_ready_server_from_none() {
+    let server = Server::start(&[]);
+    let address = server.address.to_string();
+    assert!(run(&["healthcheck", "--listen", &address]).status.success());
+    drop(server);
+    let gone = run(&["healthcheck", "--listen", &address]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(text(&gone.stderr).contains(&address), "{}", text(&gone.stderr));
+}
+
+#[test]
+fn what_cannot_start_says_why_and_fails() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broken = folder.path().join("m/1/model.onnx");
+    std::fs::create_dir_all(broken.parent().expect("a folder")).expect("a folder");
+    std::fs::write(&broken, b"not a model").expect("a file");
+    let models = folder.path().to_str().expect("a path of text");
+    let listen = ["--listen", "127.0.0.1:0"];
+    for (arguments, expected) in [
+        (&["--models", models][..], broken.to_str().expect("a path of text")),
+        (&["--models", "/nowhere"], "/nowhere"),
+        (&["--device", "cuda"], "cuda:0 was asked for"),
+        (&["--onnxruntime", "/nowhere.so"], "make setup"),
+    ] {
+        let output = run(&[&["serve"], &listen[..], arguments].concat());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(text(&output.stderr).contains(expected), "{arguments:?}: {}", text(&output.stderr));
+    }
+    assert_eq!(run(&["serve", "--device", "gpu"]).status.code(), Some(2), "clap's status for a wrong flag");
+}
+
+#[test]
+fn features_of_a_file_without_a_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = picture(folder.path(), "a.png");
+    let out = folder.path().join("a.npy");
+    let out_text = out.to_str().expect("a path of text");
+    let output = run(&["features", &image, "-s", "side=96", "--format", "npy", "-o", out_text]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(std::fs::read(&out).expect("the result").starts_with(b"\x93NUMPY"));
+
+    let output = run(&["features", &image, "-s", "layer=res9"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("res9"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn correspondence_of_files_without_a_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, target) = (picture(folder.path(), "a.png"), picture(folder.path(), "b.png"));
+    let output = run(&["correspondence", &source, &target, "-s", "side=160", "-s", "points=[[40,50]]"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let reply: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(reply["matches"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn models_and_the_description_need_no_server() {
+    let models = run(&["models", "--format", "json"]);
+    let models: serde_json::Value = serde_json::from_slice(&models.stdout).expect("JSON");
+    assert!(models[0]["layers"].is_array());
+    let openapi = run(&["openapi"]);
+    let openapi: serde_json::Value = serde_json::from_slice(&openapi.stdout).expect("JSON");
+    assert!(openapi["paths"]["/features"].is_object());
+}
+
+#[test]
+fn evaluation_of_an_unchanged_picture_is_perfect() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sequence = folder.path().join("i_same");
+    std::fs::create_dir_all(&sequence).expect("a folder");
+    picture(&sequence, "1.png");
+    picture(&sequence, "2.png");
+    std::fs::write(sequence.join("H_1_2"), "1 0 0\n0 1 0\n0 0 1\n").expect("a file");
+    let pairs = folder.path().to_str().expect("a path of text");
+    let output =
+        run(&["evaluate", "--pairs", pairs, "--layer", "res4", "--side", "160", "--rgb-patches", "--format", "json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let reports: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(reports.as_array().map(Vec::len), Some(2), "the model and the patches");
+    assert_eq!(reports[0]["all"]["pairs"], 1);
+    assert_eq!(reports[0]["all"]["mma"][3]["mean"], 1.0, "{reports:#}");
+}
