@@ -1,0 +1,116 @@
+# The commands of this project; `make help` lists them. Everything that is fetched goes to
+# .runtime/, everything that is built to target/, everything that is trained to runs/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+# auto, cpu or cuda. With cuda the CUDA builds of the libraries are fetched (1.5 GB; 2.8 GB to train).
+DEVICE ?= auto
+# Which models `make serve` serves.
+MODELS ?= models/zoo
+# More arguments for the command that the target runs, as in `make serve ARGS='--listen 0.0.0.0:8080'`.
+ARGS ?=
+# What `make train` reads and writes; DATA is a folder of images, or `synthetic`.
+CONFIG ?= trainer/configs/quick.toml
+DATA ?= synthetic
+OUT ?= runs/quick
+
+export PYTHON DEVICE
+
+FETCH := $(PYTHON) scripts/fetch_runtime.py
+# The shared libraries' paths, for commands that compile against them or run them.
+ENV := . scripts/env.sh
+CARGO_TEST_FLAGS ?=
+
+ifeq ($(DEVICE),cuda)
+SERVER_COMPONENTS := onnxruntime-cuda cuda cuda-math
+TRAINER_COMPONENTS := torch cuda cuda-math torch-cuda
+else
+SERVER_COMPONENTS := onnxruntime-cpu
+TRAINER_COMPONENTS := torch cuda
+endif
+
+##@ Use
+.PHONY: serve
+serve: setup-server ## Build the server and serve the shipped model on http://127.0.0.1:8080
+	$(ENV); cargo build --release --locked -p densecl-server
+	$(ENV); exec target/release/densecl-server serve --models $(MODELS) --device $(DEVICE) $(ARGS)
+
+.PHONY: train
+train: setup-trainer ## Pre-train on procedural images (CPU, minutes), export, and say how to serve the result
+	$(ENV); cargo build --release --locked -p densecl-trainer
+	$(ENV); target/release/densecl-trainer pretrain --config $(CONFIG) --data $(DATA) --out $(OUT) --device $(DEVICE) $(ARGS)
+	$(ENV); target/release/densecl-trainer export $(OUT) --out $(OUT)/zoo/$(notdir $(OUT))/1
+	@echo "Serve it with: make serve MODELS=$(OUT)/zoo"
+
+##@ Develop
+.PHONY: test
+test: test-rust test-python ## Fetch what is missing and run every test, the trainer's included
+
+.PHONY: test-rust
+test-rust: setup-server setup-trainer ## Run the Rust tests of the whole workspace
+	$(ENV); cargo test --workspace --locked $(CARGO_TEST_FLAGS)
+
+.PHONY: test-python
+test-python: setup-server setup-python ## Run the Python tests against a server that really runs
+	$(ENV); cargo build --locked -p densecl-server
+	$(ENV); DENSECL_SERVER=target/debug/densecl-server PYTHONPATH=.runtime/python \
+	    $(PYTHON) -m pytest -p no:cacheprovider tests/python $(ARGS)
+
+.PHONY: lint
+lint: setup-trainer ## Check formatting, clippy and the documentation, with warnings denied
+	cargo fmt --all --check
+	$(ENV); cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(ENV); RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+
+.PHONY: fmt
+fmt: ## Format the Rust code
+	cargo fmt --all
+
+.PHONY: openapi
+openapi: setup-server ## Write openapi/openapi.json anew from the server's routes
+	$(ENV); cargo build --locked -p densecl-server
+	$(ENV); target/debug/densecl-server openapi > openapi/openapi.json.new
+	mv openapi/openapi.json.new openapi/openapi.json
+
+.PHONY: deny
+deny: ## Check licences and advisories of the dependencies (needs cargo-deny)
+	cargo deny check
+
+##@ Set up
+.PHONY: setup
+setup: setup-server setup-trainer setup-python ## Fetch everything below at once
+
+.PHONY: setup-server
+setup-server: ## Fetch ONNX Runtime (24 MB) into .runtime/
+	@scripts/check_tools.sh cargo g++ python
+	@$(FETCH) $(SERVER_COMPONENTS)
+
+.PHONY: setup-trainer
+setup-trainer: ## Fetch libtorch (0.5 GB) into .runtime/
+	@scripts/check_tools.sh cargo g++ python
+	@$(FETCH) $(TRAINER_COMPONENTS)
+
+.PHONY: setup-python
+setup-python: ## Fetch the Python packages of the tests into .runtime/
+	@scripts/check_tools.sh python
+	@$(FETCH) python
+
+.PHONY: clean
+clean: ## Remove what was built
+	cargo clean
+	rm -rf tests/python/__pycache__ tests/python/.pytest_cache .pytest_cache openapi/openapi.json.new
+
+.PHONY: distclean
+distclean: clean ## Remove what was fetched, too (runs/ stays)
+	rm -rf .runtime
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nVariables: DEVICE=%s MODELS=%s PYTHON=%s ARGS, and for train CONFIG=%s DATA=%s OUT=%s\n' \
+	    $(DEVICE) $(MODELS) $(PYTHON) $(CONFIG) $(DATA) $(OUT)
