@@ -24,6 +24,8 @@ FETCH := $(PYTHON) scripts/fetch_runtime.py
 # The shared libraries' paths, for commands that compile against them or run them.
 ENV := . scripts/env.sh
 CARGO_TEST_FLAGS ?=
+# A built server for the Python tests, which otherwise build one.
+SERVER ?=
 
 ifeq ($(DEVICE),cuda)
 SERVER_COMPONENTS := onnxruntime-cuda cuda cuda-math
@@ -48,7 +50,11 @@ train: setup-trainer ## Pre-train on procedural images (CPU, minutes), export, a
 
 ##@ Develop
 .PHONY: test
-test: test-rust test-python ## Fetch what is missing and run every test, the trainer's included
+test: setup ## Fetch what is missing and run every test, the trainer's included
+	@$(MAKE) --no-print-directory test-rust
+	@# `cargo test` has just built the server for its own tests; building it alone would select
+	@# other features of shared dependencies and compile them a second time.
+	@$(MAKE) --no-print-directory test-python SERVER=target/debug/densecl-server
 
 .PHONY: test-rust
 test-rust: setup-server setup-trainer ## Run the Rust tests of the whole workspace
@@ -56,8 +62,8 @@ test-rust: setup-server setup-trainer ## Run the Rust tests of the whole workspa
 
 .PHONY: test-python
 test-python: setup-server setup-python ## Run the Python tests against a server that really runs
-	$(ENV); cargo build --locked -p densecl-server
-	$(ENV); DENSECL_SERVER=target/debug/densecl-server PYTHONPATH=.runtime/python \
+	$(if $(SERVER),,$(ENV); cargo build --locked -p densecl-server)
+	$(ENV); DENSECL_SERVER=$(or $(SERVER),target/debug/densecl-server) PYTHONPATH=.runtime/python \
 	    $(PYTHON) -m pytest -p no:cacheprovider tests/python $(ARGS)
 
 .PHONY: lint

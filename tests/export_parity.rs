@@ -25,8 +25,7 @@ fn train(folder: &Path, overrides: &[&str]) -> std::path::PathBuf {
 }
 
 fn exported(folder: &Path, checkpoint: &Path, storage: WeightStorage) -> std::path::PathBuf {
-    let options =
-        ExportOptions { storage, default_layer: None, default_side: 224, licence: "Apache-2.0".to_owned() };
+    let options = ExportOptions { storage, default_layer: None, default_side: 224, licence: "Apache-2.0".to_owned() };
     export(checkpoint, &folder.join("zoo/tiny/1"), &options).expect("an export")
 }
 

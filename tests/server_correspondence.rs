@@ -36,13 +36,13 @@ async fn a_picture_shifted_by_whole_cells() {
     let (dx, dy) = (32.0, 16.0);
     let source = png(&texture(4, (0, 0), (384, 384)));
     let target = png(&texture(4, (32, 16), (384, 384)));
-    // Away from the border: the zeros beyond it reach about 50 px into this layer.
+    // Away from the border: the zeros beyond it reach about 110 px into this layer.
     let points: Vec<[f64; 2]> = (0..49).map(|i| [f64::from(128 + i % 7 * 24), f64::from(112 + i / 7 * 24)]).collect();
     let points = serde_json::json!(points).to_string();
-    let fields = [("side", "384"), ("layer", "res3"), ("points", points.as_str())];
+    let fields = [("side", "384"), ("layer", "res4"), ("points", points.as_str())];
     for (source, target, _) in matches(&json(server.correspondence(&source, &target, &fields)).await) {
         let off = (source[0] - dx - target[0]).hypot(source[1] - dy - target[1]);
-        assert!(off <= 8.0, "{source:?} was found at {target:?}, {off} px off");
+        assert!(off <= 16.0, "{source:?} was found at {target:?}, {off} px off");
     }
 }
 

@@ -105,10 +105,11 @@ async fn layers_stack_at_the_finest_resolution() {
     let (fine, coarse) = (npy(ask("res3")).await, npy(ask("res4")).await);
     let stacked = npy(ask("res3+res4")).await;
     assert_eq!(stacked.shape(), [fine.shape()[0] + coarse.shape()[0], fine.shape()[1], fine.shape()[2]]);
-    // Both have the same say, so the finer half is the finer layer scaled by about 1/√2.
+    // Both have the same say, so the finer part is the finer layer scaled by 1/√2, and by a little
+    // more where the coarser descriptors become shorter between their cells.
     let half = stacked.slice_axis(Axis(0), (0..fine.shape()[0]).into());
     let cosine = (&half * &fine).sum() / fine.shape()[1] as f32 / fine.shape()[2] as f32;
-    assert!((cosine - 0.5_f32.sqrt()).abs() < 0.02, "{cosine}");
+    assert!((0.70..0.85).contains(&cosine), "{cosine}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

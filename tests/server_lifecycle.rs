@@ -87,7 +87,7 @@ async fn a_body_that_does_not_come_is_408() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_does_not_come_is_504() {
-    let server = TestServer::with(with_timeout(Duration::from_millis(60))).await;
+    let server = TestServer::with(with_timeout(Duration::from_millis(400))).await;
     let picture = png(&texture(1, (0, 0), (256, 256)));
     let begun = Instant::now();
     let asked: Vec<_> =

@@ -58,6 +58,13 @@ impl Server {
         Self { process, address: address.expect("it says where it listens"), log }
     }
 
+    /// The most memory that it ever had resident.
+    fn peak_memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB") << 10
+    }
+
     fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.process.id().to_string()]).status();
         assert!(status.expect("kill is everywhere").success());
@@ -106,6 +113,40 @@ fn sigterm_finishes_what_has_begun_and_ends_with_success() {
         server.log.read_to_string(&mut log).expect("a log");
         assert!(log.contains("\"stopped\""), "{log}");
     }
+}
+
+/// A PNG file that claims to be 30,000 × 30,000 pixels; its checksum is right, its pixels are not there.
+const HUGE: &[u8] =
+    b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\x75\x30\0\0\x75\x30\x08\x02\0\0\0\xe9\x45\x6f\xed\0\0\0\0IDAT\x35\xaf\x06\x1e";
+
+#[test]
+fn a_huge_header_costs_no_memory() {
+    let server = Server::start(&[]);
+    let ask = || {
+        let mut stream = TcpStream::connect(server.address).expect("it listens");
+        let head = format!(
+            "POST /features HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            HUGE.len()
+        );
+        stream.write_all(&[head.as_bytes(), HUGE].concat()).expect("it reads");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("a whole reply");
+        reply
+    };
+    assert!(ask().starts_with("HTTP/1.1 413 "), "{}", ask());
+    let before = server.peak_memory_bytes();
+    for _ in 0..50 {
+        ask();
+    }
+    let grown = server.peak_memory_bytes() - before;
+    assert!(grown < 8 << 20, "{grown} bytes more");
+}
+
+#[test]
+fn an_idle_server_is_small() {
+    let server = Server::start(&[]);
+    let peak = server.peak_memory_bytes();
+    assert!(peak < 250 << 20, "{} MiB", peak >> 20);
 }
 
 #[test]

@@ -39,8 +39,8 @@ pub fn draw_matches(source: &RgbImage, target: &RgbImage, matches: &[PointMatch]
 }
 
 /// The source with `point` marked, beside the target overlaid with `similarity`, `[h, w]`: one row of
-/// [`super::similarity_map`] in the shape of the target's grid. Dark is the least similar cell, bright the most
-/// similar, which is marked as well.
+/// [`super::similarity_map`] in the shape of the target's grid. The less similar half of the cells is dark, the most
+/// similar cell is the brightest and marked as well.
 ///
 /// # Errors
 /// [`ResizeError`] if a picture has no pixels.
@@ -110,7 +110,10 @@ impl Pair {
     fn overlay(&mut self, map: &FeatureMap) {
         let Panel { left, size, .. } = self.target;
         let grid = GridSize { width: size.width as usize, height: size.height as usize };
-        let (low, high) = map.data().iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
+        // From the median up: cosines of a network's features crowd below 1, and it is the best places that matter.
+        let mut sorted = map.data().to_vec();
+        sorted.sort_by(f32::total_cmp);
+        let (low, high) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
         let range = (high - low).max(f32::MIN_POSITIVE);
         let values = resampled(map, grid);
         for (index, &value) in values.data().iter().enumerate() {

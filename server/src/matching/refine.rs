@@ -9,6 +9,8 @@
 //!
 //! The window is the 3×3 cells around the best one.
 
+use std::cmp::Ordering;
+
 use rayon::prelude::*;
 
 use super::similarity::Peak;
@@ -39,54 +41,51 @@ pub(super) struct Refined {
 /// descriptor is made of.
 pub(super) struct NeighbourProducts {
     grid: GridSize,
-    own: Vec<f32>,
-    right: Vec<f32>,
-    below: Vec<f32>,
-    below_right: Vec<f32>,
-    below_left: Vec<f32>,
+    /// Of every cell with itself and with the cells right, below left, below and below right of it.
+    products: Vec<[f32; NEIGHBOURS]>,
 }
+
+const NEIGHBOURS: usize = 5;
+/// Cells whose sums stay in the nearest cache while the channels go by.
+const BLOCK_CELLS: usize = 256;
 
 impl NeighbourProducts {
     pub(super) fn of(map: &NormalizedMap) -> Self {
         let grid = map.grid();
-        let width = grid.width;
-        let ((own, right), (below, (below_right, below_left))) = rayon::join(
-            || (products(map, 0), products(map, 1)),
-            || (products(map, width), (products(map, width + 1), products(map, width.saturating_sub(1)))),
-        );
-        Self { grid, own, right, below, below_right, below_left }
+        let cells = grid.cells();
+        let offsets = [0, 1, grid.width.saturating_sub(1), grid.width, grid.width + 1];
+        let mut products = vec![[0.0_f32; NEIGHBOURS]; cells];
+        products.par_chunks_mut(BLOCK_CELLS).enumerate().for_each(|(block, products)| {
+            let mut sums = [[0.0_f32; BLOCK_CELLS]; NEIGHBOURS];
+            for channel in map.data().chunks_exact(cells) {
+                let here = &channel[block * BLOCK_CELLS..];
+                for (sums, offset) in sums.iter_mut().zip(offsets) {
+                    let there = here.get(offset..).unwrap_or_default();
+                    for ((sum, &one), &other) in sums.iter_mut().zip(here).zip(there) {
+                        *sum += one * other;
+                    }
+                }
+            }
+            for (index, products) in products.iter_mut().enumerate() {
+                *products = sums.map(|sums| sums[index]);
+            }
+        });
+        Self { grid, products }
     }
 
     /// The dot product of two cells that are the same or touch.
     fn of_cells(&self, one: usize, other: usize) -> f32 {
         let (first, second) = (one.min(other), one.max(other));
         let (column, other_column) = (first % self.grid.width, second % self.grid.width);
-        let table = match (second / self.grid.width - first / self.grid.width, other_column.cmp(&column)) {
-            (0, std::cmp::Ordering::Equal) => &self.own,
-            (0, _) => &self.right,
-            (_, std::cmp::Ordering::Equal) => &self.below,
-            (_, std::cmp::Ordering::Greater) => &self.below_right,
-            (_, std::cmp::Ordering::Less) => &self.below_left,
+        let neighbour = match (second / self.grid.width - first / self.grid.width, other_column.cmp(&column)) {
+            (0, Ordering::Equal) => 0,
+            (0, _) => 1,
+            (_, Ordering::Less) => 2,
+            (_, Ordering::Equal) => 3,
+            (_, Ordering::Greater) => 4,
         };
-        table[first]
+        self.products[first][neighbour]
     }
-}
-
-/// The dot product of every cell with the one `offset` further on, where there is one.
-fn products(map: &NormalizedMap, offset: usize) -> Vec<f32> {
-    let cells = map.grid().cells();
-    let mut sums = vec![0.0_f32; cells];
-    let block = 4096;
-    sums.par_chunks_mut(block).enumerate().for_each(|(index, sums)| {
-        for channel in map.data().chunks_exact(cells) {
-            let here = &channel[index * block..];
-            let there = channel.get(index * block + offset..).unwrap_or_default();
-            for ((sum, &one), &other) in sums.iter_mut().zip(here).zip(there) {
-                *sum += one * other;
-            }
-        }
-    });
-    sums
 }
 
 /// The similarity of one query with the target as a function of the place around its best cell.

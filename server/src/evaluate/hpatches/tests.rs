@@ -8,12 +8,24 @@ use tempfile::TempDir;
 use super::*;
 use crate::evaluate::rgb_patches;
 
-/// Smooth colours without repetition; the window of an endless picture that starts at `(left, top)`.
-fn texture(width: u32, height: u32, left: f64, top: f64) -> RgbImage {
+/// Smooth noise without repetition; the window of an endless picture that starts at `(left, top)`.
+fn texture(width: u32, height: u32, left: u32, top: u32) -> RgbImage {
+    const KNOTS_PX: u32 = 12;
+    let knot = |x: u32, y: u32, color: u32| {
+        let mut state = (x * 7919 + y * 104_729 + color).wrapping_mul(0x9E37_79B1);
+        state = (state ^ (state >> 15)).wrapping_mul(0x85EB_CA77);
+        f64::from((state ^ (state >> 13)) & 0xFF)
+    };
     RgbImage::from_fn(width, height, |x, y| {
-        let (x, y) = (f64::from(x) + left, f64::from(y) + top);
-        let wave = |a: f64, b: f64, c: f64| ((x * a + y * b).sin() * (x * b * 0.37 - y * c).cos() + 1.0) * 127.0;
-        Rgb([wave(0.11, 0.07, 0.031), wave(0.05, 0.13, 0.043), wave(0.017, 0.029, 0.19)].map(|value| value as u8))
+        let (x, y) = (x + left, y + top);
+        let (i, j) = (x / KNOTS_PX, y / KNOTS_PX);
+        let part = |position: u32| f64::from(position % KNOTS_PX) / f64::from(KNOTS_PX);
+        let between = |one: f64, other: f64, share: f64| one + (other - one) * share;
+        Rgb([0, 1, 2].map(|color| {
+            let above = between(knot(i, j, color), knot(i + 1, j, color), part(x));
+            let below = between(knot(i, j + 1, color), knot(i + 1, j + 1, color), part(x));
+            between(above, below, part(y)) as u8
+        }))
     })
 }
 
@@ -22,8 +34,8 @@ fn write_sequence(folder: &TempDir, name: &str, format: ImageFormat) {
     let path = folder.path().join(name);
     fs::create_dir(&path).unwrap();
     let extension = if format == ImageFormat::Pnm { "ppm" } else { "png" };
-    texture(256, 192, 0.0, 0.0).save_with_format(path.join(format!("1.{extension}")), format).unwrap();
-    texture(256, 192, 16.0, 8.0).save_with_format(path.join(format!("2.{extension}")), format).unwrap();
+    texture(256, 192, 0, 0).save_with_format(path.join(format!("1.{extension}")), format).unwrap();
+    texture(256, 192, 16, 8).save_with_format(path.join(format!("2.{extension}")), format).unwrap();
     fs::write(path.join("H_1_2"), "1 0 -16\n0 1 -8\n0 0 1\n").unwrap();
 }
 
