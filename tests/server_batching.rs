@@ -34,7 +34,8 @@ async fn a_batched_answer_equals_a_single_one() {
     for picture in &pictures {
         expected.extend(answers(&alone, std::slice::from_ref(picture)).await);
     }
-    assert_eq!(alone.metric("densecl_batch_size_sum"), alone.metric("densecl_batch_size_count"));
+    let (images, runs) = (alone.metric("densecl_batch_size_sum"), alone.metric("densecl_batch_size_count"));
+    assert!((images - runs).abs() < 0.5, "{images} images in {runs} runs");
 
     let together = TestServer::with({
         let batching = Batching { max_batch: 4, max_wait: Duration::from_millis(500) };

@@ -99,7 +99,7 @@ async fn an_answer_that_does_not_come_is_504() {
     }
     assert!(begun.elapsed() < Duration::from_secs(20));
     // The ones that had not begun never ran.
-    server.until("the queue to be empty", |server| server.metric("densecl_queue_depth") == 0.0).await;
+    server.until("the queue to be empty", |server| server.metric("densecl_queue_depth") < 1.0).await;
     assert!(server.metric("densecl_batch_size_sum") < 5.0, "the warm-up and less than four more");
 }
 

@@ -128,12 +128,13 @@ impl ApiError {
 
     fn limit(&self) -> Option<u64> {
         match *self {
-            Self::BodyTooLarge { limit } | Self::ReplyTooLarge { limit, .. } => Some(limit),
+            Self::BodyTooLarge { limit }
+            | Self::ReplyTooLarge { limit, .. }
+            | Self::TooManyComparisons { limit, .. } => Some(limit),
             Self::BodyTooSlow { limit } | Self::DeadlinePassed { limit } => Some(limit.as_secs()),
             Self::Decode(DecodeError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
             Self::SideOutOfRange { max_side_px, .. } => Some(u64::from(max_side_px)),
             Self::TooManyPoints { limit, .. } => Some(limit as u64),
-            Self::TooManyComparisons { limit, .. } => Some(limit),
             Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
             Self::RepeatedPart { .. } => Some(1),
             _ => None,

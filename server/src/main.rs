@@ -11,8 +11,8 @@ use densecl_server::cli::{Cli, Command};
 fn main() -> ExitCode {
     let result = match Cli::parse().into_command() {
         Command::Serve(arguments) => commands::serve(*arguments),
-        Command::Features(arguments) => commands::features(*arguments),
-        Command::Correspondence(arguments) => commands::correspondence(*arguments),
+        Command::Features(arguments) => commands::features(&arguments),
+        Command::Correspondence(arguments) => commands::correspondence(&arguments),
         Command::Evaluate(arguments) => commands::evaluate(&arguments),
         Command::Healthcheck(arguments) => commands::healthcheck(&arguments),
         Command::Openapi => commands::openapi(),

@@ -125,6 +125,9 @@ impl TestServer {
     }
 
     /// The value of a metric's line, 0 if it is not there.
+    ///
+    /// # Panics
+    /// If there are no metrics.
     pub fn metric(&self, line: &str) -> f64 {
         let text = self.state.metrics().text().expect("metrics are text");
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' ')?.parse().ok());

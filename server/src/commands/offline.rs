@@ -17,11 +17,11 @@ use super::output::{start_log, write_result};
 
 const BOUNDARY: &str = "densecl-part-boundary-5f0c1b7e9a";
 
-pub(crate) fn features(arguments: FeaturesArgs) -> anyhow::Result<()> {
+pub(crate) fn features(arguments: &FeaturesArgs) -> anyhow::Result<()> {
     answer("/features", &[("image", &arguments.image)], &arguments.offline)
 }
 
-pub(crate) fn correspondence(arguments: CorrespondenceArgs) -> anyhow::Result<()> {
+pub(crate) fn correspondence(arguments: &CorrespondenceArgs) -> anyhow::Result<()> {
     let files = [("source", arguments.source.as_path()), ("target", arguments.target.as_path())];
     answer("/correspondence", &files, &arguments.offline)
 }

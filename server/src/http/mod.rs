@@ -1,8 +1,8 @@
 //! The wire: routes, bodies, parameters, replies.
 //!
 //! This is the only module that knows axum. A handler reads its request into values that are
-//! already valid, lets [`pipeline`] make the feature maps, and writes the reply in the format that
-//! was asked for. Decoding, matching and encoding run on [`cpu_pool`], never on the threads that
+//! already valid, lets `pipeline` make the feature maps, and writes the reply in the format that
+//! was asked for. Decoding, matching and encoding run on `cpu_pool`, never on the threads that
 //! serve connections.
 
 mod correspondence;

@@ -230,7 +230,8 @@ impl FeatureExtractor {
     pub fn stride_px(&self) -> u32 {
         let manifest = self.model.manifest();
         let strides = self.layers.names().iter().filter_map(|name| Some(manifest.layer(name)?.stride));
-        strides.min().expect("the layers are the manifest's, and at least one")
+        // The layers are the manifest's, and at least one.
+        strides.min().unwrap_or(CELL_MULTIPLE_PX)
     }
 
     /// The longer side that pictures are resized to.

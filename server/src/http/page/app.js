@@ -415,13 +415,14 @@ function openTab(name) {
   refresh();
 }
 
-/** The layers of the chosen model, and its neighbouring layers stacked. */
+/** The layers of the chosen model, its neighbouring layers stacked, and what it answers by default. */
 function offerLayers() {
   const model = models.find(({ name }) => name === $("model").value);
   const spatial = model.layers.map(({ name }) => name);
   const blocks = spatial.filter((name) => name.startsWith("res"));
   const stacked = blocks.slice(1).map((name, i) => `${blocks[i]}+${name}`);
-  const options = [...spatial, ...stacked].map((name) => new Option(name.replace("+", " + "), name));
+  const offered = new Set([model.default_layer, ...spatial, ...stacked]);
+  const options = [...offered].map((name) => new Option(name.replaceAll("+", " + "), name));
   $("layer").replaceChildren(...options);
   $("layer").value = model.default_layer;
   $("side").value = model.default_side;
