@@ -114,8 +114,10 @@ impl Manifest {
         if self.layers.iter().any(|layer| layer.channels == 0 || layer.stride == 0) {
             return field("layers", "channels and stride are positive");
         }
-        if self.default_layer.split('+').any(|name| self.layer(name).is_none()) {
-            return field("default_layer", "it is not one of the layers, nor several joined by `+`");
+        let default: Vec<&str> = self.default_layer.split('+').collect();
+        let is_repeated = |i: usize| default[..i].contains(&default[i]);
+        if default.iter().any(|name| self.layer(name).is_none()) || (0..default.len()).any(is_repeated) {
+            return field("default_layer", "it is not one of the layers, nor several different ones joined by `+`");
         }
         if self.default_side < 32 {
             return field("default_side", "at least 32 pixels");
@@ -166,8 +168,10 @@ pub(crate) mod tests {
         manifest.layers.push(Layer { name: "res4".into(), channels: 16, stride: 16 });
         manifest.default_layer = "res4+res5".into();
         manifest.check().unwrap();
-        manifest.default_layer = "res4+".into();
-        assert!(manifest.check().is_err());
+        for wrong in ["res4+", "res4+res4", ""] {
+            manifest.default_layer = wrong.into();
+            assert!(manifest.check().is_err(), "{wrong}");
+        }
     }
 
     #[test]

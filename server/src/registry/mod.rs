@@ -231,7 +231,8 @@ impl ServedModel {
 
     fn warm_up(&self) -> Result<(), OpenError> {
         let failed = |source| OpenError::WarmUp { path: self.file.path.to_path_buf(), source };
-        let layers = LayerSet::new([self.manifest.default_layer.as_str()]).expect("one layer is not repeated");
+        let layers = LayerSet::new(self.manifest.default_layer.split('+'))
+            .expect("a manifest that was checked names no layer twice");
         let (height, width) = (WARM_UP_SIDE_PX, WARM_UP_SIDE_PX);
         let image = ModelInput { height, width, rgb: vec![0; height * width * 3] };
         self.run_blocking(image, layers, Instant::now() + WARM_UP_TIMEOUT).map_err(failed)?;
