@@ -22,7 +22,7 @@ fn request(side: usize) -> BatchRequest {
         height: side,
         width: side,
         rgb: vec![0; side * side * 3],
-        deadline: Instant::now() + Duration::from_secs(60),
+        deadline: Instant::now() + Duration::from_mins(1),
     }
 }
 
@@ -65,7 +65,7 @@ fn a_passed_deadline_is_answered_without_a_run() {
 
 #[test]
 fn closing_runs_what_waits_and_refuses_the_rest() {
-    let queue = queue(Duration::from_secs(3600));
+    let queue = queue(Duration::from_hours(1));
     let _waiting = queue.push(request(32)).unwrap();
     queue.close();
     assert!(matches!(queue.push(request(32)), Err(BatchError::Closed)));
@@ -75,7 +75,7 @@ fn closing_runs_what_waits_and_refuses_the_rest() {
 
 #[test]
 fn abandoning_answers_everybody() {
-    let queue = queue(Duration::from_secs(3600));
+    let queue = queue(Duration::from_hours(1));
     let waiting: Vec<_> = (0..3).map(|_| queue.push(request(32)).unwrap()).collect();
     queue.abandon();
     for receiver in waiting {

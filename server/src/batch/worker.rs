@@ -45,7 +45,7 @@ fn serve(engine: &mut Engine, queue: &Queue, metrics: &BatchMetrics) {
             Err(BatchError::Panicked(message_of(&*panic).into()))
         });
         metrics.ran(batch.len(), begun.elapsed());
-        answer(batch, begun, result);
+        answer(batch, begun, &result);
     }
 }
 
@@ -63,7 +63,7 @@ fn run(engine: &mut Engine, batch: &[Pending]) -> Result<Vec<LayerBatch>, BatchE
     engine.run(&first.model, &first.layers, images).map_err(|error| BatchError::Engine(Arc::new(error)))
 }
 
-fn answer(batch: Vec<Pending>, begun: Instant, result: Result<Vec<LayerBatch>, BatchError>) {
+fn answer(batch: Vec<Pending>, begun: Instant, result: &Result<Vec<LayerBatch>, BatchError>) {
     let inference = begun.elapsed();
     for (place, pending) in batch.into_iter().enumerate() {
         let reply = result.as_ref().map_err(Clone::clone).map(|layers| BatchReply {

@@ -1,7 +1,5 @@
 //! `GET /models`: what is served.
 
-#![expect(clippy::unused_async, reason = "a handler is an async function, whether it waits or not")]
-
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Serialize;

@@ -73,11 +73,11 @@ impl Timings {
 
     /// The value of `Server-Timing`, in milliseconds.
     fn header(&self, total: Duration) -> String {
-        let mut value = String::new();
-        for stage in Stage::ALL {
-            value += &format!("{};dur={:.2}, ", stage.name(), self.of(stage).as_secs_f64() * 1e3);
-        }
-        value + &format!("total;dur={:.2}", total.as_secs_f64() * 1e3)
+        let stages = Stage::ALL.map(|stage| (stage.name(), self.of(stage)));
+        let all = stages.into_iter().chain([("total", total)]);
+        let parts: Vec<String> =
+            all.map(|(name, time)| format!("{name};dur={:.2}", time.as_secs_f64() * 1e3)).collect();
+        parts.join(", ")
     }
 }
 

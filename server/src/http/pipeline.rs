@@ -63,7 +63,9 @@ impl FeatureId {
         let mut hash = Sha256::new();
         hash.update(format!("{recipe}\n{}x{}\n", image.width(), image.height()));
         hash.update(image.as_raw());
-        Self(hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+        let hash = hash.finalize();
+        let first: [u8; 16] = std::array::from_fn(|byte| hash[byte]);
+        Self(format!("{:032x}", u128::from_be_bytes(first)))
     }
 }
 

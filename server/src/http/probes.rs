@@ -1,7 +1,5 @@
 //! For orchestrators and monitoring: `/livez`, `/readyz`, `/metrics`.
 
-#![expect(clippy::unused_async, reason = "a handler is an async function, whether it waits or not")]
-
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};

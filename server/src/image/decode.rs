@@ -18,7 +18,7 @@ pub struct DecodeLimits {
 /// Why bytes did not become a picture.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// No bytes at all (422).
+    /// No bytes at all (400).
     #[error("the image is empty: 0 bytes")]
     Empty,
     /// The content is none of the formats we read (415).
