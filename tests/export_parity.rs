@@ -4,7 +4,7 @@ use std::path::Path;
 
 use densecl_models::OnnxModel;
 use densecl_models::graph::WeightStorage;
-use densecl_server::engine::{Device, Engine, EngineOptions, ImageBatch, LayerSet, ModelFile};
+use densecl_server::engine::{Device, ImageBatch, LayerSet, ModelFile};
 use densecl_trainer::augment::Normalization;
 use densecl_trainer::checkpoint::{Checkpoint, locate};
 use densecl_trainer::config::Config;
@@ -36,7 +36,7 @@ fn relative_error(found: &[f32], expected: &Tensor) -> f64 {
     largest(&(found - expected)) / largest(expected)
 }
 
-fn errors(folder: &Path, checkpoint: &Path, onnx: &Path) -> Vec<(String, f64)> {
+fn errors(checkpoint: &Path, onnx: &Path) -> Vec<(String, f64)> {
     let checkpoint = Checkpoint::read(&locate(checkpoint).expect("a checkpoint")).expect("a checkpoint");
     let encoder = encoder_of(&checkpoint).expect("an encoder");
     let model = OnnxModel::open(onnx).expect("a model");
@@ -65,7 +65,6 @@ fn errors(folder: &Path, checkpoint: &Path, onnx: &Path) -> Vec<(String, f64)> {
             errors.push((format!("{} {height}x{width}", layer.name), relative_error(&found.data, expected)));
         }
     }
-    let _ = folder;
     errors
 }
 
@@ -73,7 +72,7 @@ fn assert_parity(overrides: &[&str], layers: usize) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let checkpoint = train(folder.path(), overrides);
     let onnx = exported(folder.path(), &checkpoint, WeightStorage::Float32);
-    let errors = errors(folder.path(), &checkpoint, &onnx);
+    let errors = errors(&checkpoint, &onnx);
     assert_eq!(errors.len(), layers * SHAPES.len());
     for (what, error) in errors {
         assert!(error < 1e-4, "{what} differs by {error:e}");
@@ -104,6 +103,6 @@ fn float16_weights_are_close_and_small() {
     let full = size(&exported(folder.path(), &checkpoint, WeightStorage::Float32));
     let onnx = exported(folder.path(), &checkpoint, WeightStorage::Float16);
     assert!(size(&onnx) < 0.6 * full);
-    let worst = errors(folder.path(), &checkpoint, &onnx).into_iter().map(|(_, error)| error).fold(0.0, f64::max);
+    let worst = errors(&checkpoint, &onnx).into_iter().map(|(_, error)| error).fold(0.0, f64::max);
     assert!((1e-7..1e-2).contains(&worst), "{worst:e}");
 }

@@ -89,7 +89,8 @@ async fn points_are_sampled_from_the_map() {
         [centre(0.0, 10.0, 200.0), centre(0.0, 6.0, 120.0)],
         [centre(7.0, 10.0, 200.0), centre(2.0, 6.0, 120.0)],
     ]);
-    let query = [&query[..], &[("points", points.to_string().as_str())]].concat();
+    let points = points.to_string();
+    let query = [&query[..], &[("points", points.as_str())]].concat();
     let rows = npy(server.features(photo(), &query)).await;
     assert_eq!(rows.shape(), [2, map.shape()[0]]);
     for channel in 0..map.shape()[0] {
