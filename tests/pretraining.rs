@@ -3,12 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use densecl_trainer::checkpoint::{Checkpoint, list, locate};
 use densecl_trainer::config::Config;
 use densecl_trainer::pretrain::{Run, pretrain};
 
+/// libtorch draws random weights from one generator of the whole process: runs must not overlap.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 fn run(out: &Path, resume: bool, overrides: &[&str]) -> anyhow::Result<PathBuf> {
+    // A failed test has left no run behind it.
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/configs/tiny.toml");
     let config = Config::read(&path, &overrides)?;

@@ -55,10 +55,13 @@ async fn all_formats_hold_the_same_numbers() {
 async fn descriptors_have_length_one_unless_asked_otherwise() {
     let server = TestServer::start().await;
     let lengths = |map: &ArrayD<f32>| map.map_axis(Axis(0), |column| column.dot(&column).sqrt());
-    let unit = npy(server.features(photo(), &[("side", "128"), ("format", "npy")])).await;
+    // Of one layer: stacked layers are scaled to have the same say first.
+    let query = [("layer", "res4"), ("side", "128"), ("format", "npy")];
+    let unit = npy(server.features(photo(), &query)).await;
     assert!(lengths(&unit).iter().all(|length| (length - 1.0).abs() < 1e-5));
 
-    let plain = npy(server.features(photo(), &[("side", "128"), ("format", "npy"), ("normalize", "none")])).await;
+    let query = [&query[..], &[("normalize", "none")]].concat();
+    let plain = npy(server.features(photo(), &query)).await;
     let lengths = lengths(&plain).insert_axis(Axis(0));
     assert!(largest_difference(&(plain / lengths), &unit) < 1e-5);
 }

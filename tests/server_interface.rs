@@ -19,7 +19,9 @@ async fn the_description_lists_every_path() {
     let server = TestServer::start().await;
     let document = json(server.get("/openapi.json")).await;
     let paths: Vec<&str> = document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
-    assert_eq!(paths, ["/features", "/correspondence", "/models", "/models/{name}", "/livez", "/readyz", "/metrics"]);
+    let expected = ["/features", "/correspondence", "/models", "/models/{name}", "/livez", "/readyz", "/metrics"];
+    assert_eq!(paths.len(), expected.len(), "{paths:?}");
+    assert!(expected.iter().all(|path| paths.contains(path)), "{paths:?}");
     let page = succeed(server.get("/docs/")).await;
     assert!(header(&page, "Content-Type").starts_with("text/html"));
 }

@@ -98,13 +98,24 @@ impl Application {
             move || load(&state)
         });
         let mut stop = std::pin::pin!(stop);
-        tokio::select! {
-            loaded = loading => loaded.map_err(ServeError::LoadPanicked)??,
-            () = &mut stop => return Ok(()),
-        }
-        tokio::select! {
-            () = &mut stop => {}
-            ended = &mut server => return accept_result(ended),
+        let stopped = tokio::select! {
+            loaded = loading => {
+                loaded.map_err(ServeError::LoadPanicked)??;
+                false
+            }
+            () = &mut stop => true,
+        };
+        if stopped {
+            // The state becomes ready a moment before the loading thread ends: requests may have
+            // begun by now.
+            if state.phase() == Phase::Loading {
+                return Ok(());
+            }
+        } else {
+            tokio::select! {
+                () = &mut stop => {}
+                ended = &mut server => return accept_result(ended),
+            }
         }
 
         let drain = state.config().drain;
