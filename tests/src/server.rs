@@ -159,10 +159,10 @@ pub fn part(bytes: &[u8]) -> Part {
 /// With the problem, if it does not.
 pub async fn succeed(request: RequestBuilder) -> Response {
     let response = request.send().await.expect("the server answers");
-    if !response.status().is_success() {
-        panic!("{}: {}", response.status(), response.text().await.unwrap_or_default());
+    match response.status() {
+        status if status.is_success() => response,
+        status => panic!("{status}: {}", response.text().await.unwrap_or_default()),
     }
-    response
 }
 
 /// Sends a request whose reply is JSON.
