@@ -152,11 +152,11 @@ async fn paths_methods_and_formats_that_are_not_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_named() {
-    let server = TestServer::with(limited(|limits| limits.max_body_bytes = 100_000)).await;
+    let server = TestServer::with(limited(|limits| limits.max_body_bytes = 10_000)).await;
     let large = png(&texture(1, (0, 0), (400, 400)));
-    assert!(large.len() > 100_000);
+    assert!(large.len() > 10_000);
     let problem = refused(server.features(large, &[]), 413, "body-too-large").await;
-    assert_eq!(problem["limit"], 100_000);
+    assert_eq!(problem["limit"], 10_000);
 
     let server = TestServer::with(limited(|limits| limits.max_response_bytes = 10_000)).await;
     let problem = refused(server.features(photo(), &[("side", "256")]), 413, "reply-too-large").await;
