@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
 
@@ -55,7 +56,25 @@ impl Server {
                 _ => {}
             }
         }
-        Self { process, address: address.expect("it says where it listens"), log }
+        let server = Self { process, address: address.expect("it says where it listens"), log };
+        server.until_ready();
+        server
+    }
+
+    /// Waits until its model is loaded.
+    fn until_ready(&self) {
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            let mut stream = TcpStream::connect(self.address).expect("it listens");
+            let request = "GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).expect("it reads");
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).expect("a whole reply");
+            if reply.starts_with("HTTP/1.1 200 ") {
+                return;
+            }
+            assert!(Instant::now() < give_up, "never ready: {reply}");
+        }
     }
 
     /// The most memory that it ever had resident.
