@@ -13,6 +13,7 @@ pub mod export;
 pub mod golden;
 pub mod inspect;
 pub mod loss;
+pub mod monitor;
 pub mod network;
 pub mod optimizer;
 pub mod pretrain;
