@@ -7,18 +7,24 @@ use std::sync::{Mutex, PoisonError};
 
 use densecl_trainer::checkpoint::{Checkpoint, list, locate};
 use densecl_trainer::config::Config;
-use densecl_trainer::pretrain::{Run, pretrain};
+use densecl_trainer::monitor::ProgressStyle;
+use densecl_trainer::pretrain::{Outcome, Run, Stop, pretrain};
 
 /// libtorch draws random weights from one generator of the whole process: runs must not overlap.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn run(out: &Path, resume: bool, overrides: &[&str]) -> anyhow::Result<PathBuf> {
+fn run(out: &Path, resume: bool, overrides: &[&str]) -> anyhow::Result<Outcome> {
+    run_until(&Stop::default(), out, resume, overrides)
+}
+
+fn run_until(stop: &Stop, out: &Path, resume: bool, overrides: &[&str]) -> anyhow::Result<Outcome> {
     // A failed test has left no run behind it.
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/configs/tiny.toml");
     let config = Config::read(&path, &overrides)?;
-    pretrain(&Run { config, out: out.to_owned(), resume, device: tch::Device::Cpu })
+    let (device, progress) = (tch::Device::Cpu, ProgressStyle::Lines);
+    pretrain(&Run { config, out: out.to_owned(), resume, device, stop: stop.clone(), progress })
 }
 
 fn state(run: &Path) -> (u64, BTreeMap<String, Vec<f64>>) {

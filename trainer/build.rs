@@ -1,5 +1,7 @@
-//! Records the revision of the source, for the manifests of exported models.
+//! Compiles the few libtorch calls that tch lacks, and records the revision of the source for the
+//! manifests of exported models.
 
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
@@ -9,6 +11,24 @@ fn main() {
     let given = std::env::var("DENSECL_COMMIT").ok();
     let commit = given.or_else(revision).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo:rustc-env=DENSECL_COMMIT={commit}");
+
+    compile_native();
+}
+
+/// `native/ops.cpp` against the headers of the libtorch that torch-sys links.
+fn compile_native() {
+    println!("cargo:rerun-if-changed=native/ops.cpp");
+    let libraries = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch is");
+    let include = Path::new(&libraries).parent().unwrap_or(Path::new(&libraries)).join("include");
+    let abi = std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings(false) // libtorch's headers have their own
+        .include(&include)
+        .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
+        .file("native/ops.cpp")
+        .compile("densecl_native");
 }
 
 fn revision() -> Option<String> {

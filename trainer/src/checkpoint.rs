@@ -17,12 +17,14 @@ use tch::Tensor;
 use crate::config::Config;
 use crate::densecl::DenseCl;
 use crate::network::Encoder;
-use crate::optimizer::Sgd;
+use crate::optimizer::Optimizer;
 use crate::queue::Queue;
 use crate::tensor_file::TensorFile;
 
 const STATE: &str = "state.safetensors";
 const RECORD: &str = "checkpoint.toml";
+/// Names of folders that are being written begin with this.
+const ASIDE: &str = ".writing-";
 
 /// Revision of the source that this trainer was built from.
 pub const COMMIT: &str = env!("DENSECL_COMMIT");
@@ -48,25 +50,27 @@ pub struct Checkpoint {
     state: TensorFile,
 }
 
-/// Writes the state after `step` steps below `run` and deletes all but the newest checkpoints.
-/// Returns the new checkpoint's folder.
+/// Writes the state of a run after `step` steps below its folder and deletes all but the newest checkpoints. Returns
+/// the new checkpoint's folder.
 ///
 /// # Errors
 /// If a file cannot be written; earlier checkpoints are then as they were.
-pub fn save(run: &Path, config: &Config, step: u64, model: &DenseCl, sgd: &Sgd) -> Result<PathBuf> {
+pub fn save(run: &Path, config: &Config, step: u64, model: &DenseCl, optimizer: &Optimizer) -> Result<PathBuf> {
     let parent = run.join("checkpoints");
     fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
     let folder = parent.join(format!("step-{step:08}"));
-    let failed = || format!("cannot write the checkpoint {}", folder.display());
-    let aside = tempfile::Builder::new().prefix(".writing-").tempdir_in(&parent).with_context(failed)?;
-    let bytes = state_of(model, sgd).encode().with_context(failed)?;
+    let failed = || format!("cannot write the checkpoint {}; earlier checkpoints are as they were", folder.display());
+    let aside = tempfile::Builder::new().prefix(ASIDE).tempdir_in(&parent).with_context(failed)?;
+    let bytes = state_of(model, optimizer).encode().with_context(failed)?;
     let record =
         Record { step, commit: COMMIT.to_owned(), state_sha256: hex(&Sha256::digest(&bytes)), config: config.clone() };
     write_synced(&aside.path().join(STATE), &bytes).with_context(failed)?;
     write_synced(&aside.path().join(RECORD), toml::to_string(&record)?.as_bytes()).with_context(failed)?;
+    sync_folder(aside.path()).with_context(failed)?;
     if folder.exists() {
-        // The same step of a resumed run: the same state.
-        fs::remove_dir_all(&folder).with_context(failed)?;
+        // The same step of a run that went on from before it: a damaged one, or the same state.
+        let old = tempfile::Builder::new().prefix(ASIDE).tempdir_in(&parent).with_context(failed)?;
+        fs::rename(&folder, old.path().join("old")).with_context(failed)?;
     }
     fs::rename(aside.keep(), &folder).and_then(|()| sync_folder(&parent)).with_context(failed)?;
     for old in list(run)?.iter().rev().skip(config.schedule.keep_checkpoints) {
@@ -75,21 +79,59 @@ pub fn save(run: &Path, config: &Config, step: u64, model: &DenseCl, sgd: &Sgd) 
     Ok(folder)
 }
 
+/// The newest checkpoint of a run that is whole; damaged ones are passed over with a warning. `None`
+/// if the run has none at all.
+///
+/// # Errors
+/// If all are damaged.
+pub fn newest_whole(run: &Path) -> Result<Option<Checkpoint>> {
+    let mut first_error = None;
+    for folder in list(run)?.iter().rev() {
+        match Checkpoint::read(folder) {
+            Ok(checkpoint) => return Ok(Some(checkpoint)),
+            Err(error) => {
+                tracing::warn!(error = format_args!("{error:#}"), "checkpoint passed over for the one before");
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    first_error.map_or(Ok(None), |error| Err(error.context("no checkpoint of the run is whole")))
+}
+
+/// Removes what a process that was killed while it wrote a checkpoint has left.
+///
+/// # Errors
+/// If it cannot be removed.
+pub fn remove_unfinished(run: &Path) -> Result<()> {
+    for path in entries(run)?.iter().filter(|path| begins(path, ASIDE)) {
+        fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
 /// Folders of a run's checkpoints, oldest first.
 ///
 /// # Errors
 /// If the folder of checkpoints is there but cannot be listed.
 pub fn list(run: &Path) -> Result<Vec<PathBuf>> {
+    let mut folders = entries(run)?;
+    folders.retain(|path| begins(path, "step-"));
+    folders.sort_unstable();
+    Ok(folders)
+}
+
+fn entries(run: &Path) -> Result<Vec<PathBuf>> {
     let parent = run.join("checkpoints");
     let entries = match fs::read_dir(&parent) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", parent.display())),
     };
-    let mut folders: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
-    folders.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-")));
-    folders.sort_unstable();
-    Ok(folders)
+    Ok(entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect())
+}
+
+fn begins(path: &Path, prefix: &str) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
 }
 
 /// The checkpoint at `path`: its folder, or a run whose newest is taken.
@@ -123,7 +165,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
-    pub fn restore(&self, model: &mut DenseCl, sgd: &mut Sgd) -> Result<()> {
+    pub fn restore(&self, model: &mut DenseCl, optimizer: &Optimizer) -> Result<()> {
         self.restore_encoder(&model.query, "query")?;
         self.restore_encoder(&model.key, "key")?;
         let queue = |queue: &mut Queue, name: &str| -> Result<(), String> {
@@ -134,7 +176,7 @@ impl Checkpoint {
         if let Some(dense) = &mut model.dense_queue {
             queue(dense, "dense").map_err(|e| anyhow!(e))?;
         }
-        for (name, velocity) in named_velocities(model, sgd) {
+        for (name, velocity) in named_velocities(model, optimizer) {
             let found = self.state.get(&name).map_err(|e| anyhow!(e))?;
             ensure!(found.size() == velocity.size(), "`{name}` has another shape");
             velocity.shallow_clone().copy_(found);
@@ -157,7 +199,7 @@ impl Checkpoint {
     }
 }
 
-fn state_of(model: &DenseCl, sgd: &Sgd) -> TensorFile {
+fn state_of(model: &DenseCl, optimizer: &Optimizer) -> TensorFile {
     let mut file = TensorFile::default();
     let mut put = |name: String, tensor: &Tensor| file.tensors.insert(name, tensor.detach());
     for (prefix, encoder) in [("query", &model.query), ("key", &model.key)] {
@@ -171,15 +213,18 @@ fn state_of(model: &DenseCl, sgd: &Sgd) -> TensorFile {
             put(format!("queue_pointer/{name}"), &Tensor::from(queue.pointer()));
         }
     }
-    for (name, velocity) in named_velocities(model, sgd) {
+    for (name, velocity) in named_velocities(model, optimizer) {
         put(name, velocity);
     }
     file
 }
 
-fn named_velocities<'a>(model: &DenseCl, sgd: &'a Sgd) -> Vec<(String, &'a Tensor)> {
+fn named_velocities<'a>(model: &DenseCl, optimizer: &'a Optimizer) -> Vec<(String, &'a Tensor)> {
     let parameters = model.query.tensors().iter().filter(|(_, role, _)| *role == crate::network::TensorRole::Parameter);
-    parameters.zip(sgd.velocities()).map(|((name, _, _), velocity)| (format!("velocity/{name}"), velocity)).collect()
+    parameters
+        .zip(optimizer.velocities())
+        .map(|((name, _, _), velocity)| (format!("velocity/{name}"), velocity))
+        .collect()
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -10,7 +10,8 @@ use crate::accelerator::DeviceChoice;
 use crate::config::Config;
 use crate::data::procedural::Split;
 use crate::export::{ExportOptions, export};
-use crate::pretrain::{Run, pretrain};
+use crate::monitor::ProgressStyle;
+use crate::pretrain::{Outcome, Run, Stop, pretrain};
 use crate::synth::{self, Size};
 use crate::{golden, inspect};
 
@@ -176,9 +177,15 @@ impl PretrainArgs {
             overrides.push(format!("data.source={}", toml::Value::String(data)));
         }
         let config = Config::read(&self.config, &overrides)?;
-        let run = Run { config, out: self.out, resume: self.resume, device: self.device.resolve()? };
-        let checkpoint = pretrain(&run)?;
-        Ok(format!("trained: {}", checkpoint.display()))
+        let Self { out, resume, device, .. } = self;
+        let (stop, progress) = (Stop::on_signals()?, ProgressStyle::detect());
+        let run = Run { config, out, resume, device: device.resolve()?, stop, progress };
+        let Outcome { checkpoint, step, total_steps } = pretrain(&run)?;
+        Ok(if step < total_steps {
+            format!("stopped after step {step} of {total_steps}: {}; go on with --resume", checkpoint.display())
+        } else {
+            format!("trained: {}", checkpoint.display())
+        })
     }
 }
 

@@ -6,9 +6,11 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::loss::info_nce;
-use crate::network::{DenseEmbedding, Encoder, EncoderSpec, Statistics};
+use crate::loss::{InfoNce, LossOptions, info_nce};
+use crate::native::{self, NativeError};
+use crate::network::{DenseEmbedding, Embedding, Encoder, EncoderSpec, Part, Statistics};
 use crate::queue::Queue;
+use crate::step_output::StepOutput;
 
 /// What the loss is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +23,10 @@ pub struct ContrastOptions {
     pub momentum: f64,
     /// Groups of images that BatchNorm treats as batches of their own.
     pub bn_splits: i64,
+    /// Negatives that the loss looks at together; bounds its memory.
+    pub loss_chunk: i64,
+    /// Type in which convolutions and matrix products are computed; weights keep their own.
+    pub products: Kind,
 }
 
 /// Query and key encoder with their queues of negatives.
@@ -37,32 +43,22 @@ pub struct DenseCl {
     options: ContrastOptions,
 }
 
-/// What a forward pass leaves behind.
-#[derive(Debug)]
-pub struct StepOutput {
-    /// (1 − λ)·global + λ·dense, a scalar to call `backward` on.
-    pub loss: Tensor,
-    /// InfoNCE of the global projections, a scalar.
-    pub loss_global: Tensor,
-    /// InfoNCE of the cells, a scalar.
-    pub loss_dense: Option<Tensor>,
-    /// The key cell that each query cell was matched with, `[N, L]` int64.
-    pub matches: Option<Tensor>,
-    /// Share of queries whose key is nearer than all negatives, in percent.
-    pub global_top1: Tensor,
-    /// The same of the cells.
-    pub dense_top1: Option<Tensor>,
-    /// Standard deviation of the unit global projections over the batch, mean over channels;
-    /// 1/√D when they spread evenly, 0 when they have collapsed.
-    pub embedding_std: Tensor,
-    keys: Keys,
-}
-
-/// What goes into the queues once the loss has been computed.
-#[derive(Debug)]
-struct Keys {
-    global: Tensor,
-    pooled: Option<Tensor>,
+/// A batch and how it is gone through.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// First view of every image, normalised, `[N, 3, H, W]`.
+    pub view_q: &'a Tensor,
+    /// Second view.
+    pub view_k: &'a Tensor,
+    /// A permutation of the batch, `[N]` int64, for the key encoder's BatchNorm groups; with one
+    /// group it would change nothing.
+    pub shuffle: Option<&'a Tensor>,
+    /// λ, weight of the dense loss.
+    pub loss_lambda: f64,
+    /// Equal parts in which the batch goes through the encoders, to fit into memory. The result
+    /// is that of the whole batch: BatchNorm's groups are cut from the parts, so `parts` divides
+    /// their number.
+    pub parts: i64,
 }
 
 impl DenseCl {
@@ -84,90 +80,82 @@ impl DenseCl {
         self.options
     }
 
-    /// Computes the loss of a batch: views `[N, 3, H, W]`, normalised.
+    /// Computes the loss of a batch and adds its gradients to the query encoder's.
     ///
-    /// `shuffle` is a permutation of the batch, `[N]` int64, for the key encoder's BatchNorm
-    /// groups; with one group it would change nothing. `loss_lambda` is the weight λ of the dense
-    /// loss.
-    pub fn forward(
-        &mut self,
-        view_q: &Tensor,
-        view_k: &Tensor,
-        shuffle: Option<&Tensor>,
-        loss_lambda: f64,
-    ) -> StepOutput {
-        let statistics = Statistics::Batch { splits: self.options.bn_splits };
-        let query = self.query.embed(view_q, statistics);
-        let key = tch::no_grad(|| {
-            self.follow();
-            self.embed_shuffled(view_k, statistics, shuffle)
-        });
-
-        let temperature = self.options.temperature;
-        let global = info_nce(&query.global, &key.global, self.global_queue.vectors(), temperature);
-        let mut output = StepOutput {
-            loss: global.loss.shallow_clone(),
-            loss_global: global.loss,
-            loss_dense: None,
-            matches: None,
-            global_top1: global.top1,
-            dense_top1: None,
-            embedding_std: query.global.detach().std_dim([0].as_slice(), false, false).mean(query.global.kind()),
-            keys: Keys { global: key.global, pooled: None },
-        };
-        if let (Some(query), Some(key), Some(queue)) = (query.dense, key.dense, &self.dense_queue) {
-            let matches = match_cells(&query, &key); // [N, L]
-            let positives = key.cells.gather(2, &matches.unsqueeze(1).expand_as(&query.cells), false); // [N, D, L]
-            let dense = info_nce(&rows(&query.cells), &rows(&positives), queue.vectors(), temperature);
-            output.loss = (1.0 - loss_lambda) * &output.loss_global + loss_lambda * &dense.loss;
-            output.loss_dense = Some(dense.loss);
-            output.dense_top1 = Some(dense.top1);
-            output.matches = Some(matches);
-            output.keys.pooled = Some(key.pooled);
+    /// # Errors
+    /// If libtorch refuses, which it does when the encoders do not have the same tensors.
+    pub fn forward_backward(&mut self, step: &Step<'_>) -> Result<StepOutput, NativeError> {
+        self.follow()?;
+        let keys = tch::no_grad(|| self.embed_keys(step))?;
+        let size = step.view_q.size()[0] / step.parts;
+        let mut outputs = Vec::new();
+        for index in 0..step.parts {
+            let part = Part { index, of: step.parts };
+            let query = self.embed(&self.query, &step.view_q.narrow(0, index * size, size), part)?;
+            let (loss, output) = self.contrast(&query, &keys.narrow(index * size, size), step.loss_lambda);
+            (loss / step.parts as f64).backward();
+            outputs.push(output);
         }
-        output
+        Ok(StepOutput::mean(&outputs, keys))
     }
 
-    /// Puts the keys of a forward pass into the queues: after the loss, so that no key is its
-    /// own negative.
+    /// Loss of queries and keys of the same images, a scalar to call `backward` on, and what is
+    /// worth knowing about it.
+    fn contrast(&self, query: &Embedding, key: &Embedding, loss_lambda: f64) -> (Tensor, StepOutput) {
+        let ContrastOptions { temperature, loss_chunk: chunk, products, .. } = self.options;
+        let options = LossOptions { temperature, chunk, products };
+        let InfoNce { loss: global, top1 } =
+            info_nce(&query.global, &key.global, self.global_queue.vectors(), &options);
+        let output = StepOutput::global(query, &global, top1);
+        let (Some(query), Some(key), Some(queue)) = (&query.dense, &key.dense, &self.dense_queue) else {
+            return (global, output);
+        };
+        let matches = tch::no_grad(|| match_cells(query, key)); // [N, L]
+        let positives = key.cells.gather(2, &matches.unsqueeze(1).expand_as(&query.cells), false); // [N, D, L]
+        let InfoNce { loss: dense, top1 } = info_nce(&rows(&query.cells), &rows(&positives), queue.vectors(), &options);
+        let loss = (1.0 - loss_lambda) * global + loss_lambda * &dense;
+        let output = output.with_dense(&loss, &dense, top1, query, matches);
+        (loss, output)
+    }
+
+    /// Puts the keys of a step into the queues: after the loss, so that no key is its own
+    /// negative.
     ///
     /// # Errors
     /// If the batch does not divide the queue.
     pub fn enqueue(&mut self, output: &StepOutput) -> Result<(), String> {
         self.global_queue.push(&output.keys.global)?;
-        match (&mut self.dense_queue, &output.keys.pooled) {
-            (Some(queue), Some(pooled)) => queue.push(pooled),
+        match (&mut self.dense_queue, &output.keys.dense) {
+            (Some(queue), Some(dense)) => queue.push(&dense.pooled),
             _ => Ok(()),
         }
     }
 
     /// key ← m·key + (1 − m)·query, parameters only (arXiv 1911.05722, equation 2).
-    fn follow(&self) {
-        let m = self.options.momentum;
-        for (key, query) in self.key.tensors().parameters().zip(self.query.tensors().parameters()) {
-            let mut key = key.shallow_clone();
-            let _ = key.g_mul_scalar_(m);
-            key += query * (1.0 - m);
-        }
+    fn follow(&self) -> Result<(), NativeError> {
+        let list = |encoder: &Encoder| encoder.tensors().parameters().map(Tensor::shallow_clone).collect::<Vec<_>>();
+        native::lerp(&list(&self.key), &list(&self.query), 1.0 - self.options.momentum)
     }
 
-    fn embed_shuffled(
-        &self,
-        view: &Tensor,
-        statistics: Statistics,
-        shuffle: Option<&Tensor>,
-    ) -> crate::network::Embedding {
-        let Some(shuffle) = shuffle else { return self.key.embed(view, statistics) };
-        let mut embedding = self.key.embed(&view.index_select(0, shuffle), statistics);
-        let back = shuffle.argsort(0, false);
-        let unshuffle = |x: &mut Tensor| *x = x.index_select(0, &back);
-        unshuffle(&mut embedding.global);
-        if let Some(dense) = &mut embedding.dense {
-            unshuffle(&mut dense.cells);
-            unshuffle(&mut dense.backbone);
-            unshuffle(&mut dense.pooled);
+    /// Keys of the whole batch, in its order; its images go through the encoder in another one.
+    fn embed_keys(&self, step: &Step<'_>) -> Result<Embedding, NativeError> {
+        let shuffled = step.shuffle.map(|order| step.view_k.index_select(0, order));
+        let views = shuffled.as_ref().unwrap_or(step.view_k).chunk(step.parts, 0);
+        let embed = |(index, view)| self.embed(&self.key, view, Part { index, of: step.parts });
+        let embeddings = (0..).zip(&views).map(embed).collect::<Result<Vec<_>, _>>()?;
+        let embedding = Embedding::cat(embeddings);
+        Ok(match step.shuffle {
+            Some(order) => embedding.select(&order.argsort(0, false)),
+            None => embedding,
+        })
+    }
+
+    fn embed(&self, encoder: &Encoder, views: &Tensor, part: Part) -> Result<Embedding, NativeError> {
+        let statistics = Statistics::Batch { splits: self.options.bn_splits / part.of, part };
+        match self.options.products {
+            Kind::BFloat16 => native::autocast_bf16(views.device(), || encoder.embed(views, statistics)),
+            _ => Ok(encoder.embed(views, statistics)),
         }
-        embedding
     }
 }
 
@@ -193,26 +181,41 @@ mod tests {
     fn model(bn_splits: i64, dense: bool) -> DenseCl {
         tch::manual_seed(7);
         let spec = EncoderSpec { architecture: Architecture::ResNet18, stem_width: 4, dim: 16, dense };
-        let options = ContrastOptions { queue_length: 32, temperature: 0.2, momentum: 0.9, bn_splits };
+        let options = ContrastOptions {
+            queue_length: 32,
+            temperature: 0.2,
+            momentum: 0.9,
+            bn_splits,
+            loss_chunk: 10,
+            products: Kind::Double,
+        };
         DenseCl::new(spec, options, Kind::Double, Device::Cpu)
+    }
+
+    fn step<'a>(view_q: &'a Tensor, view_k: &'a Tensor, shuffle: Option<&'a Tensor>) -> Step<'a> {
+        Step { view_q, view_k, shuffle, loss_lambda: 0.5, parts: 1 }
     }
 
     #[test]
     fn a_shuffle_within_one_group_changes_nothing() {
-        let views = [Tensor::randn([4, 3, 64, 64], CPU), Tensor::randn([4, 3, 64, 64], CPU)];
+        let [q, k] = [(); 2].map(|()| Tensor::randn([4, 3, 64, 64], CPU));
         let shuffle = Tensor::from_slice(&[2_i64, 0, 3, 1]);
-        let loss = |shuffle| model(1, true).forward(&views[0], &views[1], shuffle, 0.5).loss.double_value(&[]);
-        assert!((loss(None) - loss(Some(&shuffle))).abs() < 1e-9);
-        let split = |shuffle| model(2, true).forward(&views[0], &views[1], shuffle, 0.5).loss.double_value(&[]);
-        assert!((split(None) - split(Some(&shuffle))).abs() > 1e-6, "with two groups it does");
+        let loss = |splits, shuffle| {
+            let output = model(splits, true).forward_backward(&step(&q, &k, shuffle)).unwrap();
+            output.loss.double_value(&[])
+        };
+        assert!((loss(1, None) - loss(1, Some(&shuffle))).abs() < 1e-9);
+        assert!((loss(2, None) - loss(2, Some(&shuffle))).abs() > 1e-6, "with two groups it does");
     }
 
     #[test]
     fn equal_views_match_cell_by_cell() {
         let view = Tensor::randn([2, 3, 96, 96], CPU);
-        let matches = model(1, true).forward(&view, &view, None, 0.5).matches.unwrap();
-        let identity = Tensor::arange(9, (Kind::Int64, Device::Cpu)).expand_as(&matches);
-        assert_eq!(matches, identity);
+        let output = model(1, true).forward_backward(&step(&view, &view, None)).unwrap();
+        let dense = output.dense.unwrap();
+        let identity = Tensor::arange(9, (Kind::Int64, Device::Cpu)).expand_as(&dense.matches);
+        assert_eq!(dense.matches, identity);
+        assert!((dense.same_cell.double_value(&[]) - 100.0).abs() < 1e-5);
     }
 
     #[test]
@@ -224,12 +227,69 @@ mod tests {
         });
         let (before, query) = (first(&model.key), first(&model.query));
         let view = Tensor::randn([2, 3, 64, 64], CPU);
-        let output = model.forward(&view, &view, None, 0.5);
-        output.loss.backward();
+        let output = model.forward_backward(&step(&view, &view, None)).unwrap();
         let expected = &before * 0.9 + query * 0.1;
         assert!((first(&model.key) - expected).abs().max().double_value(&[]) < 1e-12);
         assert!(model.key.tensors().parameters().all(|p| !p.grad().defined()));
         assert!(model.query.tensors().parameters().all(|p| p.grad().defined()));
-        assert!(output.loss_dense.is_none() && model.dense_queue.is_none());
+        assert!(output.dense.is_none() && model.dense_queue.is_none());
+    }
+
+    /// Gradients, matches, running statistics and keys of a batch do not depend on the parts it
+    /// goes through the encoders in.
+    #[test]
+    fn parts_of_a_batch_are_the_batch() {
+        let [q, k] = [(); 2].map(|()| Tensor::randn([8, 3, 64, 64], CPU));
+        let shuffle = Tensor::from_slice(&[5_i64, 0, 7, 2, 1, 6, 3, 4]);
+        let run = |parts| {
+            let mut model = model(4, true);
+            let output = model.forward_backward(&Step { parts, ..step(&q, &k, Some(&shuffle)) }).unwrap();
+            model.enqueue(&output).unwrap();
+            let mut found = vec![output.loss, output.dense.unwrap().matches.to_kind(Kind::Double)];
+            found.push(model.global_queue.vectors().copy());
+            found.push(model.dense_queue.as_ref().unwrap().vectors().copy());
+            found.extend(model.query.tensors().parameters().map(|p| p.grad()));
+            found.extend(
+                [&model.query, &model.key].into_iter().flat_map(|e| e.tensors().iter().map(|(_, _, t)| t.copy())),
+            );
+            found
+        };
+        let (whole, parts) = (run(1), run(4));
+        assert_eq!(whole.len(), parts.len());
+        for (a, b) in whole.iter().zip(&parts) {
+            assert!((a - b).abs().max().double_value(&[]) < 1e-9);
+        }
+    }
+
+    #[test]
+    fn memory_order_changes_no_value_and_bfloat16_little() {
+        let [q, k] = [(); 2].map(|()| Tensor::randn([4, 3, 64, 64], CPU));
+        let run = |channels_last: bool| {
+            let mut model = model(2, true);
+            if channels_last {
+                model.query.channels_last();
+                model.key.channels_last();
+            }
+            let output = model.forward_backward(&step(&q, &k, None)).unwrap();
+            (output.loss.double_value(&[]), model.query.tensors().parameters().next().unwrap().grad())
+        };
+        let ((loss, gradient), (other_loss, other_gradient)) = (run(false), run(true));
+        assert!((loss - other_loss).abs() < 1e-9);
+        assert!((gradient - other_gradient).abs().max().double_value(&[]) < 1e-9);
+
+        let in_kind = |products| {
+            tch::manual_seed(7);
+            let exact = model(2, true);
+            let spec = exact.query.spec();
+            tch::manual_seed(7);
+            let options = ContrastOptions { products, ..exact.options() };
+            let mut model = DenseCl::new(spec, options, Kind::Float, Device::Cpu);
+            let [q, k] = [&q, &k].map(|view| view.to_kind(Kind::Float));
+            let output = model.forward_backward(&step(&q, &k, None)).unwrap();
+            assert!(model.query.tensors().parameters().all(|p| p.grad().kind() == Kind::Float));
+            output.loss.double_value(&[])
+        };
+        let (float32, bfloat16) = (in_kind(Kind::Float), in_kind(Kind::BFloat16));
+        assert!((float32 - bfloat16).abs() < 0.03 * float32 && float32.to_bits() != bfloat16.to_bits());
     }
 }

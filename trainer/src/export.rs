@@ -83,12 +83,10 @@ fn method(config: &Config, steps: u64) -> &'static str {
     }
 }
 
-/// A folder's own name, not the path it has on this machine.
+/// The data's own name, not the path that they have on this machine.
 fn data_name(config: &Config) -> String {
-    match config.data_folder() {
-        None => config.data.source.clone(),
-        Some(folder) => folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
-    }
+    let path = Path::new(&config.data.source);
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn name_and_version(out: &Path) -> Result<(String, u32)> {

@@ -12,10 +12,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use densecl_models::resnet::Architecture;
 use tch::{Device, Kind, Tensor};
 
-use crate::densecl::{ContrastOptions, DenseCl};
+use crate::densecl::{ContrastOptions, DenseCl, Step};
 use crate::network::{Encoder, EncoderSpec};
-use crate::optimizer::{Sgd, SgdOptions};
+use crate::optimizer::{Algorithm, Optimizer, OptimizerOptions};
 use crate::tensor_file::TensorFile;
+
+/// Negatives that the loss looks at together: fewer than a golden file's queue holds, so that the
+/// chunks are put to the test.
+const LOSS_CHUNK: i64 = 24;
 
 /// How close the replay came.
 #[derive(Clone, Debug)]
@@ -49,32 +53,39 @@ fn run(golden: &TensorFile) -> Result<TensorFile> {
     let architecture: Architecture = settings.text("arch")?.parse().map_err(|e: String| anyhow!(e))?;
     let spec =
         EncoderSpec { architecture, stem_width: settings.number("stem_width")?, dim: settings.number("dim")?, dense };
+    let kind = golden.get("init/queue/global").map_err(|e| anyhow!(e))?.kind();
     let options = ContrastOptions {
         queue_length: settings.number("queue")?,
         temperature: settings.number("temperature")?,
         momentum: settings.number("momentum")?,
         bn_splits: settings.number("bn_splits")?,
+        loss_chunk: LOSS_CHUNK,
+        products: kind,
     };
     let loss_lambda = settings.number("loss_lambda")?;
-    let kind = golden.get("init/queue/global").map_err(|e| anyhow!(e))?.kind();
     let mut model = DenseCl::new(spec, options, kind, Device::Cpu);
     load(&mut model, golden)?;
 
-    let sgd = SgdOptions { momentum: 0.9, weight_decay: settings.number("weight_decay")? };
-    let mut sgd = Sgd::new(model.query.tensors().parameters(), sgd);
+    let sgd = OptimizerOptions {
+        algorithm: Algorithm::Sgd,
+        momentum: 0.9,
+        weight_decay: settings.number("weight_decay")?,
+        trust_coefficient: 0.0,
+    };
+    let mut sgd = Optimizer::new(model.query.tensors().parameters(), sgd);
     let mut result = TensorFile::default();
     for step in 0..settings.number::<usize>("steps")? {
         let get = |name: &str| golden.get(&format!("step{step}/{name}")).map_err(|e| anyhow!(e));
-        let output = model.forward(get("view_q")?, get("view_k")?, None, loss_lambda);
-        output.loss.backward();
-        sgd.step(get("lr")?.double_value(&[]));
+        let (view_q, view_k) = (get("view_q")?, get("view_k")?);
+        let output = model.forward_backward(&Step { view_q, view_k, shuffle: None, loss_lambda, parts: 1 })?;
+        sgd.step(get("lr")?.double_value(&[]))?;
         model.enqueue(&output).map_err(|e| anyhow!(e))?;
         let mut put = |name: &str, tensor: Tensor| result.tensors.insert(format!("step{step}/{name}"), tensor);
-        put("loss", output.loss.detach());
-        put("loss_global", output.loss_global.detach());
-        if let (Some(loss), Some(matches)) = (output.loss_dense, output.matches) {
-            put("loss_dense", loss.detach());
-            put("match", matches);
+        put("loss", output.loss);
+        put("loss_global", output.loss_global);
+        if let Some(dense) = output.dense {
+            put("loss_dense", dense.loss);
+            put("match", dense.matches);
         }
     }
     save(&model, &mut result);

@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
+use tch::{Device, Tensor};
 
-use super::{ImageSource, Order};
+use super::{DataSource, ImageSource, Order, ShardReader, Share, ShuffleOptions};
 use crate::augment::ImageSize;
 
 /// Images of one step.
 #[derive(Debug)]
 pub struct Batch {
-    /// RGB canvases `[N, S, S, 3]`.
-    pub pixels: Vec<u8>,
+    /// RGB canvases `[N, S, S, 3]`, uint8 in host memory, page-locked where a GPU will fetch them.
+    pub pixels: Tensor,
     /// Size of each image before it was squeezed onto its canvas.
     pub sizes: Vec<ImageSize>,
 }
@@ -36,6 +37,12 @@ pub struct LoaderOptions {
     pub workers: usize,
     /// Batches that may wait ready.
     pub prefetch: usize,
+    /// Shards that are read side by side.
+    pub shard_readers: usize,
+    /// Images that each of those readers shuffles.
+    pub shuffle_buffer: usize,
+    /// Where the batches are needed.
+    pub device: Device,
 }
 
 /// Batches of steps `first`, `first + 1`, … in order.
@@ -50,27 +57,17 @@ impl Loader {
     /// Starts drawing; stops by itself when the loader is dropped.
     ///
     /// # Errors
-    /// If threads cannot be started.
-    pub fn start(source: Arc<dyn ImageSource>, options: LoaderOptions, first: u64) -> Result<Self> {
+    /// If shards hold no image, or threads cannot be started.
+    pub fn start(source: DataSource, options: LoaderOptions, first: u64) -> Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.workers)
             .thread_name(|i| format!("data-{i}"))
             .build()
             .context("cannot start the data threads")?;
-        let (sender, batches) = sync_channel(options.prefetch);
         let skipped = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&skipped);
-        let draw_ahead = move || {
-            let mut order = Order::new(options.seed, source.image_count());
-            for step in first.. {
-                let indices = order.batch(step, options.steps_per_epoch, options.batch);
-                let batch = pool.install(|| draw_batch(&*source, &indices, options.canvas_px, &counter));
-                let failed = batch.is_err();
-                if sender.send(batch).is_err() || failed {
-                    return;
-                }
-            }
-        };
+        let artist = Artist::new(source, &options, first, Arc::clone(&skipped))?;
+        let (sender, batches) = sync_channel(options.prefetch);
+        let draw_ahead = move || pool.install(|| draw_ahead(artist, options, first, &sender));
         thread::Builder::new().name("data".to_owned()).spawn(draw_ahead).context("cannot start the data thread")?;
         Ok(Self { batches, skipped, waited: Duration::ZERO })
     }
@@ -97,34 +94,117 @@ impl Loader {
     }
 }
 
+fn draw_ahead(mut artist: Artist, options: LoaderOptions, first: u64, sender: &SyncSender<Result<Batch>>) {
+    let side = i64::from(options.canvas_px);
+    let mut pixels = vec![0; options.batch * (options.canvas_px * options.canvas_px * 3) as usize];
+    for step in first.. {
+        let batch = artist.draw(step, &options, &mut pixels).map(|sizes| {
+            let pixels = Tensor::from_slice(&pixels).view([sizes.len() as i64, side, side, 3]);
+            let pixels = if options.device.is_cuda() { pixels.pin_memory(options.device) } else { pixels };
+            Batch { pixels, sizes }
+        });
+        let failed = batch.is_err();
+        if sender.send(batch).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// What draws the images of a step.
+struct Artist {
+    images: Images,
+    skipped: Skipped,
+}
+
+enum Images {
+    ByNumber { source: Arc<dyn ImageSource>, order: Order },
+    Streams(Vec<ShardReader>),
+}
+
+impl Artist {
+    fn new(source: DataSource, options: &LoaderOptions, first: u64, skipped: Arc<AtomicU64>) -> Result<Self> {
+        let images = match source {
+            DataSource::Images(source) => {
+                let order = Order::new(options.seed, source.image_count());
+                Images::ByNumber { source, order }
+            }
+            DataSource::Shards(shards) => {
+                let shuffle = ShuffleOptions { seed: options.seed, buffer: options.shuffle_buffer };
+                let mut readers = shards.readers(Share::ALL, options.shard_readers, shuffle)?;
+                let (drawn, count) = (first * options.batch as u64, readers.len() as u64);
+                // Image i of the run is drawn by reader i modulo their number.
+                (0..).zip(&mut readers).for_each(|(i, reader)| reader.skip((drawn + count - 1 - i) / count));
+                Images::Streams(readers)
+            }
+        };
+        Ok(Self { images, skipped: Skipped(skipped) })
+    }
+
+    /// Draws the images of batch `step`, which follows the one before; returns their sizes.
+    fn draw(&mut self, step: u64, options: &LoaderOptions, pixels: &mut [u8]) -> Result<Vec<ImageSize>> {
+        let canvas_px = options.canvas_px;
+        let canvases = pixels.par_chunks_mut((canvas_px * canvas_px * 3) as usize);
+        match &mut self.images {
+            Images::ByNumber { source, order } => {
+                let indices = order.batch(step, options.steps_per_epoch, options.batch);
+                let draw = |(canvas, index)| draw_or_replace(&**source, index, canvas_px, canvas, &self.skipped);
+                canvases.zip(indices).map(draw).collect()
+            }
+            Images::Streams(readers) => {
+                let first = (step * options.batch as u64 % readers.len() as u64) as usize;
+                let count = readers.len();
+                // Canvas j belongs to reader (first + j) modulo their number.
+                let mut shares: Vec<Vec<(usize, &mut [u8])>> = (0..count).map(|_| Vec::new()).collect();
+                for (j, canvas) in pixels.chunks_mut((canvas_px * canvas_px * 3) as usize).enumerate() {
+                    shares[(first + j) % count].push((j, canvas));
+                }
+                let drawn = readers.par_iter_mut().zip(shares).map(|(reader, share)| {
+                    let draw = |(j, canvas)| Ok((j, self.skipped.draw(reader, canvas_px, canvas)?));
+                    share.into_iter().map(draw).collect::<Result<Vec<_>>>()
+                });
+                let mut sizes: Vec<_> = drawn.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+                sizes.sort_unstable_by_key(|(j, _)| *j);
+                Ok(sizes.into_iter().map(|(_, size)| size).collect())
+            }
+        }
+    }
+}
+
+/// Counts and names images that cannot be read.
+struct Skipped(Arc<AtomicU64>);
+
+impl Skipped {
+    fn note(&self, image: impl std::fmt::Display, cause: &image::ImageError) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%image, %cause, "image skipped");
+    }
+
+    fn draw(&self, reader: &mut ShardReader, canvas_px: u32, canvas: &mut [u8]) -> Result<ImageSize> {
+        let drawn = reader.draw(canvas_px, canvas)?;
+        drawn.unreadable.iter().for_each(|(image, cause)| self.note(image, cause));
+        Ok(drawn.size)
+    }
+}
+
 /// Images that follow an unreadable one are tried in its place, this many at most.
 const REPLACEMENTS: u64 = 100;
-
-fn draw_batch(source: &dyn ImageSource, indices: &[u64], canvas_px: u32, skipped: &AtomicU64) -> Result<Batch> {
-    let canvas_bytes = (canvas_px * canvas_px * 3) as usize;
-    let mut pixels = vec![0; indices.len() * canvas_bytes];
-    let sizes = pixels
-        .par_chunks_mut(canvas_bytes)
-        .zip(indices)
-        .map(|(canvas, &index)| draw_or_replace(source, index, canvas_px, canvas, skipped))
-        .collect::<Result<_>>()?;
-    Ok(Batch { pixels, sizes })
-}
 
 fn draw_or_replace(
     source: &dyn ImageSource,
     index: u64,
     canvas_px: u32,
     canvas: &mut [u8],
-    skipped: &AtomicU64,
+    skipped: &Skipped,
 ) -> Result<ImageSize> {
     let len = source.image_count().unwrap_or(u64::MAX);
     for offset in 0..REPLACEMENTS.min(len) {
         match source.draw((index + offset) % len, canvas_px, canvas) {
             Ok(size) => return Ok(size),
             Err(error) => {
-                skipped.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(path = %error.path.display(), cause = %error.source, "image skipped");
+                if let Some(root) = source.root() {
+                    ensure!(root.exists(), "the data are gone: {} is no longer there", root.display());
+                }
+                skipped.note(error.path.display(), &error.source);
             }
         }
     }
@@ -134,7 +214,7 @@ fn draw_or_replace(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{ImageError, ImageFolder};
+    use crate::data::{ImageError, ImageFiles};
 
     /// Image i is a canvas of value i; image 3 is broken.
     struct Numbers;
@@ -154,23 +234,37 @@ mod tests {
         }
     }
 
+    fn pixels(batch: &Batch) -> Vec<u8> {
+        Vec::try_from(batch.pixels.flatten(0, -1)).unwrap()
+    }
+
     fn options() -> LoaderOptions {
-        LoaderOptions { seed: 1, batch: 4, canvas_px: 2, steps_per_epoch: 2, workers: 2, prefetch: 1 }
+        LoaderOptions {
+            seed: 1,
+            batch: 4,
+            canvas_px: 2,
+            steps_per_epoch: 2,
+            workers: 2,
+            prefetch: 1,
+            shard_readers: 3,
+            shuffle_buffer: 5,
+            device: Device::Cpu,
+        }
     }
 
     #[test]
     fn batches_come_in_order_from_any_step() {
         let draw = |first: u64, count: u64| {
-            let mut loader = Loader::start(Arc::new(Numbers), options(), first).unwrap();
-            (0..count).map(|_| loader.next_batch().unwrap().pixels).collect::<Vec<_>>()
+            let mut loader = Loader::start(DataSource::Images(Arc::new(Numbers)), options(), first).unwrap();
+            (0..count).map(|_| pixels(&loader.next_batch().unwrap())).collect::<Vec<_>>()
         };
         assert_eq!(draw(0, 6)[3..], draw(3, 3));
     }
 
     #[test]
     fn a_broken_image_is_replaced_and_counted() {
-        let mut loader = Loader::start(Arc::new(Numbers), options(), 0).unwrap();
-        let seen: Vec<u8> = (0..2).flat_map(|_| loader.next_batch().unwrap().pixels).collect();
+        let mut loader = Loader::start(DataSource::Images(Arc::new(Numbers)), options(), 0).unwrap();
+        let seen: Vec<u8> = (0..2).flat_map(|_| pixels(&loader.next_batch().unwrap())).collect();
         assert!(!seen.contains(&3));
         assert!(loader.skipped() >= 1);
     }
@@ -179,8 +273,51 @@ mod tests {
     fn nothing_readable_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("a.png"), b"no").unwrap();
-        let source = Arc::new(ImageFolder::open(root.path()).unwrap());
-        let mut loader = Loader::start(source, options(), 0).unwrap();
+        let source = Arc::new(ImageFiles::in_folder(root.path()).unwrap());
+        let mut loader = Loader::start(DataSource::Images(source), options(), 0).unwrap();
         assert!(loader.next_batch().unwrap_err().to_string().contains("could not be read"));
+        let source = Arc::new(ImageFiles::in_folder(root.path()).unwrap());
+        let folder = root.path().to_owned();
+        drop(root);
+        let mut loader = Loader::start(DataSource::Images(source), options(), 0).unwrap();
+        let message = loader.next_batch().unwrap_err().to_string();
+        assert!(message.contains("gone") && message.contains(&folder.display().to_string()), "{message}");
+    }
+
+    /// Image i of the shards is a grey of level i.
+    fn write_shards(folder: &std::path::Path) {
+        for shard in 0..4_u8 {
+            let file = std::fs::File::create(folder.join(format!("s-{shard}.tar"))).unwrap();
+            let mut archive = tar::Builder::new(file);
+            for level in shard * 7..shard * 7 + 7 {
+                let mut png = std::io::Cursor::new(Vec::new());
+                let image = image::RgbImage::from_pixel(2, 2, image::Rgb([level; 3]));
+                image.write_to(&mut png, image::ImageFormat::Png).unwrap();
+                let bytes = png.into_inner();
+                let mut header = tar::Header::new_gnu();
+                header.set_size(bytes.len() as u64);
+                archive.append_data(&mut header, format!("{level}.png"), &bytes[..]).unwrap();
+            }
+            archive.finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn shards_come_in_the_same_order_from_any_step_whatever_the_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        write_shards(folder.path());
+        let draw = |first: u64, workers: usize| {
+            let source = DataSource::open(&folder.path().display().to_string(), 0, 2).unwrap();
+            let mut loader = Loader::start(source, LoaderOptions { workers, ..options() }, first).unwrap();
+            (first..20).map(|_| pixels(&loader.next_batch().unwrap())).collect::<Vec<_>>()
+        };
+        let whole = draw(0, 2);
+        for first in [1, 2, 7, 8, 13] {
+            assert_eq!(draw(first, 1), whole[first as usize..], "from {first}");
+        }
+        let mut seen: Vec<u8> = whole.iter().flatten().copied().collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, (0..28).collect::<Vec<_>>());
     }
 }

@@ -1,15 +1,22 @@
 //! Where images come from, and how they reach the training loop.
 
-mod folder;
+mod decode;
+mod files;
 mod loader;
 mod order;
 pub mod procedural;
+mod shard_names;
+mod shards;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub use folder::ImageFolder;
+use anyhow::Result;
+
+pub use files::ImageFiles;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use order::Order;
+pub use shards::{ShardReader, Shards, Share, ShuffleOptions};
 
 use crate::augment::ImageSize;
 use procedural::ProceduralImages;
@@ -18,6 +25,11 @@ use procedural::ProceduralImages;
 pub trait ImageSource: Send + Sync {
     /// Number of different images; `None` if they never end.
     fn image_count(&self) -> Option<u64>;
+
+    /// The file or folder without which there are no images.
+    fn root(&self) -> Option<&Path> {
+        None
+    }
 
     /// Draws image `index` onto a square canvas, `[canvas_px, canvas_px, 3]` RGB, squeezing it if
     /// it is not square. Returns the size it had.
@@ -35,6 +47,44 @@ pub struct ImageError {
     pub path: PathBuf,
     /// Why not.
     pub source: image::ImageError,
+}
+
+/// All images of a run.
+#[derive(Clone)]
+pub enum DataSource {
+    /// Images that can be had in any order.
+    Images(Arc<dyn ImageSource>),
+    /// Images that come as streams.
+    Shards(Shards),
+}
+
+impl DataSource {
+    /// What a run's `data.source` stands for; `seed` and `canvas_px` are those of procedural
+    /// images.
+    ///
+    /// # Errors
+    /// If there is no image, saying what was looked for.
+    pub fn open(source: &str, seed: u64, canvas_px: u32) -> Result<Self> {
+        let path = Path::new(source);
+        let is_list = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
+        Ok(if source == "synthetic" {
+            Self::Images(Arc::new(ProceduralImages::new(seed, canvas_px)))
+        } else if shard_names::is_shards(source) {
+            Self::Shards(Shards::named(source)?)
+        } else if is_list {
+            Self::Images(Arc::new(ImageFiles::listed(path)?))
+        } else {
+            Self::Images(Arc::new(ImageFiles::in_folder(path)?))
+        })
+    }
+
+    /// Number of different images, where it is known and finite.
+    pub fn image_count(&self) -> Option<u64> {
+        match self {
+            Self::Images(images) => images.image_count(),
+            Self::Shards(_) => None,
+        }
+    }
 }
 
 /// Procedural images, drawn at the size of the canvas.

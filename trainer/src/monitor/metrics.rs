@@ -23,6 +23,14 @@ pub struct Metrics {
     /// The same of the cells, in percent; absent for MoCo-v2.
     #[serde(default)]
     pub dense_top1: Option<f64>,
+    /// Share of cells matched with the cell at the same place of the other view, in percent;
+    /// absent for MoCo-v2.
+    #[serde(default)]
+    pub same_cell: Option<f64>,
+    /// Mean cosine similarity of the dense projections of the same cell of different images: near
+    /// 1, the dense head has learnt places and not what is seen there. Absent for MoCo-v2.
+    #[serde(default)]
+    pub place_similarity: Option<f64>,
     /// Standard deviation over the batch of the unit-length global projections, mean over
     /// channels: 1/√D when they spread evenly, 0 when they have collapsed.
     pub embedding_std: f64,
@@ -66,6 +74,8 @@ impl Metrics {
         ];
         scalars.extend(self.loss_dense.map(|value| ("loss/dense", value)));
         scalars.extend(self.dense_top1.map(|value| ("top1/dense", value)));
+        scalars.extend(self.same_cell.map(|value| ("match/same_cell", value)));
+        scalars.extend(self.place_similarity.map(|value| ("match/place_similarity", value)));
         scalars.extend(self.peak_memory_bytes.map(|value| ("memory/peak_bytes", value as f64)));
         scalars
     }
@@ -83,6 +93,8 @@ impl Metrics {
             loss_dense: Some(4.5),
             global_top1: 12.5,
             dense_top1: Some(25.0),
+            same_cell: Some(37.5),
+            place_similarity: Some(0.25),
             embedding_std: 0.125,
             feature_std: 0.0625,
             learning_rate: 0.03,

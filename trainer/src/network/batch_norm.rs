@@ -8,6 +8,27 @@ use super::tensors::NamedTensors;
 /// Share of a new batch in the running statistics, as in PyTorch.
 const MOMENTUM: f64 = 0.1;
 
+/// One of the parts in which a batch goes through a network, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Counted from 0.
+    pub index: i64,
+    /// Number of parts.
+    pub of: i64,
+}
+
+impl Part {
+    /// The batch in one piece.
+    pub const WHOLE: Self = Self { index: 0, of: 1 };
+
+    /// Share of this part in the running statistics, such that after the last part every part
+    /// has moved them by the same share, all together by [`MOMENTUM`].
+    fn momentum(self) -> f64 {
+        let share = MOMENTUM / self.of as f64;
+        share / (1.0 - share * (self.of - 1 - self.index) as f64)
+    }
+}
+
 /// Which statistics a forward pass normalises with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistics {
@@ -20,6 +41,8 @@ pub enum Statistics {
     Batch {
         /// Number of groups; it divides the batch.
         splits: i64,
+        /// Which part of a larger batch this is.
+        part: Part,
     },
     /// The running ones, which are left as they are.
     Running,
@@ -49,26 +72,28 @@ impl BatchNorm {
     /// `[N, C, H, W]` → `[N, C, H, W]`.
     pub(super) fn forward(&self, x: &Tensor, statistics: Statistics) -> Tensor {
         match statistics {
-            Statistics::Running => self.normalize(x, &self.running_mean, &self.running_var, false, MOMENTUM),
-            Statistics::Batch { splits: 1 } => self.normalize(x, &self.running_mean, &self.running_var, true, MOMENTUM),
-            Statistics::Batch { splits } => self.forward_in_groups(x, splits),
+            Statistics::Running => self.normalize(x, &self.running_mean, &self.running_var, None),
+            Statistics::Batch { splits: 1, part } => {
+                self.normalize(x, &self.running_mean, &self.running_var, Some(part.momentum()))
+            }
+            Statistics::Batch { splits, part } => self.forward_in_groups(x, splits, part.momentum()),
         }
     }
 
-    fn forward_in_groups(&self, x: &Tensor, splits: i64) -> Tensor {
+    fn forward_in_groups(&self, x: &Tensor, splits: i64, momentum: f64) -> Tensor {
         let groups = x.chunk(splits, 0);
         // With a momentum of 1, batch_norm leaves each group's own statistics in its row.
         let size = [splits, self.running_mean.size()[0]];
-        let means = Tensor::zeros(size, (x.kind(), x.device())); // [G, C]
-        let vars = Tensor::zeros(size, (x.kind(), x.device())); // [G, C]
+        let rows = || Tensor::zeros(size, (self.running_mean.kind(), x.device())); // [G, C]
+        let (means, vars) = (rows(), rows());
         let normalized: Vec<Tensor> = (0..)
             .zip(&groups)
-            .map(|(i, group)| self.normalize(group, &means.get(i), &vars.get(i), true, 1.0))
+            .map(|(i, group)| self.normalize(group, &means.get(i), &vars.get(i), Some(1.0)))
             .collect();
         tch::no_grad(|| {
             let towards = |running: &Tensor, rows: &Tensor| {
                 let mean = rows.mean_dim(0, false, rows.kind()); // [C]
-                drop(running.shallow_clone().lerp_(&mean, MOMENTUM));
+                drop(running.shallow_clone().lerp_(&mean, momentum));
             };
             towards(&self.running_mean, &means);
             towards(&self.running_var, &vars);
@@ -76,14 +101,16 @@ impl BatchNorm {
         Tensor::cat(&normalized, 0)
     }
 
-    fn normalize(&self, x: &Tensor, mean: &Tensor, var: &Tensor, of_batch: bool, momentum: f64) -> Tensor {
+    /// With the statistics of `x`, which then move `mean` and `var` by the share `momentum`; without
+    /// one, with `mean` and `var` themselves.
+    fn normalize(&self, x: &Tensor, mean: &Tensor, var: &Tensor, momentum: Option<f64>) -> Tensor {
         x.batch_norm(
             Some(&self.weight),
             Some(&self.bias),
             Some(mean),
             Some(var),
-            of_batch,
-            momentum,
+            momentum.is_some(),
+            momentum.unwrap_or(MOMENTUM),
             BATCH_NORM_EPSILON,
             x.device().is_cuda(),
         )
@@ -102,6 +129,10 @@ mod tests {
         (tensors, norm)
     }
 
+    fn batch(splits: i64) -> Statistics {
+        Statistics::Batch { splits, part: Part::WHOLE }
+    }
+
     fn difference(a: &Tensor, b: &Tensor) -> f64 {
         (a - b).abs().max().double_value(&[])
     }
@@ -112,11 +143,10 @@ mod tests {
         let x = Tensor::randn([4, 3, 5, 5], (Kind::Double, Device::Cpu)) * 2.0 + 1.0;
         let (_, whole) = norm();
         let (_, split) = norm();
-        let together = split.forward(&x, Statistics::Batch { splits: 2 });
-        let apart: Vec<_> =
-            x.chunk(2, 0).iter().map(|half| whole.forward(half, Statistics::Batch { splits: 1 })).collect();
+        let together = split.forward(&x, batch(2));
+        let apart: Vec<_> = x.chunk(2, 0).iter().map(|half| whole.forward(half, batch(1))).collect();
         assert!(difference(&together, &Tensor::cat(&apart, 0)) < 1e-12);
-        assert!(difference(&together, &whole.forward(&x, Statistics::Batch { splits: 1 })) > 1e-3);
+        assert!(difference(&together, &whole.forward(&x, batch(1))) > 1e-3);
     }
 
     #[test]
@@ -129,12 +159,25 @@ mod tests {
             ],
             0,
         );
-        let _ = norm.forward(&x, Statistics::Batch { splits: 2 });
+        let _ = norm.forward(&x, batch(2));
         // Group means 0 and 4, group variances 0: a tenth of the way from (0, 1).
         assert!((norm.running_mean.double_value(&[0]) - 0.2).abs() < 1e-12);
         assert!((norm.running_var.double_value(&[0]) - 0.9).abs() < 1e-12);
         let before = norm.running_mean.copy();
         let _ = norm.forward(&x, Statistics::Running);
         assert!(difference(&before, &norm.running_mean) < 1e-15);
+    }
+
+    #[test]
+    fn parts_move_the_running_statistics_as_the_whole_would() {
+        tch::manual_seed(2);
+        let x = Tensor::randn([6, 3, 4, 4], (Kind::Double, Device::Cpu));
+        let ((_, whole), (_, parts)) = (norm(), norm());
+        let _ = whole.forward(&x, batch(3));
+        for (index, part) in (0..).zip(x.chunk(3, 0)) {
+            let _ = parts.forward(&part, Statistics::Batch { splits: 1, part: Part { index, of: 3 } });
+        }
+        assert!(difference(&whole.running_mean, &parts.running_mean) < 1e-12);
+        assert!(difference(&whole.running_var, &parts.running_var) < 1e-12);
     }
 }

@@ -33,6 +33,8 @@ pub struct EncoderSpec {
 pub struct Embedding {
     /// The global projection `[N, D]`.
     pub global: Tensor,
+    /// Spatial mean of the backbone's last map `[N, C]`; without gradient.
+    pub pooled_backbone: Tensor,
     /// What only DenseCL computes.
     pub dense: Option<DenseEmbedding>,
 }
@@ -46,6 +48,48 @@ pub struct DenseEmbedding {
     pub backbone: Tensor,
     /// Spatial mean of the un-normalised dense projections, then normalised: `[N, D]`.
     pub pooled: Tensor,
+}
+
+impl Embedding {
+    /// One batch of several, in their order.
+    pub(crate) fn cat(mut parts: Vec<Self>) -> Self {
+        if parts.len() == 1 {
+            return parts.remove(0);
+        }
+        let cat = |of: &dyn Fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
+        let dense: Vec<_> = parts.iter().filter_map(|part| part.dense.as_ref()).collect();
+        let cat_dense = |of: &dyn Fn(&DenseEmbedding) -> &Tensor| {
+            Tensor::cat(&dense.iter().map(|part| of(part)).collect::<Vec<_>>(), 0)
+        };
+        Self {
+            global: cat(&|part| &part.global),
+            pooled_backbone: cat(&|part| &part.pooled_backbone),
+            dense: (!dense.is_empty()).then(|| DenseEmbedding {
+                cells: cat_dense(&|part| &part.cells),
+                backbone: cat_dense(&|part| &part.backbone),
+                pooled: cat_dense(&|part| &part.pooled),
+            }),
+        }
+    }
+
+    /// The images with these numbers, `[M]` int64.
+    pub(crate) fn select(&self, images: &Tensor) -> Self {
+        self.map(|x| x.index_select(0, images))
+    }
+
+    /// `count` images from number `first` on.
+    pub(crate) fn narrow(&self, first: i64, count: i64) -> Self {
+        self.map(|x| x.narrow(0, first, count))
+    }
+
+    fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
+        let dense = self.dense.as_ref().map(|dense| DenseEmbedding {
+            cells: of(&dense.cells),
+            backbone: of(&dense.backbone),
+            pooled: of(&dense.pooled),
+        });
+        Self { global: of(&self.global), pooled_backbone: of(&self.pooled_backbone), dense }
+    }
 }
 
 /// A backbone and its heads.
@@ -88,21 +132,34 @@ impl Encoder {
         self
     }
 
-    /// Normalised images `[N, 3, H, W]` → unit-length embeddings.
-    pub fn embed(&self, images: &Tensor, statistics: Statistics) -> Embedding {
-        let [.., map] = self.backbone.forward(images, statistics).stages; // [N, C, H', W']
-        let pooled = map.mean_dim([2, 3].as_slice(), false, map.kind()); // [N, C]
-        let global = normalize(&self.global_head.forward(&pooled)); // [N, D]
-        let dense = self.dense_head.as_ref().map(|head| {
-            let projected = head.forward(&map); // [N, D, H', W']
-            DenseEmbedding {
-                cells: normalize(&projected.flatten(2, 3)),
-                // Only the matching looks at these, and that has no gradient.
-                backbone: normalize(&map.detach().flatten(2, 3)),
-                pooled: normalize(&projected.detach().mean_dim([2, 3].as_slice(), false, projected.kind())),
+    /// Lays images and weights out in memory with their channels last, which tensor cores and
+    /// bfloat16 kernels want. Names, shapes and values stay.
+    pub fn channels_last(&self) {
+        tch::no_grad(|| {
+            for parameter in self.tensors.parameters().filter(|parameter| parameter.dim() == 4) {
+                // The layers hold the same tensor and see its new storage.
+                parameter.shallow_clone().set_data(&channels_last(parameter));
             }
         });
-        Embedding { global, dense }
+    }
+
+    /// Normalised images `[N, 3, H, W]` → unit-length embeddings in the weights' own type, whatever
+    /// the type that products are computed in.
+    pub fn embed(&self, images: &Tensor, statistics: Statistics) -> Embedding {
+        let kind = self.tensors.kind();
+        let [.., map] = self.backbone.forward(images, statistics).stages; // [N, C, H', W']
+        let pooled = map.mean_dim([2, 3].as_slice(), false, map.kind()); // [N, C]
+        let global = normalize(&self.global_head.forward(&pooled).to_kind(kind)); // [N, D]
+        let dense = self.dense_head.as_ref().map(|head| {
+            let projected = head.forward(&map).to_kind(kind).flatten(2, 3); // [N, D, L]
+            DenseEmbedding {
+                cells: normalize(&projected),
+                // Only the matching looks at these, and that has no gradient.
+                backbone: normalize(&map.detach().to_kind(kind).flatten(2, 3)),
+                pooled: normalize(&projected.detach().mean_dim([2].as_slice(), false, kind)),
+            }
+        });
+        Embedding { global, pooled_backbone: pooled.detach().to_kind(kind), dense }
     }
 
     /// Normalised images `[N, 3, H, W]` → the maps that an exported model returns, with running
@@ -127,6 +184,11 @@ impl Encoder {
         };
         self.tensors.iter().map(|(name, _, t)| (name.trim_start_matches(BACKBONE).to_owned(), weight(t))).collect()
     }
+}
+
+/// The same tensor `[N, C, H, W]`, stored in the order N, H, W, C.
+pub(crate) fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
 /// Unit length along axis 1.

@@ -8,8 +8,8 @@ mod heads;
 mod resnet;
 mod tensors;
 
-pub use batch_norm::Statistics;
-pub(crate) use encoder::normalize;
+pub use batch_norm::{Part, Statistics};
 pub use encoder::{DenseEmbedding, Embedding, Encoder, EncoderSpec};
+pub(crate) use encoder::{channels_last, normalize};
 pub use resnet::FeatureMaps;
 pub use tensors::{NamedTensors, TensorRole};

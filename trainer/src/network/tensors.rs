@@ -44,6 +44,11 @@ impl NamedTensors {
         tensor
     }
 
+    /// Type of the tensors.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// All of them: name, role, tensor.
     pub fn iter(&self) -> impl Iterator<Item = (&str, TensorRole, &Tensor)> {
         self.entries.iter().map(|(name, role, tensor)| (name.as_str(), *role, tensor))

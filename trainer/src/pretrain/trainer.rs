@@ -1,16 +1,19 @@
 //! One step of a run: from images in host memory to updated weights and queues.
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
+use super::fault;
 use crate::augment::{Normalization, ViewParameters, view};
-use crate::config::{Config, Stepping};
+use crate::config::{Config, MemoryFormat, Stepping};
 use crate::data::Batch;
-use crate::densecl::{DenseCl, StepOutput};
-use crate::optimizer::{Sgd, cosine};
+use crate::densecl::{DenseCl, Step};
+use crate::network::channels_last;
+use crate::optimizer::{Optimizer, learning_rate};
+use crate::step_output::StepOutput;
 
 /// Model, optimiser and schedule of a run.
 #[derive(Debug)]
@@ -18,9 +21,23 @@ pub struct Trainer<'a> {
     pub(super) config: &'a Config,
     device: Device,
     pub(super) model: DenseCl,
-    pub(super) sgd: Sgd,
+    pub(super) optimizer: Optimizer,
     pub(super) steps_per_epoch: u64,
     pub(super) total_steps: u64,
+    /// Losses that have not been looked at, with the steps they are of: looking at one waits for
+    /// the device.
+    unchecked: Vec<(u64, Tensor)>,
+}
+
+/// The two views of a batch, as the encoders take them.
+#[derive(Debug)]
+pub struct Views {
+    /// `[N, 3, s, s]`, normalised.
+    pub query: Tensor,
+    /// `[N, 3, s, s]`, normalised.
+    pub key: Tensor,
+    /// A permutation of the batch, needed only where BatchNorm has several groups.
+    pub shuffle: Option<Tensor>,
 }
 
 impl<'a> Trainer<'a> {
@@ -31,50 +48,92 @@ impl<'a> Trainer<'a> {
     pub fn new(config: &'a Config, device: Device, steps_per_epoch: u64, total_steps: u64) -> Result<Self> {
         tch::manual_seed(config.seed as i64);
         let model = DenseCl::new(config.encoder_spec()?, config.contrast_options(), Kind::Float, device);
-        let sgd = Sgd::new(model.query.tensors().parameters(), config.sgd_options());
-        Ok(Self { config, device, model, sgd, steps_per_epoch, total_steps })
+        if config.network.memory_format == MemoryFormat::ChannelsLast {
+            model.query.channels_last();
+            model.key.channels_last();
+        }
+        let optimizer = Optimizer::new(model.query.tensors().parameters(), config.optimizer_options());
+        Ok(Self { config, device, model, optimizer, steps_per_epoch, total_steps, unchecked: Vec::new() })
     }
 
     /// Takes step number `step`, counted from 0: augment, forward, backward, update, enqueue.
     ///
     /// # Errors
-    /// If the loss is not a number, or the batch does not divide the queues.
+    /// If the loss is not a number, or libtorch refuses.
     pub fn step(&mut self, step: u64, batch: &Batch) -> Result<StepOutput> {
-        let (n, side) = (batch.sizes.len() as i64, i64::from(self.config.data.canvas_px));
-        let canvases = Tensor::from_slice(&batch.pixels).view([n, side, side, 3]).to_device(self.device);
-        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
-        rng.set_stream(step);
-        let [view_q, view_k] = [(); 2].map(|()| {
-            let parameters =
-                ViewParameters::draw(&self.config.augment, &batch.sizes, self.config.data.canvas_px, &mut rng);
-            view(&canvases, &parameters, i64::from(self.config.data.view_px), &Normalization::IMAGENET)
-        }); // [N, 3, s, s] each
-        let shuffle = self.shuffle(n, &mut rng);
-
-        let output = self.model.forward(&view_q, &view_k, shuffle.as_ref(), self.config.loss_lambda(step));
-        let loss = output.loss.double_value(&[]);
-        ensure!(loss.is_finite(), "the loss of step {} is {loss}: lower optimizer.learning_rate", step + 1);
-        output.loss.backward();
-        self.sgd.step(self.learning_rate(step));
+        let views = self.views(step, batch);
+        let output = self.model.forward_backward(&Step {
+            view_q: &views.query,
+            view_k: &views.key,
+            shuffle: views.shuffle.as_ref(),
+            loss_lambda: self.config.loss_lambda(step),
+            parts: self.config.optimizer.accumulation as i64,
+        })?;
+        self.unchecked.push((step, output.loss.shallow_clone()));
+        if !self.device.is_cuda() {
+            self.check_losses()?;
+        }
+        self.optimizer.step(self.learning_rate(step))?;
         self.model.enqueue(&output).map_err(|e| anyhow!(e))?;
         Ok(output)
     }
 
-    /// A permutation of the batch, needed only where BatchNorm has several groups.
-    fn shuffle(&self, n: i64, rng: &mut ChaCha8Rng) -> Option<Tensor> {
-        (self.config.contrast.bn_splits > 1).then(|| {
-            let mut order: Vec<i64> = (0..n).collect();
-            order.shuffle(rng);
-            Tensor::from_slice(&order).to_device(self.device)
-        })
+    /// Two views of every image of a batch; a function of the run's seed, the step and the images.
+    pub fn views(&self, step: u64, batch: &Batch) -> Views {
+        let canvases = self.upload(&batch.pixels);
+        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
+        rng.set_stream(step);
+        let [query, key] = [(); 2].map(|()| {
+            let parameters =
+                ViewParameters::draw(&self.config.augment, &batch.sizes, self.config.data.canvas_px, &mut rng);
+            let size_px = i64::from(self.config.data.view_px);
+            let view = view(&canvases, &parameters, size_px, &Normalization::IMAGENET); // [N, 3, s, s]
+            match self.config.network.memory_format {
+                MemoryFormat::Contiguous => view,
+                MemoryFormat::ChannelsLast => channels_last(&view),
+            }
+        });
+        Views { query, key, shuffle: self.shuffle(batch.sizes.len(), &mut rng) }
+    }
+
+    /// Looks at the losses of the steps since it last did.
+    ///
+    /// # Errors
+    /// If one is not a number: names its step, and the first tensor of the model that is not
+    /// finite.
+    pub fn check_losses(&mut self) -> Result<()> {
+        if self.unchecked.is_empty() {
+            return Ok(());
+        }
+        let losses: Vec<_> = self.unchecked.iter().map(|(_, loss)| loss).collect();
+        let losses = Tensor::stack(&losses, 0).to_kind(Kind::Double).to_device(Device::Cpu);
+        let losses = Vec::<f64>::try_from(losses).context("losses are numbers")?;
+        for ((step, _), loss) in self.unchecked.drain(..).zip(losses) {
+            ensure!(loss.is_finite(), fault::not_a_number(step + 1, loss, &self.model));
+        }
+        Ok(())
     }
 
     /// Learning rate of step `step`.
     pub fn learning_rate(&self, step: u64) -> f64 {
-        let done = match self.config.schedule.cosine {
-            Stepping::Step => step,
-            Stepping::Epoch => step / self.steps_per_epoch * self.steps_per_epoch,
+        let warmup = self.config.schedule.warmup_steps.min(self.total_steps);
+        let step = match self.config.schedule.cosine {
+            Stepping::Epoch if step >= warmup => (step / self.steps_per_epoch * self.steps_per_epoch).max(warmup),
+            _ => step,
         };
-        cosine(self.config.optimizer.learning_rate, done as f64 / self.total_steps as f64)
+        learning_rate(self.config.optimizer.learning_rate, step, warmup, self.total_steps)
+    }
+
+    /// Pixels on the training device; from page-locked memory without waiting for the copy.
+    fn upload(&self, pixels: &Tensor) -> Tensor {
+        pixels.to_device_(self.device, Kind::Uint8, true, false)
+    }
+
+    fn shuffle(&self, n: usize, rng: &mut ChaCha8Rng) -> Option<Tensor> {
+        (self.config.contrast.bn_splits > 1).then(|| {
+            let mut order: Vec<i64> = (0..n as i64).collect();
+            order.shuffle(rng);
+            Tensor::from_slice(&order).to_device(self.device)
+        })
     }
 }

@@ -3,16 +3,20 @@
 //! Every value of a run is in here, so that the file a checkpoint carries says all of how it came
 //! about.
 
-use std::path::{Path, PathBuf};
+mod check;
+mod keys;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
 use densecl_models::resnet::Architecture;
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use crate::augment::AugmentOptions;
 use crate::densecl::ContrastOptions;
 use crate::network::EncoderSpec;
-use crate::optimizer::SgdOptions;
+use crate::optimizer::{Algorithm, OptimizerOptions};
 
 /// Which method trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,24 +63,74 @@ pub struct NetworkConfig {
     pub stem_width: i64,
     /// Length of the projections.
     pub dim: i64,
+    /// Type in which convolutions and matrix products are computed.
+    #[serde(default)]
+    pub precision: Precision,
+    /// How images and weights lie in memory.
+    #[serde(default)]
+    pub memory_format: MemoryFormat,
+}
+
+/// Type in which convolutions and matrix products are computed; weights, sums and norms are
+/// float32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// Exact to about 7 digits.
+    #[default]
+    Float32,
+    /// Exact to about 3 digits; half the memory traffic.
+    Bf16,
+}
+
+/// How images and weights lie in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemoryFormat {
+    /// N, C, H, W.
+    #[default]
+    Contiguous,
+    /// N, H, W, C: what tensor cores and bfloat16 kernels want.
+    ChannelsLast,
 }
 
 /// The images and how they come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// `synthetic`, or a folder of images.
+    /// `synthetic`, a folder of images, a `.txt` list of files, or tar shards: a `.tar` file, a
+    /// folder of them, or a name with a range such as `train-{0000..0146}.tar`.
     pub source: String,
     /// Images are squeezed onto squares of this side before they are augmented.
     pub canvas_px: u32,
     /// Side of a view.
     pub view_px: u32,
-    /// Images that make up an epoch of an endless source.
+    /// Images that make up an epoch of an endless source: procedural images, tar shards.
+    #[serde(default = "default_images_per_epoch")]
     pub images_per_epoch: u64,
     /// Threads that decode or draw.
     pub workers: usize,
     /// Batches that may wait ready.
     pub prefetch: usize,
+    /// Images of tar shards that wait, in each reader, to be drawn in random order.
+    #[serde(default = "default_shuffle_buffer")]
+    pub shuffle_buffer: usize,
+    /// Shards that are read side by side.
+    #[serde(default = "default_shard_readers")]
+    pub shard_readers: usize,
+}
+
+/// As many as in ImageNet-1k.
+fn default_images_per_epoch() -> u64 {
+    1_281_167
+}
+
+fn default_shuffle_buffer() -> usize {
+    2000
+}
+
+fn default_shard_readers() -> usize {
+    4
 }
 
 /// The loss and what it remembers.
@@ -97,20 +151,45 @@ pub struct ContrastConfig {
     pub lambda_warmup_steps: u64,
     /// BatchNorm groups in a batch.
     pub bn_splits: i64,
+    /// Negatives that the loss looks at together; bounds its memory, changes no result.
+    #[serde(default = "default_loss_chunk")]
+    pub loss_chunk: i64,
+}
+
+fn default_loss_chunk() -> i64 {
+    4096
 }
 
 /// Gradient descent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
+    /// `sgd` or `lars`.
+    #[serde(default)]
+    pub algorithm: Algorithm,
     /// Images in a batch.
     pub batch: usize,
-    /// Learning rate at the start.
+    /// Parts in which a batch goes through the network, where it does not fit into memory whole;
+    /// the result is the whole batch's.
+    #[serde(default = "default_accumulation")]
+    pub accumulation: usize,
+    /// Learning rate at its highest.
     pub learning_rate: f64,
     /// Momentum of the gradient.
     pub momentum: f64,
     /// Weight decay.
     pub weight_decay: f64,
+    /// η of LARS; SGD has none.
+    #[serde(default = "default_trust_coefficient")]
+    pub trust_coefficient: f64,
+}
+
+fn default_accumulation() -> usize {
+    1
+}
+
+fn default_trust_coefficient() -> f64 {
+    0.001
 }
 
 /// How often the cosine schedule moves on.
@@ -131,12 +210,22 @@ pub struct ScheduleConfig {
     pub epochs: u64,
     /// When the learning rate moves.
     pub cosine: Stepping,
+    /// Steps at the start over which the learning rate rises in a line.
+    #[serde(default)]
+    pub warmup_steps: u64,
     /// Steps between checkpoints.
     pub checkpoint_steps: u64,
     /// Checkpoints that are kept, newest first.
     pub keep_checkpoints: usize,
     /// Steps between lines of progress.
     pub report_steps: u64,
+    /// Steps between pictures of what the network sees; 0 is never.
+    #[serde(default = "default_picture_steps")]
+    pub picture_steps: u64,
+}
+
+fn default_picture_steps() -> u64 {
+    1000
 }
 
 impl Config {
@@ -157,13 +246,19 @@ impl Config {
     /// As for [`Config::read`].
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
         let mut table: toml::Table = toml::from_str(text)?;
-        for line in overrides {
-            let (key, value) = line.split_once('=').with_context(|| format!("`--set {line}`: expected key=value"))?;
-            set(&mut table, key.trim(), parse_value(value.trim()))?;
-        }
+        keys::apply(&mut table, overrides)?;
+        keys::refuse_unknown(&table)?;
         let config: Self = table.try_into()?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Keys whose values differ from those of `other`: key, value here, value there.
+    ///
+    /// # Errors
+    /// If a value cannot be written as TOML.
+    pub fn differences(&self, other: &Self) -> Result<Vec<(String, String, String)>> {
+        Ok(keys::differences(&toml::Table::try_from(self)?, &toml::Table::try_from(other)?))
     }
 
     /// The encoder's size and shape.
@@ -178,8 +273,12 @@ impl Config {
 
     /// The loss's options.
     pub fn contrast_options(&self) -> ContrastOptions {
-        let ContrastConfig { queue_length, temperature, momentum, bn_splits, .. } = self.contrast;
-        ContrastOptions { queue_length, temperature, momentum, bn_splits }
+        let ContrastConfig { queue_length, temperature, momentum, bn_splits, loss_chunk, .. } = self.contrast;
+        let products = match self.network.precision {
+            Precision::Float32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        };
+        ContrastOptions { queue_length, temperature, momentum, bn_splits, loss_chunk, products }
     }
 
     /// Weight of the dense loss in step `step`.
@@ -188,74 +287,9 @@ impl Config {
     }
 
     /// The optimiser's options.
-    pub fn sgd_options(&self) -> SgdOptions {
-        SgdOptions { momentum: self.optimizer.momentum, weight_decay: self.optimizer.weight_decay }
-    }
-
-    /// The folder of images, unless they are procedural.
-    pub fn data_folder(&self) -> Option<PathBuf> {
-        (self.data.source != "synthetic").then(|| PathBuf::from(&self.data.source))
-    }
-
-    fn check(&self) -> Result<()> {
-        self.encoder_spec()?;
-        self.augment.check().map_err(|e| anyhow!(e))?;
-        let Self { network, data, contrast, optimizer, schedule, .. } = self;
-        ensure!((1..=1024).contains(&network.stem_width), "network.stem_width: expected 1 to 1024");
-        ensure!((1..=65_536).contains(&network.dim), "network.dim: expected 1 to 65536");
-        ensure!((32..=4096).contains(&data.view_px), "data.view_px: expected 32 to 4096");
-        ensure!((16..=8192).contains(&data.canvas_px), "data.canvas_px: expected 16 to 8192");
-        ensure!(data.workers > 0 && data.prefetch > 0, "data.workers and data.prefetch: at least 1");
-        let batch = optimizer.batch as i64;
-        ensure!(batch >= 2, "optimizer.batch: at least 2");
-        ensure!(
-            contrast.queue_length >= batch && contrast.queue_length % batch == 0,
-            "contrast.queue_length is {}, which is not a multiple of optimizer.batch = {batch}; {} would be",
-            contrast.queue_length,
-            (contrast.queue_length / batch).max(1) * batch,
-        );
-        ensure!(
-            contrast.bn_splits >= 1 && batch % contrast.bn_splits == 0 && batch / contrast.bn_splits >= 2,
-            "contrast.bn_splits is {}; it must divide optimizer.batch = {batch} into groups of at least 2",
-            contrast.bn_splits,
-        );
-        ensure!(contrast.temperature > 0.0, "contrast.temperature: above 0");
-        ensure!((0.0..=1.0).contains(&contrast.momentum), "contrast.momentum: within [0, 1]");
-        ensure!((0.0..=1.0).contains(&contrast.loss_lambda), "contrast.loss_lambda: within [0, 1]");
-        ensure!(
-            optimizer.learning_rate >= 0.0 && optimizer.learning_rate.is_finite(),
-            "optimizer.learning_rate: not negative"
-        );
-        ensure!((0.0..1.0).contains(&optimizer.momentum), "optimizer.momentum: within [0, 1)");
-        ensure!(optimizer.weight_decay >= 0.0, "optimizer.weight_decay: not negative");
-        ensure!(data.images_per_epoch >= optimizer.batch as u64, "data.images_per_epoch: at least a batch");
-        ensure!(
-            schedule.checkpoint_steps > 0 && schedule.keep_checkpoints > 0 && schedule.report_steps > 0,
-            "schedule.checkpoint_steps, keep_checkpoints and report_steps: at least 1"
-        );
-        Ok(())
-    }
-}
-
-fn parse_value(text: &str) -> toml::Value {
-    let line = format!("value = {text}");
-    let parsed = toml::from_str::<toml::Table>(&line).ok().and_then(|mut table| table.remove("value"));
-    parsed.unwrap_or_else(|| toml::Value::String(text.to_owned()))
-}
-
-fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<()> {
-    match key.split_once('.') {
-        None => {
-            table.insert(key.to_owned(), value);
-            Ok(())
-        }
-        Some((first, rest)) => {
-            let inner = table.entry(first).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            match inner.as_table_mut() {
-                Some(inner) => set(inner, rest, value),
-                None => bail!("`--set`: `{first}` is a value, not a table"),
-            }
-        }
+    pub fn optimizer_options(&self) -> OptimizerOptions {
+        let OptimizerConfig { algorithm, momentum, weight_decay, trust_coefficient, .. } = self.optimizer;
+        OptimizerOptions { algorithm, momentum, weight_decay, trust_coefficient }
     }
 }
 
@@ -263,7 +297,7 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<()> {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) const TINY: &str = include_str!("../configs/tiny.toml");
+    pub(crate) const TINY: &str = include_str!("../../configs/tiny.toml");
 
     #[test]
     fn every_shipped_config_is_valid() {
@@ -288,9 +322,13 @@ pub(crate) mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let message = |line: &str| format!("{:#}", Config::parse(TINY, &[line.to_owned()]).unwrap_err());
-        assert!(message("optimizer.bach=16").contains("bach"));
+        assert!(message("optimizer.bach=16").contains("`optimizer.batch`"));
         assert!(message("contrast.queue_length=100").contains("multiple of optimizer.batch"));
         assert!(message("contrast.bn_splits=3").contains("bn_splits"));
+        assert!(message("optimizer.accumulation=4").contains("must divide contrast.bn_splits = 2"));
+        let images = |count| format!("{:#}", Config::parse(TINY, &[]).unwrap().check_images(count).unwrap_err());
+        assert!(images(5).contains("fewer than a batch of 8"));
+        assert!(images(60).contains("Set it to a quarter of the images or less, a multiple of the batch: 8"));
         assert!(message("network.architecture=vgg").contains("resnet18"));
         assert!(message("nonsense").contains("key=value"));
     }

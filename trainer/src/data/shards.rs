@@ -1,0 +1,441 @@
+//! Tar shards, as WebDataset names and fills them, read as streams and shuffled through a buffer.
+//!
+//! A sample is the members of a shard that share a name up to the first dot; its image is the one
+//! whose ending after that dot is an image's (`0001.jpg`, beside `0001.json`). Each of several
+//! readers has shards of its own. In every pass a reader goes through its shards in another order,
+//! each from front to back, and draws at random from a buffer that the stream keeps full.
+//!
+//! Invariant: what reader `r` draws as its `n`-th image is a function of the seed, the shards, `r`,
+//! `n` and the size of the buffer, so a run can go on from anywhere; to get there only headers are
+//! read.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::decode::{self, EXTENSIONS};
+use super::shard_names::ShardNameError;
+use crate::augment::ImageSize;
+
+/// Images of the buffer that are tried in the place of an unreadable one, at most.
+const REPLACEMENTS: usize = 100;
+
+/// Which of the shards a process reads, where several train together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Counted from 0.
+    pub rank: usize,
+    /// Number of processes.
+    pub world: usize,
+}
+
+impl Share {
+    /// All shards.
+    pub const ALL: Self = Self { rank: 0, world: 1 };
+}
+
+/// The shards of a data set.
+#[derive(Clone, Debug)]
+pub struct Shards {
+    paths: Vec<PathBuf>,
+}
+
+/// Shards that cannot be trained on.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The name stands for no shard.
+    #[error(transparent)]
+    Name(#[from] ShardNameError),
+    /// No image in any of them.
+    #[error("no image in {} tar shards, the first being {first}; looked for members ending in {}", .count, EXTENSIONS.join(", "))]
+    Empty {
+        /// How many shards there are.
+        count: usize,
+        /// One of them.
+        first: PathBuf,
+    },
+    /// A buffer full of images, and none of them can be read.
+    #[error("{tried} images in a row could not be read, the last being {last}")]
+    Unreadable {
+        /// How many were tried.
+        tried: usize,
+        /// One of them.
+        last: String,
+    },
+}
+
+impl Shards {
+    /// The shards that `name` stands for; see [`super::shard_names`].
+    ///
+    /// # Errors
+    /// If there are none, or one is missing.
+    pub fn named(name: &str) -> Result<Self, ShardError> {
+        Ok(Self { paths: super::shard_names::expand(name)? })
+    }
+
+    /// Readers that split the shards of a share between them: `readers`, or fewer if there are
+    /// fewer shards.
+    ///
+    /// # Errors
+    /// If the share holds no image.
+    pub fn readers(
+        &self,
+        share: Share,
+        readers: usize,
+        options: ShuffleOptions,
+    ) -> Result<Vec<ShardReader>, ShardError> {
+        let mine: Vec<_> = self.paths.iter().skip(share.rank).step_by(share.world).cloned().collect();
+        let count = readers.min(mine.len()).max(1);
+        let reader = |reader: usize| {
+            let shards = mine.iter().skip(reader).step_by(count).cloned().collect();
+            ShardReader::new(shards, (share.rank * count + reader) as u64, options)
+        };
+        let mut readers: Vec<_> = (0..count).map(reader).collect();
+        // A reader without an image would have nothing to give when it is its turn.
+        readers.retain_mut(|reader| reader.refill());
+        if readers.is_empty() {
+            let first = self.paths.first().cloned().unwrap_or_default();
+            return Err(ShardError::Empty { count: self.paths.len(), first });
+        }
+        Ok(readers)
+    }
+}
+
+/// How images are shuffled.
+#[derive(Clone, Copy, Debug)]
+pub struct ShuffleOptions {
+    /// Seed of the order.
+    pub seed: u64,
+    /// Images that a reader holds, encoded, to draw from.
+    pub buffer: usize,
+}
+
+/// An image within a shard.
+#[derive(Clone, Debug)]
+struct Member {
+    shard: Arc<PathBuf>,
+    name: String,
+    offset: u64,
+    size: u64,
+}
+
+/// A member that waits to be drawn; without its bytes if it entered while skipping.
+#[derive(Debug)]
+struct Waiting {
+    member: Member,
+    bytes: Option<Vec<u8>>,
+}
+
+/// One stream of images.
+#[derive(Debug)]
+pub struct ShardReader {
+    shards: Vec<PathBuf>,
+    number: u64,
+    options: ShuffleOptions,
+    pass: u64,
+    rng: ChaCha8Rng,
+    /// Shards of this pass that have not been opened, the next one last.
+    to_open: Vec<PathBuf>,
+    /// Members of the open shard that have not entered the buffer, the next one last.
+    to_enter: Vec<Member>,
+    buffer: Vec<Waiting>,
+    skipping: bool,
+}
+
+/// What came of drawing an image.
+#[derive(Debug)]
+pub struct Drawn {
+    /// Size of the image.
+    pub size: ImageSize,
+    /// Images that could not be read, and why.
+    pub unreadable: Vec<(String, image::ImageError)>,
+}
+
+impl ShardReader {
+    fn new(shards: Vec<PathBuf>, number: u64, options: ShuffleOptions) -> Self {
+        let mut reader = Self {
+            shards,
+            number,
+            options,
+            pass: 0,
+            rng: ChaCha8Rng::seed_from_u64(options.seed),
+            to_open: Vec::new(),
+            to_enter: Vec::new(),
+            buffer: Vec::new(),
+            skipping: false,
+        };
+        reader.begin(0);
+        reader
+    }
+
+    fn begin(&mut self, pass: u64) {
+        self.pass = pass;
+        self.rng = ChaCha8Rng::seed_from_u64(self.options.seed);
+        // Passes and readers never share a stream: readers are far fewer than 2³².
+        self.rng.set_stream(self.number << 32 | pass);
+        self.to_open.clone_from(&self.shards);
+        self.to_open.shuffle(&mut self.rng);
+        self.to_enter.clear();
+        self.buffer.clear();
+    }
+
+    /// Passes over the next `images`, reading headers only.
+    pub fn skip(&mut self, mut images: u64) {
+        if images == 0 {
+            return;
+        }
+        let in_pass: u64 = self.shards.iter().map(|shard| index(shard).len() as u64).sum();
+        if in_pass == 0 {
+            return;
+        }
+        self.begin(images / in_pass);
+        images %= in_pass;
+        self.skipping = true;
+        for _ in 0..images {
+            self.take();
+        }
+        self.skipping = false;
+    }
+
+    /// Draws the next image onto `canvas`, or another one of the buffer if it cannot be read.
+    ///
+    /// # Errors
+    /// If none of a buffer full of images can be read.
+    pub fn draw(&mut self, canvas_px: u32, canvas: &mut [u8]) -> Result<Drawn, ShardError> {
+        let mut unreadable = Vec::new();
+        let mut attempt = |waiting: &Waiting| match waiting.draw(canvas_px, canvas) {
+            Ok(size) => Some(size),
+            Err(error) => {
+                unreadable.push((waiting.member.to_string(), error));
+                None
+            }
+        };
+        let mut size = self.take().as_ref().and_then(&mut attempt);
+        // Others stay where they are: what cannot be read must not shift the order. At the end of a
+        // pass the buffer may be empty.
+        size = size.or_else(|| self.buffer.iter().take(REPLACEMENTS).find_map(&mut attempt));
+        if size.is_none() && self.buffer.is_empty() {
+            let members = self.shards.iter().flat_map(|shard| index(shard)).take(REPLACEMENTS);
+            size = members.map(|member| Waiting { member, bytes: None }).find_map(|waiting| attempt(&waiting));
+        }
+        if let Some(size) = size {
+            return Ok(Drawn { size, unreadable });
+        }
+        let last = unreadable.last().map_or_else(String::new, |(name, error)| format!("{name}: {error}"));
+        Err(ShardError::Unreadable { tried: unreadable.len(), last })
+    }
+
+    fn take(&mut self) -> Option<Waiting> {
+        if !self.refill() {
+            self.begin(self.pass + 1);
+            self.refill();
+        }
+        let count = self.buffer.len();
+        (count > 0).then(|| {
+            let drawn = self.rng.random_range(0..count);
+            self.buffer.swap_remove(drawn)
+        })
+    }
+
+    /// Fills the buffer from the stream; says whether there is anything in it.
+    fn refill(&mut self) -> bool {
+        while self.buffer.len() < self.options.buffer {
+            if let Some(member) = self.to_enter.pop() {
+                let bytes = if self.skipping { None } else { member.read().ok() };
+                self.buffer.push(Waiting { member, bytes });
+            } else if let Some(shard) = self.to_open.pop() {
+                self.to_enter = index(&shard);
+                self.to_enter.reverse();
+            } else {
+                break;
+            }
+        }
+        !self.buffer.is_empty()
+    }
+}
+
+impl Waiting {
+    fn draw(&self, canvas_px: u32, canvas: &mut [u8]) -> image::ImageResult<ImageSize> {
+        match &self.bytes {
+            Some(bytes) => decode::draw(io::Cursor::new(bytes), canvas_px, canvas),
+            None => decode::draw(io::Cursor::new(self.member.read()?), canvas_px, canvas),
+        }
+    }
+}
+
+impl Member {
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let mut file = File::open(&*self.shard)?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut bytes = Vec::new();
+        let read = file.take(self.size).read_to_end(&mut bytes)?;
+        if read as u64 == self.size { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+impl std::fmt::Display for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.shard.display(), self.name)
+    }
+}
+
+/// The images of a shard in its order. What cannot be read of a shard is left out, with a warning.
+fn index(shard: &Path) -> Vec<Member> {
+    let mut members = Vec::new();
+    if let Err(error) = index_into(shard, &mut members) {
+        tracing::warn!(shard = %shard.display(), %error, images = members.len(), "the rest of the shard is skipped");
+    }
+    members
+}
+
+fn index_into(shard: &Path, members: &mut Vec<Member>) -> io::Result<()> {
+    let path = Arc::new(shard.to_owned());
+    let mut seen = HashSet::new();
+    let mut archive = tar::Archive::new(File::open(shard)?);
+    for entry in archive.entries_with_seek()? {
+        let entry = entry?;
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let Some(key) = sample_key(&name) else { continue };
+        if entry.header().entry_type().is_file() && seen.insert(key.to_owned()) {
+            let (offset, size) = (entry.raw_file_position(), entry.size());
+            members.push(Member { shard: Arc::clone(&path), name, offset, size });
+        }
+    }
+    Ok(())
+}
+
+/// The sample that a member is the image of: its path up to the first dot of its file name.
+fn sample_key(name: &str) -> Option<&str> {
+    let file = name.rfind('/').map_or(0, |slash| slash + 1);
+    let dot = file + name[file..].find('.')?;
+    decode::is_image_extension(&name[dot + 1..]).then(|| &name[..dot])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: ShuffleOptions = ShuffleOptions { seed: 3, buffer: 5 };
+
+    /// `count` shards of 8 samples; image i is a grey of level i.
+    fn write_shards(folder: &Path, count: usize) -> String {
+        for shard in 0..count {
+            let mut archive = tar::Builder::new(File::create(folder.join(format!("s-{shard:02}.tar"))).unwrap());
+            let mut append = |name: String, bytes: &[u8]| {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(bytes.len() as u64);
+                header.set_mode(0o644);
+                archive.append_data(&mut header, name, bytes).unwrap();
+            };
+            for sample in 0..8 {
+                let level = (shard * 8 + sample) as u8;
+                let mut png = io::Cursor::new(Vec::new());
+                image::RgbImage::from_pixel(4, 4, image::Rgb([level; 3]))
+                    .write_to(&mut png, image::ImageFormat::Png)
+                    .unwrap();
+                append(format!("a/{level:04}.json"), b"{}");
+                append(format!("a/{level:04}.png"), &png.into_inner());
+                append(format!("a/{level:04}.seg.png"), b"a label map, no image");
+            }
+            archive.finish().unwrap();
+        }
+        folder.join(format!("s-{{00..{:02}}}.tar", count - 1)).display().to_string()
+    }
+
+    fn levels(reader: &mut ShardReader, count: usize) -> Vec<u8> {
+        let mut canvas = vec![0; 4 * 4 * 3];
+        let mut level = || {
+            reader.draw(4, &mut canvas).unwrap();
+            canvas[0]
+        };
+        (0..count).map(|_| level()).collect()
+    }
+
+    #[test]
+    fn a_pass_draws_every_image_once_and_the_next_in_another_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let shards = Shards::named(&write_shards(folder.path(), 3)).unwrap();
+        let mut reader = shards.readers(Share::ALL, 1, OPTIONS).unwrap().remove(0);
+        let (first, second) = (levels(&mut reader, 24), levels(&mut reader, 24));
+        for pass in [&first, &second] {
+            let mut sorted = pass.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..24).collect::<Vec<_>>());
+        }
+        assert_ne!(first, second);
+        assert_ne!(first, (0..24).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn any_position_can_be_jumped_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let shards = Shards::named(&write_shards(folder.path(), 3)).unwrap();
+        let reader = || shards.readers(Share::ALL, 1, OPTIONS).unwrap().remove(0);
+        let whole = levels(&mut reader(), 80);
+        for position in [1, 7, 23, 24, 25, 60] {
+            let mut late = reader();
+            late.skip(position as u64);
+            assert_eq!(levels(&mut late, 80 - position), whole[position..], "from {position}");
+        }
+    }
+
+    #[test]
+    fn readers_and_ranks_split_the_images() {
+        let folder = tempfile::tempdir().unwrap();
+        let shards = Shards::named(&write_shards(folder.path(), 5)).unwrap();
+        let mut seen = Vec::new();
+        for rank in 0..2 {
+            let mut readers = shards.readers(Share { rank, world: 2 }, 2, OPTIONS).unwrap();
+            assert_eq!(readers.len(), 2);
+            for reader in &mut readers {
+                let count = reader.shards.len() * 8;
+                seen.extend(levels(reader, count));
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..40).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_broken_image_is_replaced_without_shifting_the_order_and_a_cut_shard_read_as_far_as_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = write_shards(folder.path(), 1);
+        let shards = Shards::named(&name).unwrap();
+        let reader = || shards.readers(Share::ALL, 1, OPTIONS).unwrap().remove(0);
+        let whole = levels(&mut reader(), 8);
+        let path = folder.path().join("s-00.tar");
+        let bytes = std::fs::read(&path).unwrap();
+        let mut broken = bytes.clone();
+        let at = index(&path)[2].offset as usize;
+        broken[at..at + 8].fill(0);
+        std::fs::write(&path, &broken).unwrap();
+        let mut broken = reader();
+        let mut canvas = vec![0; 4 * 4 * 3];
+        let mut names = Vec::new();
+        for level in whole {
+            let drawn = broken.draw(4, &mut canvas).unwrap();
+            assert_eq!(canvas[0] == level, drawn.unreadable.is_empty(), "only the broken one is another");
+            names.extend(drawn.unreadable.into_iter().map(|(name, _)| name));
+        }
+        assert_eq!(names, [format!("{}/a/0002.png", path.display())]);
+
+        std::fs::write(&path, &bytes[..at + 20]).unwrap();
+        assert_eq!(index(&path).len(), 3);
+        std::fs::write(&path, b"no tar").unwrap();
+        assert!(shards.readers(Share::ALL, 1, OPTIONS).unwrap_err().to_string().contains("no image in 1 tar shards"));
+    }
+
+    #[test]
+    fn the_image_of_a_sample_ends_in_an_image_ending_after_the_first_dot() {
+        assert_eq!(sample_key("a.b/0001.jpg"), Some("a.b/0001"));
+        assert_eq!(sample_key("0001.JPEG"), Some("0001"));
+        assert_eq!(sample_key("0001.seg.png"), None);
+        assert_eq!(sample_key("0001"), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! What a run tells of itself: measures every so many steps, pictures every so many more.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use tch::Tensor;
+
+use super::{Run, Trainer};
+use crate::data::{Batch, Loader};
+use crate::monitor::{self, Metrics, Monitor};
+use crate::step_output::StepOutput;
+
+/// Measures and pictures of a run.
+#[derive(Debug)]
+pub(super) struct Reports {
+    monitor: Monitor,
+    since: Instant,
+    from_step: u64,
+}
+
+impl Reports {
+    /// Reports of the steps from `first` on.
+    pub(super) fn open(run: &Run, trainer: &Trainer<'_>, first: u64) -> Result<Self> {
+        let monitor = Monitor::open(&run.out, first, trainer.total_steps, run.progress)?;
+        Ok(Self { monitor, since: Instant::now(), from_step: first })
+    }
+
+    /// Writes what is due after `done` steps; measures also when the run is `stopping`.
+    pub(super) fn after_step(
+        &mut self,
+        done: u64,
+        trainer: &mut Trainer<'_>,
+        batch: &Batch,
+        output: &StepOutput,
+        loader: &mut Loader,
+        stopping: bool,
+    ) -> Result<()> {
+        let schedule = &trainer.config.schedule;
+        let (report_steps, picture_steps) = (schedule.report_steps, schedule.picture_steps);
+        let last = stopping || done == trainer.total_steps;
+        if last || done.is_multiple_of(report_steps) {
+            trainer.check_losses()?;
+            self.measures(done, trainer, output, loader)?;
+        }
+        if picture_steps > 0 && (last || done.is_multiple_of(picture_steps)) {
+            self.pictures(done, trainer, batch, output)?;
+        }
+        Ok(())
+    }
+
+    fn measures(&mut self, done: u64, trainer: &Trainer<'_>, output: &StepOutput, loader: &mut Loader) -> Result<()> {
+        let elapsed = self.since.elapsed().as_secs_f64();
+        let steps_per_second = (done - self.from_step) as f64 / elapsed;
+        let number = |tensor: &Tensor| tensor.double_value(&[]);
+        let dense = output.dense.as_ref();
+        self.monitor.record(&Metrics {
+            step: done,
+            epoch: done as f64 / trainer.steps_per_epoch as f64,
+            loss: number(&output.loss),
+            loss_global: number(&output.loss_global),
+            loss_dense: dense.map(|dense| number(&dense.loss)),
+            global_top1: number(&output.global_top1),
+            dense_top1: dense.map(|dense| number(&dense.top1)),
+            same_cell: dense.map(|dense| number(&dense.same_cell)),
+            place_similarity: dense.map(|dense| number(&dense.place_similarity)),
+            embedding_std: number(&output.embedding_std),
+            feature_std: number(&output.feature_std),
+            learning_rate: trainer.learning_rate(done - 1),
+            loss_lambda: trainer.config.loss_lambda(done - 1),
+            pairs_per_second: steps_per_second * trainer.config.optimizer.batch as f64,
+            data_wait: 100.0 * loader.take_waited().as_secs_f64() / elapsed,
+            skipped_images: loader.skipped(),
+            seconds: self.monitor.seconds(),
+            peak_memory_bytes: monitor::peak_memory_bytes(),
+        })?;
+        self.since = Instant::now();
+        self.from_step = done;
+        Ok(())
+    }
+
+    fn pictures(&mut self, _done: u64, _trainer: &Trainer<'_>, _batch: &Batch, _output: &StepOutput) -> Result<()> {
+        Ok(())
+    }
+}

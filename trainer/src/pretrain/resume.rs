@@ -1,0 +1,53 @@
+//! Where a run begins: in a new folder, or after the newest whole checkpoint of an old one.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Run, Trainer};
+use crate::checkpoint;
+use crate::config::Config;
+
+/// Keys without whose old value the tensors of a checkpoint do not fit.
+const OF_THE_MODEL: [&str; 5] =
+    ["method", "network.architecture", "network.stem_width", "network.dim", "contrast.queue_length"];
+
+/// Makes the run's folder, or reads where it stopped; returns the first step to take.
+pub(super) fn prepare(run: &Run, trainer: &mut Trainer<'_>) -> Result<u64> {
+    if run.resume {
+        return go_on(run, trainer);
+    }
+    ensure!(
+        checkpoint::list(&run.out)?.is_empty(),
+        "{} already holds a run: go on with --resume, or choose another --out",
+        run.out.display()
+    );
+    fs::create_dir_all(&run.out).with_context(|| format!("cannot make {}", run.out.display()))?;
+    write_config(&run.out, &run.config)?;
+    Ok(0)
+}
+
+fn go_on(run: &Run, trainer: &mut Trainer<'_>) -> Result<u64> {
+    checkpoint::remove_unfinished(&run.out)?;
+    let Some(newest) = checkpoint::newest_whole(&run.out)? else {
+        bail!("nothing to resume: {} holds no checkpoint", run.out.display())
+    };
+    let changes = newest.record.config.differences(&run.config)?;
+    let changed: Vec<_> = changes.iter().map(|(key, old, new)| format!("{key}: {old} → {new}")).collect();
+    if changes.iter().any(|(key, ..)| OF_THE_MODEL.contains(&key.as_str())) {
+        bail!("cannot resume {} with another model: {}", run.out.display(), changed.join(", "));
+    }
+    if !changed.is_empty() {
+        tracing::warn!(changed = changed.join(", "), "the run goes on with another configuration");
+        write_config(&run.out, &run.config)?;
+    }
+    newest.restore(&mut trainer.model, &trainer.optimizer)?;
+    tracing::info!(step = newest.record.step, "resumed");
+    Ok(newest.record.step)
+}
+
+fn write_config(out: &Path, config: &Config) -> Result<()> {
+    let path = out.join("config.toml");
+    fs::write(&path, toml::to_string(config)?).with_context(|| format!("cannot write {}", path.display()))
+}
