@@ -18,5 +18,6 @@ pub mod network;
 pub mod optimizer;
 pub mod pretrain;
 pub mod queue;
+pub mod report;
 pub mod synth;
 pub mod tensor_file;
