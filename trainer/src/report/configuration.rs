@@ -26,7 +26,7 @@ fn flatten(text: &str) -> BTreeMap<String, String> {
     while let Some((key, value)) = rest.pop() {
         match value {
             toml::Value::Table(table) => {
-                rest.extend(table.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)))
+                rest.extend(table.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)));
             }
             value => drop(flat.insert(key, value.to_string())),
         }

@@ -7,6 +7,7 @@ use super::run_record::RunRecord;
 enum Form {
     Whole,
     Digits(usize),
+    Scientific,
     Percent,
     Duration,
     Mebibytes,
@@ -30,7 +31,7 @@ const FIGURES: [(&str, &str, Pick, Form); 15] = [
     ("dense top-1", "dense_top1", Pick::Last, Form::Percent),
     ("embedding std", "embedding_std", Pick::Last, Form::Digits(4)),
     ("feature std", "feature_std", Pick::Last, Form::Digits(4)),
-    ("learning rate", "learning_rate", Pick::Last, Form::Digits(6)),
+    ("learning rate", "learning_rate", Pick::Last, Form::Scientific),
     ("pairs/s, mean", "pairs_per_second", Pick::Mean, Form::Digits(1)),
     ("data wait, mean", "data_wait", Pick::Mean, Form::Percent),
     ("skipped images", "skipped_images", Pick::Last, Form::Whole),
@@ -62,6 +63,7 @@ fn write(number: f64, form: Form) -> String {
     match form {
         Form::Whole => format!("{number:.0}"),
         Form::Digits(digits) => format!("{number:.digits$}"),
+        Form::Scientific => format!("{number:.2e}"),
         Form::Percent => format!("{number:.1} %"),
         Form::Duration => duration(number as u64),
         Form::Mebibytes => format!("{:.0} MiB", number / f64::from(1 << 20)),

@@ -16,7 +16,7 @@ const CONFIG: &str = "config.toml";
 const MAX_POINTS: usize = 4000;
 
 /// Pictures of one name that a page holds at most, so that it can still be sent.
-const MAX_PICTURES: usize = 16;
+const MAX_PICTURES: usize = 10;
 
 /// One line of metrics: numbers by name. A line of another version may have other names.
 pub(super) type Line = BTreeMap<String, Option<f64>>;

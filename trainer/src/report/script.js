@@ -9,8 +9,8 @@ const CHARTS = [
   { key: "dense_top1", title: "Dense top-1", unit: "%", zero: true },
   { key: "embedding_std", title: "Embedding std", unit: "over the batch", zero: true, spread: true },
   { key: "feature_std", title: "Feature std", unit: "over the batch", zero: true },
-  { key: "learning_rate", title: "Learning rate", unit: "", zero: true },
-  { key: "loss_lambda", title: "Weight λ of the dense loss", unit: "", zero: true },
+  { key: "learning_rate", title: "Learning rate", unit: "", zero: true, exact: true },
+  { key: "loss_lambda", title: "Weight λ of the dense loss", unit: "", zero: true, exact: true },
   { key: "pairs_per_second", title: "Speed", unit: "pairs/s", zero: true },
   { key: "data_wait", title: "Waiting for images", unit: "% of the time", zero: true },
 ];
@@ -88,7 +88,7 @@ function curves(chart) {
     const xs = run.columns[settings.axis], ys = run.columns[chart.key];
     if (!shown[index] || !xs || !ys || ys.every((y) => y === null)) return null;
     const raw = xs.map((x, i) => ({ x, y: ys[i], step: run.columns.step[i] })).filter(({ x }) => x !== null);
-    return { index, run, raw, points: settings.smoothing > 0 ? smooth(raw, settings.smoothing) : raw };
+    return { index, run, raw, points: settings.smoothing > 0 && !chart.exact ? smooth(raw, settings.smoothing) : raw };
   }).filter((curve) => curve !== null);
 }
 
@@ -104,6 +104,7 @@ function scales(chart, found, width, references) {
   if (chart.zero) low = Math.min(0, low);
   if (!(high > low)) [low, high] = logarithmic ? [low / 2, low * 2] : low === 0 ? [0, 1] : [low - Math.abs(low) / 10, low + Math.abs(low) / 10];
   if (!(right > left)) [left, right] = [left - 1, right + 1];
+  if (logarithmic) [low, high] = [low / 1.03, high * 1.03];
   const marks = logarithmic ? logarithmicTicks(low, high) : ticks(low, high, 4);
   if (!logarithmic) {
     const step = marks.length > 1 ? marks[1] - marks[0] : high - low;
@@ -198,6 +199,12 @@ function draw() {
   drawn = CHARTS.map(drawChart).filter((entry) => entry !== null);
 }
 
+// The value of a curve at x; null where the run has not come so far.
+function reading(points, x) {
+  const [first, last] = extent(points.map((at) => at.x));
+  return x < first || x > last ? null : nearest(points, x);
+}
+
 function nearest(points, x) {
   return points.reduce((best, at) => at.y !== null && (best === null || Math.abs(at.x - x) < Math.abs(best.x - x)) ? at : best, null);
 }
@@ -214,18 +221,18 @@ function point(entry, event) {
     if (at.x < scale.left || at.x > scale.right) continue;
     marks.append(svg("line", { class: "cursor", x1: scale.x(at.x), x2: scale.x(at.x), y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom }));
     for (const { index, points } of found) {
-      const own = nearest(points, at.x);
+      const own = reading(points, at.x);
       if (own === null || (scale.logarithmic && own.y <= 0)) continue;
       marks.append(svg("circle", { class: `dot run-${index % 8}`, cx: scale.x(own.x), cy: scale.y(own.y), r: 4 }));
     }
   }
   const tip = byId("tip");
-  tip.replaceChildren(html("div", { class: "quiet" }, settings.axis === "step" ? `step ${at.step}` : `${format(at.x)} ${AXES[settings.axis]}`));
+  tip.replaceChildren(html("div", { class: "quiet" }, settings.axis === "minutes" ? `${format(at.x)} minutes` : `${settings.axis} ${format(at.x)}`));
   for (const { index, run, points } of entry.found) {
-    const own = nearest(points, at.x);
+    const own = reading(points, at.x);
     if (own === null) continue;
     const line = html("div", {}), name = html("span", {});
-    name.append(html("i", { class: `chip run-${index % 8}` }), own.step === at.step || settings.axis !== "step" ? run.name : `${run.name}, step ${own.step}`);
+    name.append(html("i", { class: `chip run-${index % 8}` }), own.x === at.x || settings.axis !== "step" ? run.name : `${run.name}, step ${own.step}`);
     line.append(name, html("span", {}, format(own.y)));
     tip.append(line);
   }

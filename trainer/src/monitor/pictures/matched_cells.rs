@@ -42,6 +42,9 @@ struct CellMatch {
 impl CellMatches {
     /// The matches of a training step, `[N, L]` int64, on square grids
     /// ([`StepOutput::matches`](crate::densecl::StepOutput)).
+    ///
+    /// # Panics
+    /// If the tensor has another number of dimensions.
     pub fn of_step(matches: &Tensor) -> Self {
         let (n, cells) = matches.size2().expect("matches are [N, L]");
         let side = (cells as f64).sqrt().round() as usize;
@@ -51,6 +54,9 @@ impl CellMatches {
 
     /// Matches feature maps `[N, C, h, w]` of the two views by cosine similarity, as a training
     /// step does, and finds which matches are mutual.
+    ///
+    /// # Panics
+    /// If the tensors have other shapes than each other's.
     pub fn of_maps(query: &Tensor, key: &Tensor) -> Self {
         let (_, _, height, width) = query.size4().expect("maps are [N, C, h, w]");
         let cells = |map: &Tensor| normalize(&map.detach().to_kind(Kind::Float).flatten(2, 3)); // [N, C, L]
@@ -247,7 +253,7 @@ mod tests {
         let map = Tensor::randn([1, 16, 3, 3], (Kind::Float, Device::Cpu));
         let key = map.roll([1], [3]);
         // Query cell 4 is no one's match: its feature is gone.
-        let _ = key.narrow(3, 2, 1).narrow(2, 1, 1).copy_(&map.narrow(3, 0, 1).narrow(2, 0, 1));
+        key.narrow(3, 2, 1).narrow(2, 1, 1).copy_(&map.narrow(3, 0, 1).narrow(2, 0, 1));
         let matches = CellMatches::of_maps(&map, &key);
         let found = &matches.images[0];
         for (cell, expected) in [(0, 1), (1, 2), (2, 0), (3, 4), (5, 3), (6, 7)] {

@@ -35,6 +35,9 @@ pub fn principal_components(images: &Tensor, maps: &[&Tensor], side_px: u32) -> 
 ///
 /// The components are those of all cells of all images together, of unit length as in the
 /// matching, so equal features have equal colours wherever they are.
+///
+/// # Panics
+/// If the tensor has another number of dimensions.
 pub fn principal_colours(map: &Tensor) -> Tensor {
     tch::no_grad(|| {
         let (n, channels, height, width) = map.size4().expect("maps are [N, C, h, w]");
@@ -80,7 +83,7 @@ mod tests {
         tch::manual_seed(3);
         let map = Tensor::randn([2, channels, 4, 4], CPU);
         let cell = |image, y, x| map.get(image).narrow(1, y, 1).narrow(2, x, 1);
-        let _ = cell(1, 1, 2).copy_(&(cell(0, 0, 0) * 3.0));
+        cell(1, 1, 2).copy_(&(cell(0, 0, 0) * 3.0));
         map
     }
 
