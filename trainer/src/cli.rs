@@ -12,6 +12,7 @@ use crate::data::procedural::Split;
 use crate::export::{ExportOptions, export};
 use crate::monitor::ProgressStyle;
 use crate::pretrain::{Outcome, Run, Stop, pretrain};
+use crate::report::report;
 use crate::synth::{self, Size};
 use crate::{golden, inspect};
 
@@ -37,6 +38,8 @@ enum Command {
         /// The file or folder.
         file: PathBuf,
     },
+    /// Write a page that shows how runs went: figures, curves, pictures, what differs.
+    Report(ReportArgs),
     /// Write procedural images, or image pairs with known homographies.
     Synth(SynthArgs),
     /// Replay a file of recorded training steps and compare.
@@ -92,6 +95,16 @@ struct ExportArgs {
 }
 
 #[derive(Debug, Args)]
+struct ReportArgs {
+    /// The runs' folders; they may still be going on.
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// The page, one HTML file that needs no other.
+    #[arg(long, default_value = "report.html")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct SynthArgs {
     /// What to write.
     #[arg(long, value_enum)]
@@ -143,6 +156,7 @@ impl Cli {
             Command::Pretrain(args) => args.run(),
             Command::Export(args) => args.run(),
             Command::Synth(args) => args.run(),
+            Command::Report(args) => args.run(),
             Command::Inspect { file } => inspect::inspect(&file),
             Command::Golden { input, output } => {
                 let found = golden::replay(&input, &output)?;
@@ -151,6 +165,13 @@ impl Cli {
                 Ok(line)
             }
         }
+    }
+}
+
+impl ReportArgs {
+    fn run(self) -> Result<String> {
+        let bytes = report(&self.runs, &self.out)?;
+        Ok(format!("report: {} ({} runs, {:.1} MB)", self.out.display(), self.runs.len(), bytes as f64 / 1e6))
     }
 }
 

@@ -20,5 +20,6 @@ pub mod optimizer;
 pub mod pretrain;
 pub mod queue;
 pub mod step_output;
+pub mod report;
 pub mod synth;
 pub mod tensor_file;

@@ -19,6 +19,7 @@ mod memory;
 mod metrics;
 pub(crate) mod metrics_file;
 pub(crate) mod picture_files;
+pub mod pictures;
 mod progress;
 pub(crate) mod whole_file;
 

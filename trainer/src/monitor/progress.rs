@@ -88,29 +88,33 @@ impl Progress {
         };
         bar.set_position(metrics.step);
         bar.set_message(summary(metrics));
+        if metrics.step >= self.total {
+            // The bar goes; this line stays.
+            log(metrics, self.total, Duration::ZERO);
+        }
     }
 }
 
-/// The last state stays on the screen.
 impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
-            bar.abandon();
+            bar.finish_and_clear();
         }
     }
 }
 
 fn bar_style() -> BarStyle {
-    BarStyle::with_template("{bar:24.cyan/blue} {pos}/{len} {wide_msg} {elapsed} < {eta}")
+    BarStyle::with_template("{bar:12.cyan/blue} {pos}/{len} {wide_msg} {elapsed} < {eta}")
         .expect("the template is a constant")
         .progress_chars("━╸─")
 }
 
-/// One line: what tells at a glance whether a run goes well.
+/// What tells at a glance whether a run goes well: loss, dense top-1, speed, and the share of the
+/// time spent waiting for images. Short, for terminals of 80 columns.
 fn summary(metrics: &Metrics) -> String {
-    let dense = metrics.dense_top1.map_or_else(String::new, |top1| format!("  dense top-1 {top1:.1}%"));
+    let dense = metrics.dense_top1.map_or_else(String::new, |top1| format!("  dense {top1:.1}%"));
     let Metrics { loss, pairs_per_second, data_wait, .. } = metrics;
-    format!("loss {loss:.4}{dense}  {pairs_per_second:.1} pairs/s  data wait {data_wait:.0}%")
+    format!("loss {loss:.4}{dense}  {pairs_per_second:.1} pairs/s  wait {data_wait:.0}%")
 }
 
 fn log(metrics: &Metrics, total: u64, remaining: Duration) {
@@ -122,9 +126,9 @@ fn log(metrics: &Metrics, total: u64, remaining: Duration) {
         of = total,
         loss = format_args!("{:.4}", metrics.loss),
         global = format_args!("{:.4}", metrics.loss_global),
-        dense = optional(metrics.loss_dense, 4),
+        dense = %optional(metrics.loss_dense, 4),
         global_top1_percent = format_args!("{:.1}", metrics.global_top1),
-        dense_top1_percent = optional(metrics.dense_top1, 1),
+        dense_top1_percent = %optional(metrics.dense_top1, 1),
         embedding_std = format_args!("{:.4}", metrics.embedding_std),
         feature_std = format_args!("{:.4}", metrics.feature_std),
         pairs_per_second = format_args!("{:.1}", metrics.pairs_per_second),
@@ -140,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_line_says_what_matters() {
-        assert_eq!(summary(&Metrics::sample(4)), "loss 4.0000  dense top-1 25.0%  100.0 pairs/s  data wait 3%");
+        assert_eq!(summary(&Metrics::sample(4)), "loss 4.0000  dense 25.0%  100.0 pairs/s  wait 3%");
         let global = Metrics { dense_top1: None, ..Metrics::sample(4) };
         assert!(!summary(&global).contains("dense"));
     }
