@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use densecl_models::graph::WeightStorage;
 
 use crate::accelerator::DeviceChoice;
+use crate::bench::Bench;
 use crate::config::Config;
 use crate::data::procedural::Split;
 use crate::export::{ExportOptions, export};
@@ -42,6 +43,8 @@ enum Command {
     Report(ReportArgs),
     /// Write procedural images, or image pairs with known homographies.
     Synth(SynthArgs),
+    /// Time training steps, and the loader by itself.
+    Bench(BenchArgs),
     /// Replay a file of recorded training steps and compare.
     Golden {
         /// The recorded steps.
@@ -126,6 +129,44 @@ struct SynthArgs {
     split: SynthSplit,
 }
 
+#[derive(Debug, Args)]
+struct BenchArgs {
+    /// The configuration, TOML.
+    #[arg(long)]
+    config: PathBuf,
+    /// Overrides of the configuration, such as `optimizer.batch=64`.
+    #[arg(long = "set", value_name = "KEY=VALUE", num_args = 1..)]
+    set: Vec<String>,
+    /// Where steps are taken.
+    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+    /// What to time.
+    #[arg(long, value_enum, default_value_t = BenchPart::All)]
+    part: BenchPart,
+    /// How many steps, or batches of the loader.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+    /// How many before the clock starts.
+    #[arg(long, default_value_t = 3)]
+    warmup: u64,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Time steps on demand: a line `run N` on standard input is answered by a line of JSON.
+    #[arg(long, conflicts_with_all = ["part", "steps"])]
+    serve: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BenchPart {
+    /// Training steps on batches that are in memory.
+    Step,
+    /// The threads that draw or decode images.
+    Loader,
+    /// Both, one after the other.
+    All,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SynthKind {
     /// PNG files.
@@ -157,6 +198,7 @@ impl Cli {
             Command::Export(args) => args.run(),
             Command::Synth(args) => args.run(),
             Command::Report(args) => args.run(),
+            Command::Bench(args) => args.run(),
             Command::Inspect { file } => inspect::inspect(&file),
             Command::Golden { input, output } => {
                 let found = golden::replay(&input, &output)?;
@@ -207,6 +249,25 @@ impl PretrainArgs {
         } else {
             format!("trained: {}", checkpoint.display())
         })
+    }
+}
+
+impl BenchArgs {
+    fn run(self) -> Result<String> {
+        let config = Config::read(&self.config, &self.set)?;
+        let bench = Bench { config, device: self.device.resolve()?, warmup: self.warmup };
+        if self.serve {
+            bench.serve(std::io::stdin().lock(), std::io::stdout().lock())?;
+            return Ok(String::new());
+        }
+        let mut timings = Vec::new();
+        if self.part != BenchPart::Loader {
+            timings.push(bench.steps(self.steps)?);
+        }
+        if self.part != BenchPart::Step {
+            timings.push(bench.loader(self.steps)?);
+        }
+        if self.json { bench.json(&timings) } else { Ok(bench.text(&timings)) }
     }
 }
 

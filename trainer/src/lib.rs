@@ -4,6 +4,7 @@
 
 pub mod accelerator;
 pub mod augment;
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

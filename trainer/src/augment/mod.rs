@@ -8,6 +8,8 @@
 mod colour;
 mod parameters;
 mod resample;
+#[cfg(test)]
+mod torchvision_tests;
 
 pub use parameters::{AugmentOptions, ViewParameters};
 

@@ -1,0 +1,348 @@
+//! Times what a run does: its steps, and the loader that feeds them, each without the other.
+//!
+//! Steps are those of [`Trainer`], augmentation and upload included, on batches that are in
+//! memory beforehand. A GPU is synchronised before a clock is read. [`Bench::serve`] takes blocks
+//! of steps on demand, so that two programs can be compared in alternation, each idle and warm
+//! while the other works: a machine whose speed drifts then slows both.
+
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use tch::Device;
+
+use crate::config::{Config, NetworkConfig};
+use crate::data::procedural::ProceduralImages;
+use crate::data::{Batch, ImageFolder, ImageSource, Loader, LoaderOptions};
+use crate::pretrain::Trainer;
+
+/// Different batches that the steps take in turn.
+const BATCHES: usize = 2;
+
+/// A schedule so long that the learning rate stays at its base while steps are timed.
+const SCHEDULE_STEPS: u64 = 1_000_000;
+
+/// What to time.
+#[derive(Debug)]
+pub struct Bench {
+    /// Network, views, batch and threads of the loader.
+    pub config: Config,
+    /// Where steps are taken.
+    pub device: Device,
+    /// Steps, or batches of the loader, before the clock starts.
+    pub warmup: u64,
+}
+
+/// How long the steps of a block took.
+#[derive(Debug, Serialize)]
+pub struct Timing {
+    /// `step` or `loader`.
+    pub part: &'static str,
+    /// Steps that were timed.
+    pub steps: u64,
+    /// Images a step.
+    pub batch: usize,
+    /// Of a step.
+    pub median_seconds: f64,
+    /// Of a step.
+    pub mean_seconds: f64,
+    /// Time on processors of a step, over all threads: on a machine shared with others it says more
+    /// than the clock on the wall.
+    pub mean_cpu_seconds: Option<f64>,
+    /// Images that a step turns into two views each, by the mean.
+    pub pairs_per_second: f64,
+    /// Loss of the last step.
+    pub loss: Option<f64>,
+    /// The most memory that the process has held so far.
+    pub peak_resident_bytes: Option<u64>,
+}
+
+/// What was timed, and where.
+#[derive(Debug, Serialize)]
+struct Setting<'a> {
+    program: &'static str,
+    device: String,
+    threads: i32,
+    workers: usize,
+    batch: usize,
+    view_px: u32,
+    network: &'a NetworkConfig,
+}
+
+impl Bench {
+    /// Times `steps` training steps.
+    ///
+    /// # Errors
+    /// If images cannot be drawn or a step fails.
+    pub fn steps(&self, steps: u64) -> Result<Timing> {
+        let mut stepping = Stepping::start(self)?;
+        stepping.block(self.warmup)?;
+        stepping.block(steps)
+    }
+
+    /// Times `batches` batches of the loader, with the configured number of threads.
+    ///
+    /// # Errors
+    /// If images cannot be drawn.
+    pub fn loader(&self, batches: u64) -> Result<Timing> {
+        let mut loader = self.start_loader()?;
+        // What was drawn ahead before the clock started would come for nothing.
+        for _ in 0..self.warmup.max(self.config.data.prefetch as u64 + 1) {
+            loader.next_batch()?;
+        }
+        let clocked = clock(batches, || loader.next_batch().map(drop))?;
+        Ok(self.timing("loader", &clocked, None))
+    }
+
+    /// Answers each line `run N` of `input` with the timing of N steps, one JSON object a line.
+    /// A first line says what is timed, once everything is warm.
+    ///
+    /// # Errors
+    /// If a line is another, a step fails, or the output is closed.
+    pub fn serve(&self, input: impl BufRead, mut output: impl Write) -> Result<()> {
+        let mut stepping = Stepping::start(self)?;
+        stepping.block(self.warmup)?;
+        write_line(&mut output, &self.setting())?;
+        for line in input.lines() {
+            let line = line.context("cannot read a request")?;
+            let count = line.strip_prefix("run ").and_then(|count| count.trim().parse().ok());
+            let count: u64 = count.with_context(|| format!("`{line}`: expected `run N`"))?;
+            write_line(&mut output, &stepping.block(count)?)?;
+        }
+        Ok(())
+    }
+
+    /// The setting and timings as a JSON object.
+    ///
+    /// # Errors
+    /// None that is known: both are plain data.
+    pub fn json(&self, timings: &[Timing]) -> Result<String> {
+        Ok(serde_json::to_string(&serde_json::json!({ "setting": self.setting(), "timings": timings }))?)
+    }
+
+    /// The setting and timings for a reader.
+    pub fn text(&self, timings: &[Timing]) -> String {
+        let Setting { device, threads, workers, batch, view_px, network, .. } = self.setting();
+        let mut lines = vec![format!(
+            "{} at {view_px} px, batch {batch}, on {device}; {threads} threads, {workers} loader threads",
+            network.architecture
+        )];
+        for Timing { part, steps, median_seconds, mean_seconds, pairs_per_second, .. } in timings {
+            lines.push(format!(
+                "{part:<8}{median_seconds:.4} s median, {mean_seconds:.4} s mean of {steps}; {pairs_per_second:.1} pairs/s"
+            ));
+        }
+        if let Some(bytes) = peak_resident_bytes() {
+            lines.push(format!("memory  {:.0} MB resident at most", bytes as f64 / 1e6));
+        }
+        lines.join("\n")
+    }
+
+    fn setting(&self) -> Setting<'_> {
+        Setting {
+            program: "densecl-trainer",
+            device: format!("{:?}", self.device),
+            threads: tch::get_num_threads(),
+            workers: self.config.data.workers,
+            batch: self.config.optimizer.batch,
+            view_px: self.config.data.view_px,
+            network: &self.config.network,
+        }
+    }
+
+    fn start_loader(&self) -> Result<Loader> {
+        let Config { seed, data, optimizer, .. } = &self.config;
+        let source: Arc<dyn ImageSource> = match self.config.data_folder() {
+            Some(folder) => Arc::new(ImageFolder::open(&folder)?),
+            None => Arc::new(ProceduralImages::new(*seed, data.canvas_px)),
+        };
+        let images = source.image_count().unwrap_or(data.images_per_epoch);
+        let steps_per_epoch = images / optimizer.batch as u64;
+        ensure!(steps_per_epoch > 0, "the data hold fewer images than a batch of {}", optimizer.batch);
+        let options = LoaderOptions {
+            seed: *seed,
+            batch: optimizer.batch,
+            canvas_px: data.canvas_px,
+            steps_per_epoch,
+            workers: data.workers,
+            prefetch: data.prefetch,
+        };
+        Loader::start(source, options, 0)
+    }
+
+    fn timing(&self, part: &'static str, Clocked { seconds, cpu_seconds }: &Clocked, loss: Option<f64>) -> Timing {
+        let count = seconds.len() as f64;
+        let mean_seconds = seconds.iter().sum::<f64>() / count;
+        let batch = self.config.optimizer.batch;
+        Timing {
+            part,
+            steps: seconds.len() as u64,
+            batch,
+            median_seconds: median(seconds),
+            mean_seconds,
+            mean_cpu_seconds: cpu_seconds.map(|cpu_seconds| cpu_seconds / count),
+            pairs_per_second: batch as f64 / mean_seconds,
+            loss,
+            peak_resident_bytes: peak_resident_bytes(),
+        }
+    }
+}
+
+/// A trainer with its batches, between two blocks of steps.
+struct Stepping<'a> {
+    bench: &'a Bench,
+    trainer: Trainer<'a>,
+    batches: Vec<Batch>,
+    step: u64,
+}
+
+impl<'a> Stepping<'a> {
+    fn start(bench: &'a Bench) -> Result<Self> {
+        let mut loader = bench.start_loader()?;
+        let batches = (0..BATCHES).map(|_| loader.next_batch()).collect::<Result<_>>()?;
+        let trainer = Trainer::new(&bench.config, bench.device, SCHEDULE_STEPS, SCHEDULE_STEPS)?;
+        Ok(Self { bench, trainer, batches, step: 0 })
+    }
+
+    fn block(&mut self, steps: u64) -> Result<Timing> {
+        let mut loss = None;
+        synchronize(self.bench.device);
+        let clocked = clock(steps, || {
+            let batch = &self.batches[self.step as usize % BATCHES];
+            let output = self.trainer.step(self.step, batch)?;
+            synchronize(self.bench.device);
+            self.step += 1;
+            loss = Some(output.loss);
+            Ok(())
+        })?;
+        Ok(self.bench.timing("step", &clocked, loss.map(|loss| loss.double_value(&[]))))
+    }
+}
+
+/// How long calls took.
+struct Clocked {
+    /// Of each call.
+    seconds: Vec<f64>,
+    /// On processors, of all calls together.
+    cpu_seconds: Option<f64>,
+}
+
+fn clock(count: u64, mut call: impl FnMut() -> Result<()>) -> Result<Clocked> {
+    let timed = |_| {
+        let started = Instant::now();
+        call()?;
+        Ok(started.elapsed().as_secs_f64())
+    };
+    let cpu_started = cpu_seconds();
+    let seconds = (0..count).map(timed).collect::<Result<_>>()?;
+    let cpu_seconds = cpu_started.zip(cpu_seconds()).map(|(started, ended)| ended - started);
+    Ok(Clocked { seconds, cpu_seconds })
+}
+
+fn synchronize(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match (sorted.len() / 2, sorted.len() % 2) {
+        (0, 0) => f64::NAN,
+        (middle, 0) => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        (middle, _) => sorted[middle],
+    }
+}
+
+/// Time that this process has spent on processors, to a hundredth of a second.
+fn cpu_seconds() -> Option<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0; // USER_HZ, which is part of the kernel's interface.
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in parentheses and may hold spaces; user and system
+    // time are the fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11).map_while(|field| field.parse::<f64>().ok());
+    Some((times.next()? + times.next()?) / TICKS_PER_SECOND)
+}
+
+/// The largest resident set of this process, where the system says.
+fn peak_resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+fn write_line(output: &mut impl Write, value: &impl Serialize) -> Result<()> {
+    let line = serde_json::to_string(value)?;
+    writeln!(output, "{line}").and_then(|()| output.flush()).context("nobody reads the timings")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::TINY;
+
+    /// Four pictures of one colour each, and the smallest network.
+    fn bench() -> (tempfile::TempDir, Bench) {
+        let root = tempfile::tempdir().unwrap();
+        for i in 0..4_u8 {
+            let picture = image::RgbImage::from_pixel(32, 32, image::Rgb([60 * i, 10, 200]));
+            picture.save(root.path().join(format!("{i}.png"))).unwrap();
+        }
+        let overrides = [
+            format!("data.source={}", root.path().display()),
+            "optimizer.batch=4".to_owned(),
+            "data.view_px=32".to_owned(),
+            "data.canvas_px=32".to_owned(),
+        ];
+        let config = Config::parse(TINY, &overrides).unwrap();
+        (root, Bench { config, device: Device::Cpu, warmup: 1 })
+    }
+
+    #[test]
+    fn every_request_is_answered_by_the_timing_of_its_steps() {
+        let (_root, bench) = bench();
+        let mut output = Vec::new();
+        bench.serve("run 1\nrun 2\n".as_bytes(), &mut output).unwrap();
+        let lines: Vec<serde_json::Value> =
+            String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0]["program"], "densecl-trainer");
+        assert_eq!(lines[1]["steps"], 1);
+        assert_eq!(lines[2]["steps"], 2);
+        assert!(lines[2]["mean_seconds"].as_f64().unwrap() > 0.0);
+        assert!(lines[2]["loss"].as_f64().unwrap() > 0.0);
+        let error = bench.serve("walk 1\n".as_bytes(), Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("run N"), "{error}");
+    }
+
+    #[test]
+    fn the_loader_is_timed_by_itself() {
+        let (_root, bench) = bench();
+        let timing = bench.loader(3).unwrap();
+        assert_eq!((timing.part, timing.steps, timing.batch), ("loader", 3, 4));
+        assert!((timing.pairs_per_second * timing.mean_seconds - 4.0).abs() < 1e-9);
+        assert!(timing.loss.is_none());
+    }
+
+    #[test]
+    fn work_takes_processor_time() {
+        let work = || {
+            let started = Instant::now();
+            while started.elapsed().as_secs_f64() < 0.3 {}
+            Ok(())
+        };
+        assert!(clock(1, work).unwrap().cpu_seconds.unwrap() > 0.0);
+    }
+
+    #[test]
+    fn a_median_lies_in_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]).to_bits(), 2.0_f64.to_bits());
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]).to_bits(), 2.5_f64.to_bits());
+        assert!(median(&[]).is_nan());
+    }
+}
