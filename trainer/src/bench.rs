@@ -6,17 +6,16 @@
 //! while the other works: a machine whose speed drifts then slows both.
 
 use std::io::{BufRead, Write};
-use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use tch::Device;
 
 use crate::config::{Config, NetworkConfig};
-use crate::data::procedural::ProceduralImages;
-use crate::data::{Batch, ImageFolder, ImageSource, Loader, LoaderOptions};
-use crate::pretrain::Trainer;
+use crate::data::{Batch, Loader};
+use crate::monitor::peak_memory_bytes;
+use crate::pretrain::{Trainer, loader_options, open_data};
 
 /// Different batches that the steps take in turn.
 const BATCHES: usize = 2;
@@ -134,7 +133,7 @@ impl Bench {
                 "{part:<8}{median_seconds:.4} s median, {mean_seconds:.4} s mean of {steps}; {pairs_per_second:.1} pairs/s"
             ));
         }
-        if let Some(bytes) = peak_resident_bytes() {
+        if let Some(bytes) = peak_memory_bytes() {
             lines.push(format!("memory  {:.0} MB resident at most", bytes as f64 / 1e6));
         }
         lines.join("\n")
@@ -153,22 +152,8 @@ impl Bench {
     }
 
     fn start_loader(&self) -> Result<Loader> {
-        let Config { seed, data, optimizer, .. } = &self.config;
-        let source: Arc<dyn ImageSource> = match self.config.data_folder() {
-            Some(folder) => Arc::new(ImageFolder::open(&folder)?),
-            None => Arc::new(ProceduralImages::new(*seed, data.canvas_px)),
-        };
-        let images = source.image_count().unwrap_or(data.images_per_epoch);
-        let steps_per_epoch = images / optimizer.batch as u64;
-        ensure!(steps_per_epoch > 0, "the data hold fewer images than a batch of {}", optimizer.batch);
-        let options = LoaderOptions {
-            seed: *seed,
-            batch: optimizer.batch,
-            canvas_px: data.canvas_px,
-            steps_per_epoch,
-            workers: data.workers,
-            prefetch: data.prefetch,
-        };
+        let (source, steps_per_epoch) = open_data(&self.config)?;
+        let options = loader_options(&self.config, self.device, steps_per_epoch);
         Loader::start(source, options, 0)
     }
 
@@ -185,7 +170,7 @@ impl Bench {
             mean_cpu_seconds: cpu_seconds.map(|cpu_seconds| cpu_seconds / count),
             pairs_per_second: batch as f64 / mean_seconds,
             loss,
-            peak_resident_bytes: peak_resident_bytes(),
+            peak_resident_bytes: peak_memory_bytes(),
         }
     }
 }
@@ -268,14 +253,6 @@ fn cpu_seconds() -> Option<f64> {
     Some((times.next()? + times.next()?) / TICKS_PER_SECOND)
 }
 
-/// The largest resident set of this process, where the system says.
-fn peak_resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
 fn write_line(output: &mut impl Write, value: &impl Serialize) -> Result<()> {
     let line = serde_json::to_string(value)?;
     writeln!(output, "{line}").and_then(|()| output.flush()).context("nobody reads the timings")
@@ -295,6 +272,7 @@ mod tests {
         }
         let overrides = [
             format!("data.source={}", root.path().display()),
+            "contrast.queue_length=4".to_owned(),
             "optimizer.batch=4".to_owned(),
             "data.view_px=32".to_owned(),
             "data.canvas_px=32".to_owned(),

@@ -11,7 +11,8 @@ mod shards;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use tch::Tensor;
 
 pub use files::ImageFiles;
 pub use loader::{Batch, Loader, LoaderOptions};
@@ -49,6 +50,9 @@ pub struct ImageError {
     pub source: image::ImageError,
 }
 
+/// Images that are looked at for samples, at most.
+const LOOKED_AT: u64 = 1000;
+
 /// All images of a run.
 #[derive(Clone)]
 pub enum DataSource {
@@ -76,6 +80,39 @@ impl DataSource {
         } else {
             Self::Images(Arc::new(ImageFiles::in_folder(path)?))
         })
+    }
+
+    /// The first images that can be read, always the same ones: at most `count`.
+    ///
+    /// # Errors
+    /// If none can be read.
+    pub fn samples(&self, count: usize, canvas_px: u32) -> Result<Batch> {
+        let canvas_bytes = (canvas_px * canvas_px * 3) as usize;
+        let mut canvas = vec![0; canvas_bytes];
+        let (mut pixels, mut sizes) = (Vec::new(), Vec::new());
+        let mut keep = |size: ImageSize, canvas: &[u8]| {
+            pixels.extend_from_slice(canvas);
+            sizes.push(size);
+            sizes.len() == count
+        };
+        match self {
+            Self::Images(images) => {
+                for index in 0..images.image_count().unwrap_or(u64::MAX).min(LOOKED_AT) {
+                    if images.draw(index, canvas_px, &mut canvas).is_ok_and(|size| keep(size, &canvas)) {
+                        break;
+                    }
+                }
+            }
+            Self::Shards(shards) => {
+                let options = ShuffleOptions { seed: 0, buffer: count };
+                if let Some(reader) = shards.readers(Share::ALL, 1, options)?.first_mut() {
+                    while !keep(reader.draw(canvas_px, &mut canvas)?.size, &canvas) {}
+                }
+            }
+        }
+        ensure!(!sizes.is_empty(), "none of the first {LOOKED_AT} images can be read");
+        let side = i64::from(canvas_px);
+        Ok(Batch { pixels: Tensor::from_slice(&pixels).view([sizes.len() as i64, side, side, 3]), sizes })
     }
 
     /// Number of different images, where it is known and finite.

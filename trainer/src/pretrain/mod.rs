@@ -59,11 +59,8 @@ pub struct Outcome {
 /// last checkpoint otherwise.
 pub fn pretrain(run: &Run) -> Result<Outcome> {
     let config = &run.config;
-    let source = DataSource::open(&config.data.source, config.seed, config.data.canvas_px)?;
-    if let Some(images) = source.image_count() {
-        config.check_images(images)?;
-    }
-    let steps_per_epoch = source.image_count().unwrap_or(config.data.images_per_epoch) / config.optimizer.batch as u64;
+    let (source, steps_per_epoch) = open_data(config)?;
+    let samples = source.samples(reports::FIXED_IMAGES, config.data.canvas_px)?;
     let total_steps = config.schedule.epochs * steps_per_epoch;
 
     let mut trainer = Trainer::new(config, run.device, steps_per_epoch, total_steps)?;
@@ -73,7 +70,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome> {
         return Ok(Outcome { checkpoint, step: first, total_steps });
     }
     let mut loader = Loader::start(source, loader_options(config, run.device, steps_per_epoch), first)?;
-    let mut reports = Reports::open(run, &trainer, first)?;
+    let mut reports = Reports::open(run, &trainer, &samples, first)?;
     tracing::info!(first, total_steps, steps_per_epoch, device = ?run.device, "training");
     let mut saved = None;
     for step in first..total_steps {
@@ -91,7 +88,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome> {
         let output = trainer.step(step, &batch)?;
         let done = step + 1;
         let stopping = run.stop.requested();
-        reports.after_step(done, &mut trainer, &batch, &output, &mut loader, stopping)?;
+        reports.after_step(done, &mut trainer, &output, &mut loader, stopping)?;
         if stopping || done.is_multiple_of(config.schedule.checkpoint_steps) || done == total_steps {
             trainer.check_losses()?;
             let checkpoint = save(run, &trainer, done)?;
@@ -112,6 +109,19 @@ fn save(run: &Run, trainer: &Trainer<'_>, step: u64) -> Result<PathBuf> {
     let folder = checkpoint::save(&run.out, &run.config, step, &trainer.model, &trainer.optimizer)?;
     tracing::info!(step, folder = %folder.display(), "checkpoint");
     Ok(folder)
+}
+
+/// The images of a run, and how many batches make up an epoch.
+///
+/// # Errors
+/// If there is no image, or there are too few for the batch or the queue.
+pub fn open_data(config: &Config) -> Result<(DataSource, u64)> {
+    let source = DataSource::open(&config.data.source, config.seed, config.data.canvas_px)?;
+    let images = source.image_count();
+    if let Some(images) = images {
+        config.check_images(images)?;
+    }
+    Ok((source, images.unwrap_or(config.data.images_per_epoch) / config.optimizer.batch as u64))
 }
 
 /// How batches of a run are drawn.

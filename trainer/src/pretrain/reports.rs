@@ -7,22 +7,32 @@ use tch::Tensor;
 
 use super::{Run, Trainer};
 use crate::data::{Batch, Loader};
+use crate::monitor::pictures::FixedImages;
 use crate::monitor::{self, Metrics, Monitor};
 use crate::step_output::StepOutput;
+
+/// Images of which pictures show what the network sees.
+pub(super) const FIXED_IMAGES: usize = 6;
+
+/// Number of the step whose random views the fixed images get; no run takes it.
+const NO_STEP: u64 = u64::MAX;
 
 /// Measures and pictures of a run.
 #[derive(Debug)]
 pub(super) struct Reports {
     monitor: Monitor,
+    fixed: FixedImages,
     since: Instant,
     from_step: u64,
 }
 
 impl Reports {
-    /// Reports of the steps from `first` on.
-    pub(super) fn open(run: &Run, trainer: &Trainer<'_>, first: u64) -> Result<Self> {
+    /// Reports of the steps from `first` on; pictures show the images of `samples`.
+    pub(super) fn open(run: &Run, trainer: &Trainer<'_>, samples: &Batch, first: u64) -> Result<Self> {
         let monitor = Monitor::open(&run.out, first, trainer.total_steps, run.progress)?;
-        Ok(Self { monitor, since: Instant::now(), from_step: first })
+        let views = trainer.views(NO_STEP, samples);
+        let fixed = FixedImages { images: trainer.whole(samples), query_views: views.query, key_views: views.key };
+        Ok(Self { monitor, fixed, since: Instant::now(), from_step: first })
     }
 
     /// Writes what is due after `done` steps; measures also when the run is `stopping`.
@@ -30,7 +40,6 @@ impl Reports {
         &mut self,
         done: u64,
         trainer: &mut Trainer<'_>,
-        batch: &Batch,
         output: &StepOutput,
         loader: &mut Loader,
         stopping: bool,
@@ -43,7 +52,12 @@ impl Reports {
             self.measures(done, trainer, output, loader)?;
         }
         if picture_steps > 0 && (last || done.is_multiple_of(picture_steps)) {
-            self.pictures(done, trainer, batch, output)?;
+            for (name, picture) in self.fixed.pictures(&trainer.model) {
+                self.monitor.picture(name, done, &picture)?;
+            }
+            // Time spent on pictures is not the training's.
+            self.since = Instant::now();
+            self.from_step = done;
         }
         Ok(())
     }
@@ -75,10 +89,6 @@ impl Reports {
         })?;
         self.since = Instant::now();
         self.from_step = done;
-        Ok(())
-    }
-
-    fn pictures(&mut self, _done: u64, _trainer: &Trainer<'_>, _batch: &Batch, _output: &StepOutput) -> Result<()> {
         Ok(())
     }
 }

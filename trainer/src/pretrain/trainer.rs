@@ -96,6 +96,13 @@ impl<'a> Trainer<'a> {
         Views { query, key, shuffle: self.shuffle(batch.sizes.len(), &mut rng) }
     }
 
+    /// The images of a batch whole, as the encoders take them, `[N, 3, s, s]`.
+    pub(super) fn whole(&self, batch: &Batch) -> Tensor {
+        let Config { data, .. } = self.config;
+        let parameters = ViewParameters::identity(&batch.sizes, data.canvas_px);
+        view(&self.upload(&batch.pixels), &parameters, i64::from(data.view_px), &Normalization::IMAGENET)
+    }
+
     /// Looks at the losses of the steps since it last did.
     ///
     /// # Errors

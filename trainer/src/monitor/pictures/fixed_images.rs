@@ -55,7 +55,14 @@ mod tests {
     fn drawing_changes_nothing_in_the_model() {
         tch::manual_seed(1);
         let spec = EncoderSpec { architecture: Architecture::ResNet18, stem_width: 4, dim: 16, dense: true };
-        let options = ContrastOptions { queue_length: 32, temperature: 0.2, momentum: 0.9, bn_splits: 1 };
+        let options = ContrastOptions {
+            queue_length: 32,
+            temperature: 0.2,
+            momentum: 0.9,
+            bn_splits: 1,
+            loss_chunk: 32,
+            products: Kind::Float,
+        };
         let model = DenseCl::new(spec, options, Kind::Float, Device::Cpu);
         let state = |model: &DenseCl| model.query.weights().into_values().map(|weight| weight.data).collect::<Vec<_>>();
         let before = state(&model);
