@@ -213,7 +213,7 @@ impl Cli {
 impl ReportArgs {
     fn run(self) -> Result<String> {
         let bytes = report(&self.runs, &self.out)?;
-        Ok(format!("report: {} ({} runs, {:.1} MB)", self.out.display(), self.runs.len(), bytes as f64 / 1e6))
+        Ok(format!("report: {} ({:.1} MB)", self.out.display(), bytes as f64 / 1e6))
     }
 }
 

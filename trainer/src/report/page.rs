@@ -108,12 +108,14 @@ fn configuration(records: &[RunRecord], names: &[&str]) -> String {
         (_, true) => "<p>The configurations are equal.</p>".to_owned(),
         (_, false) => table(names, "key", &rows),
     };
+    // Of a single run there is nothing to compare, so all of it is shown.
+    let open = if records.len() == 1 { " open" } else { "" };
     for record in records {
         let text = record.config.as_deref().unwrap_or("There is no config.toml in the run's folder.");
         let (name, folder) = (escape(&record.name), escape(&record.folder.display().to_string()));
         let _ = write!(
             html,
-            "<details><summary>All of {name} <span class=\"quiet\">{folder}</span></summary><pre>{}</pre></details>",
+            "<details{open}><summary>All of {name} <span class=\"quiet\">{folder}</span></summary><pre>{}</pre></details>",
             escape(text)
         );
     }
