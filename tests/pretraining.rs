@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use densecl_trainer::checkpoint::{Checkpoint, list, locate};
+use densecl_trainer::checkpoint::{Checkpoint, list as checkpoints, locate};
 use densecl_trainer::config::Config;
 use densecl_trainer::monitor::ProgressStyle;
 use densecl_trainer::pretrain::{Outcome, Run, Stop, pretrain};
@@ -46,37 +46,190 @@ fn a_resumed_run_ends_where_an_undisturbed_one_does() {
     run(&whole, false, &[]).expect("a run");
     run(&cut, false, &[]).expect("a run");
     // As if it had died after the checkpoint before its last.
-    let newest = list(&cut).expect("checkpoints").pop().expect("one");
+    let newest = checkpoints(&cut).expect("checkpoints").pop().expect("one");
     fs::remove_dir_all(newest).expect("removed");
     assert_eq!(state(&cut).0, 12);
     run(&cut, true, &[]).expect("the rest of the run");
-    let (whole, cut) = (state(&whole), state(&cut));
-    assert_eq!(whole.0, 16);
-    assert_eq!(whole.0, cut.0);
-    assert!(whole.1.len() > 200);
-    for (name, values) in &whole.1 {
-        assert!(cut.1.get(name) == Some(values), "{name} differs");
+    assert_same_state(&whole, &cut, 16);
+}
+
+fn assert_same_state(a: &Path, b: &Path, step: u64) {
+    let (a, b) = (state(a), state(b));
+    assert_eq!((a.0, b.0), (step, step));
+    assert!(a.1.len() > 200);
+    for (name, values) in &a.1 {
+        assert!(b.1.get(name) == Some(values), "{name} differs");
     }
+}
+
+/// All at once: LARS, warm-up, parts of a batch, bfloat16 products, channels last, cosine per epoch.
+#[test]
+fn a_run_with_every_option_resumes_to_the_same_bits() {
+    let options = [
+        "optimizer.algorithm=lars",
+        "optimizer.accumulation=2",
+        "optimizer.trust_coefficient=0.02",
+        "schedule.warmup_steps=5",
+        "schedule.cosine=epoch",
+        "network.precision=bf16",
+        "network.memory_format=channels-last",
+        "contrast.lambda_warmup_steps=3",
+        "contrast.loss_chunk=24",
+    ];
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
+    run(&whole, false, &options).expect("a run");
+    run(&cut, false, &options).expect("a run");
+    fs::remove_dir_all(checkpoints(&cut).expect("checkpoints").pop().expect("one")).expect("removed");
+    run(&cut, true, &options).expect("the rest of the run");
+    assert_same_state(&whole, &cut, 16);
+    let metrics = metrics(&whole);
+    let rate = |line: usize| metrics[line]["learning_rate"].as_f64().expect("a rate");
+    assert!((rate(0) - 0.03 * 4.0 / 5.0).abs() < 1e-12, "the fourth step is on the way up");
+    assert!(rate(1) > rate(2) && (rate(2) - rate(3)).abs() < 1e-15, "steps 12 and 16 are of one epoch");
+}
+
+fn metrics(run: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Told to stop while it takes its first step, a run has kept that step.
+#[test]
+fn a_run_that_is_told_to_stop_keeps_its_step() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    let stop = Stop::default();
+    stop.request();
+    let outcome = run_until(&stop, &stopped, false, &[]).expect("an early end");
+    assert_eq!((outcome.step, outcome.total_steps), (1, 16));
+    assert!(outcome.checkpoint.ends_with("step-00000001"));
+    run(&stopped, true, &[]).expect("the rest of the run");
+    run(&whole, false, &[]).expect("a run");
+    assert_same_state(&whole, &stopped, 16);
+    let pictures = fs::read_dir(stopped.join("pictures")).expect("pictures").count();
+    assert_eq!(pictures, 2);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (whole, damaged) = (folder.path().join("whole"), folder.path().join("damaged"));
+    run(&whole, false, &[]).expect("a run");
+    run(&damaged, false, &[]).expect("a run");
+    flip_a_byte(&checkpoints(&damaged).expect("checkpoints").pop().expect("one"));
+    run(&damaged, true, &[]).expect("the rest of the run");
+    assert_same_state(&whole, &damaged, 16);
+    assert_eq!(metrics(&damaged).len(), 4, "no step is reported twice");
+}
+
+fn flip_a_byte(checkpoint: &Path) {
+    let state = checkpoint.join("state.safetensors");
+    let mut bytes = fs::read(&state).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&state, bytes).expect("written");
+}
+
+/// A rate that no training survives: the error names the step and a tensor, and the checkpoint
+/// before is still there and whole.
+#[test]
+fn a_loss_that_is_no_number_names_the_step_and_keeps_what_was_good() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("run");
+    let stop = Stop::default();
+    stop.request();
+    run_until(&stop, &out, false, &[]).expect("one step");
+    let message = format!("{:#}", run(&out, true, &["optimizer.learning_rate=1e30"]).expect_err("no number"));
+    assert!(message.contains("the loss of step") && message.contains("first tensor"), "{message}");
+    assert!(message.contains("query/backbone.") && message.contains("optimizer.learning_rate"), "{message}");
+    assert_eq!(state(&out).0, 1);
+    run(&out, true, &[]).expect("the rest of the run");
+}
+
+/// A folder that goes away in the middle: the error says so, and the steps until then are kept.
+#[test]
+fn data_that_go_away_lose_no_step() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let photos = folder.path().join("photos");
+    write_images(&photos, 64);
+    let source = source(&photos);
+    let settings = [source.as_str(), "schedule.epochs=4000", "schedule.checkpoint_steps=100000"];
+    let out = folder.path().join("run");
+    let message = std::thread::scope(|scope| {
+        let training = scope.spawn(|| format!("{:#}", run(&out, false, &settings).expect_err("no data")));
+        while fs::read_to_string(out.join("metrics.jsonl")).map_or(0, |text| text.lines().count()) < 2 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        fs::rename(&photos, folder.path().join("elsewhere")).expect("moved");
+        training.join().expect("an error and no panic")
+    });
+    assert!(message.contains("gone") && message.contains("--resume"), "{message}");
+    let step = state(&out).0;
+    assert!(step >= 8 && message.contains(&format!("after step {step}")), "{message}");
+}
+
+fn write_images(folder: &Path, count: u8) {
+    fs::create_dir_all(folder).expect("made");
+    for i in 0..count {
+        let image =
+            image::RgbImage::from_fn(90, 60 + u32::from(i % 16), |x, y| image::Rgb([x as u8 * 2, y as u8, i * 3]));
+        image.save(folder.join(format!("{i:03}.png"))).expect("saved");
+    }
+}
+
+fn source(path: &Path) -> String {
+    format!("data.source={}", toml::Value::String(path.display().to_string()))
+}
+
+/// The same images by folder and by list give the same run; tar shards one that resumes.
+#[test]
+fn lists_and_tar_shards_are_data_too() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let photos = folder.path().join("photos");
+    write_images(&photos, 64);
+    let list = folder.path().join("list.txt");
+    let names: Vec<_> = (0..64).map(|i| format!("photos/{i:03}.png")).collect();
+    fs::write(&list, names.join("\n")).expect("written");
+    let (by_folder, by_list) = (folder.path().join("by-folder"), folder.path().join("by-list"));
+    run(&by_folder, false, &[&source(&photos), "schedule.epochs=1"]).expect("a run");
+    run(&by_list, false, &[&source(&list), "schedule.epochs=1"]).expect("a run");
+    assert_same_state(&by_folder, &by_list, 8);
+
+    let shards = folder.path().join("shards");
+    fs::create_dir(&shards).expect("made");
+    for shard in 0..4 {
+        let file = fs::File::create(shards.join(format!("train-{shard:04}.tar"))).expect("created");
+        let mut archive = tar::Builder::new(file);
+        for i in shard * 16..shard * 16 + 16 {
+            let name = format!("{i:03}.png");
+            archive.append_path_with_name(photos.join(&name), &name).expect("appended");
+        }
+        archive.finish().expect("finished");
+    }
+    let settings = [&source(&shards.join("train-{0000..0003}.tar")), "data.shuffle_buffer=6", "data.shard_readers=3"];
+    let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
+    run(&whole, false, &settings).expect("a run");
+    run(&cut, false, &settings).expect("a run");
+    fs::remove_dir_all(checkpoints(&cut).expect("checkpoints").pop().expect("one")).expect("removed");
+    run(&cut, true, &settings).expect("the rest of the run");
+    assert_same_state(&whole, &cut, 16);
 }
 
 #[test]
 fn a_run_trains_on_a_folder_of_images() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let photos = folder.path().join("photos/deep");
-    fs::create_dir_all(&photos).expect("made");
-    for i in 0..16_u8 {
-        let image = image::RgbImage::from_fn(90, 60 + u32::from(i), |x, y| image::Rgb([x as u8 * 2, y as u8, i * 15]));
-        image.save(photos.join(format!("{i}.png"))).expect("saved");
-    }
+    write_images(&photos, 64);
     fs::write(photos.join("broken.jpg"), b"not a jpeg").expect("written");
-    let source = format!("data.source={}", toml::Value::String(folder.path().join("photos").display().to_string()));
     let out = folder.path().join("run");
+    let source = source(&folder.path().join("photos"));
     run(&out, false, &[&source, "schedule.epochs=2"]).expect("a run");
-    assert_eq!(state(&out).0, 4, "two batches of eight in each epoch");
-    let metrics = fs::read_to_string(out.join("metrics.jsonl")).expect("metrics");
-    let last: serde_json::Value = serde_json::from_str(metrics.lines().last().expect("a line")).expect("JSON");
-    assert_eq!(last["step"], 4);
+    assert_eq!(state(&out).0, 16, "eight batches of eight in each epoch");
+    let last = metrics(&out).pop().expect("a line");
+    assert_eq!(last["step"], 16);
     assert!(last["loss"].as_f64().expect("a loss").is_finite());
+    assert!(last["skipped_images"].as_u64().expect("a count") >= 1, "the broken one is counted");
 }
 
 #[test]
@@ -88,15 +241,16 @@ fn mistakes_are_told() {
     assert!(message("a", true, &[]).contains("nothing to resume"));
     assert!(message("b", false, &["data.source=/no/such/folder"]).contains("/no/such/folder"));
     fs::create_dir_all(folder.path().join("empty")).expect("made");
-    let empty = format!("data.source={}", toml::Value::String(folder.path().join("empty").display().to_string()));
+    let empty = source(&folder.path().join("empty"));
     assert!(message("c", false, &[&empty]).contains("no image"));
+    write_images(&folder.path().join("few"), 20);
+    let few = message("c", false, &[&source(&folder.path().join("few"))]);
+    assert!(few.contains("only 20 images") && few.contains("multiple of the batch"), "{few}");
 
     run(&folder.path().join("d"), false, &["schedule.epochs=0"]).expect("random weights");
     assert!(message("d", false, &[]).contains("--resume"), "a run is never overwritten");
-    let state = locate(&folder.path().join("d")).expect("a checkpoint").join("state.safetensors");
-    let mut bytes = fs::read(&state).expect("read");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&state, bytes).expect("written");
+    let other = message("d", true, &["network.dim=16"]);
+    assert!(other.contains("another model") && other.contains("network.dim: 32 → 16"), "{other}");
+    flip_a_byte(&locate(&folder.path().join("d")).expect("a checkpoint"));
     assert!(message("d", true, &[]).contains("damaged"));
 }

@@ -20,7 +20,7 @@ pub mod network;
 pub mod optimizer;
 pub mod pretrain;
 pub mod queue;
-pub mod step_output;
 pub mod report;
+pub mod step_output;
 pub mod synth;
 pub mod tensor_file;

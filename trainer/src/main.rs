@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use densecl_trainer::cli::Cli;
+use densecl_trainer::monitor::LogWriter;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(LogWriter).init();
     match Cli::parse().run() {
         Ok(text) => {
             // A reader that has gone away, as `head` does, is no failure of the command.
