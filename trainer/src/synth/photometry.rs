@@ -49,6 +49,22 @@ impl Photometry {
         }
     }
 
+    /// On the way from this change (at 0) to `other` (at 1).
+    pub(super) fn towards(&self, other: &Self, time: f32) -> Self {
+        let between = |from: f32, to: f32| from + (to - from) * time;
+        let [from, to] = [self.white_balance, other.white_balance];
+        Self {
+            blur_px: between(self.blur_px, other.blur_px),
+            white_balance: std::array::from_fn(|c| between(from[c], to[c])),
+            brightness: between(self.brightness, other.brightness),
+            contrast: between(self.contrast, other.contrast),
+            gamma: between(self.gamma, other.gamma),
+            saturation: between(self.saturation, other.saturation),
+            hue: between(self.hue, other.hue),
+            noise: between(self.noise, other.noise),
+        }
+    }
+
     /// Takes the view; `stream` gives the noise.
     pub(super) fn apply(&self, view: &mut Painting, stream: &mut Stream) {
         if self.blur_px > 0.0 {
