@@ -9,19 +9,19 @@ use crate::data::procedural::similarity::Similarity;
 use crate::data::procedural::stage::View;
 
 /// Way of an object from the first frame to the last.
-const LENGTHS: (f32, f32) = (0.2, 0.6);
+const LENGTHS: (f32, f32) = (0.2, 0.5);
 /// Largest bend of an object's path.
 const BEND: f32 = 0.25;
 /// Tangent of half the turn of an object, at most; 0.2 is about 23 degrees.
 const SPIN: f32 = 0.2;
 /// Growth or shrinkage of an object, at most.
 const GROWTH: f32 = 0.25;
-/// Way of the camera along each axis, at most.
-const PAN: f32 = 0.12;
-/// Tangent of half the turn of the camera, at most: about 7 degrees.
-const ROLL: f32 = 0.06;
-/// Zoom of the camera, at most.
-const ZOOM: f32 = 0.12;
+/// Way of the camera along each axis, at most, of each of the two terms.
+const PAN: f32 = 0.08;
+/// Tangent of half the turn of the camera, likewise: twice 4.6 degrees.
+const ROLL: f32 = 0.04;
+/// Zoom of the camera, likewise.
+const ZOOM: f32 = 0.08;
 
 /// How a scene moves.
 #[derive(Debug, Clone)]

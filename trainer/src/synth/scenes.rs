@@ -17,7 +17,7 @@ use super::view::Painting;
 use super::{Summary, SynthError, make_folder, npy, numbered, palette_png, write_rgb_png};
 use crate::data::procedural::ProceduralImages;
 use crate::data::procedural::random::{Purpose, Stream};
-use crate::data::procedural::stage::{self, Seen, Stage, View};
+use crate::data::procedural::stage::{self, Stage, View};
 
 /// Width and height of the world in views: the camera moves within it.
 const WORLD_VIEWS: f32 = 1.5;
@@ -83,7 +83,7 @@ impl Sequence {
             make_folder(&target.join(name))?;
         }
         let paintings = self.paint();
-        let first = self.seen(&self.views[0]);
+        let first = self.mask(&self.views[0]);
         let shape = [self.size.height_px as usize, self.size.width_px as usize];
         for (index, mut painting) in paintings.into_iter().enumerate() {
             let name = numbered(index, self.views.len());
@@ -91,8 +91,8 @@ impl Sequence {
             let [from, to] = &self.photometry;
             from.towards(to, time).apply(&mut painting, &mut self.stream);
             write_rgb_png(&target.join("frames").join(format!("{name}.png")), &painting.to_bytes(), self.size)?;
-            let labels: Vec<u8> = self.seen(&self.views[index]).iter().map(|seen| seen.object as u8).collect();
-            palette_png::write(&target.join("masks").join(format!("{name}.png")), &labels, self.size)?;
+            let mask = self.mask(&self.views[index]);
+            palette_png::write(&target.join("masks").join(format!("{name}.png")), &mask, self.size)?;
             if index > 0 {
                 let found = self.correspondences(&first, index);
                 let file = format!("{name}.npy");
@@ -117,22 +117,26 @@ impl Sequence {
         self.views.iter().map(paint).collect()
     }
 
-    /// What each pixel's centre shows, in row order.
-    fn seen(&self, view: &View) -> Vec<Seen> {
-        self.pixels().map(|point| self.stage.seen(view, self.unit_from_pixel(point))).collect()
+    /// The object that each pixel's centre shows, in row order.
+    fn mask(&self, view: &View) -> Vec<u8> {
+        let pixels = self.pixels();
+        pixels.map(|point| self.stage.object_at(view, self.unit_from_pixel(point)) as u8).collect()
     }
 
-    fn correspondences(&self, first: &[Seen], index: usize) -> Correspondences {
+    /// From frame 0, of which `first` is the mask, to frame `index`. Leaves of one object keep their
+    /// places on each other, so a point is hidden exactly where another object shows.
+    fn correspondences(&self, first: &[u8], index: usize) -> Correspondences {
         let (from, to) = (&self.views[0], &self.views[index]);
         let (width, height) = (f64::from(self.size.width_px), f64::from(self.size.height_px));
         let mut positions = Vec::with_capacity(2 * first.len());
         let mut visible = Vec::with_capacity(first.len());
-        for (point, seen) in self.pixels().zip(first) {
-            let there = from.carry(to, seen.object, self.unit_from_pixel(point));
+        for (point, &object) in self.pixels().zip(first) {
+            let object = usize::from(object);
+            let there = from.carry(to, object, self.unit_from_pixel(point));
             let [x, y] = self.pixel_from_unit(there);
             positions.extend([x as f32, y as f32]);
             let inside = x >= -0.5 && x < width - 0.5 && y >= -0.5 && y < height - 0.5;
-            visible.push(u8::from(inside && self.stage.seen(to, there) == *seen));
+            visible.push(u8::from(inside && self.stage.object_at(to, there) == object));
         }
         Correspondences { positions, visible }
     }
@@ -161,7 +165,7 @@ mod tests {
     /// A sequence with its paintings, masks and correspondences.
     struct Shown {
         paintings: Vec<Painting>,
-        masks: Vec<Vec<usize>>,
+        masks: Vec<Vec<u8>>,
         found: Vec<Correspondences>,
     }
 
@@ -170,17 +174,16 @@ mod tests {
         let mut sequence = Sequence::sample(&source, index, CLIP);
         // A shadow falls on other points as things move, which changes their colours.
         sequence.stage = sequence.stage.without_shadows();
-        let first = sequence.seen(&sequence.views[0]);
-        let labels = |view| sequence.seen(view).iter().map(|seen| seen.object).collect();
+        let masks: Vec<Vec<u8>> = sequence.views.iter().map(|view| sequence.mask(view)).collect();
         Shown {
             paintings: sequence.paint(),
-            masks: sequence.views.iter().map(labels).collect(),
-            found: (1..CLIP.frames).map(|frame| sequence.correspondences(&first, frame)).collect(),
+            found: (1..CLIP.frames).map(|frame| sequence.correspondences(&masks[0], frame)).collect(),
+            masks,
         }
     }
 
     /// Whether all labels within one pixel of the nearest pixel's centre are the same.
-    fn label_around(mask: &[usize], [x, y]: [f32; 2]) -> Option<usize> {
+    fn label_around(mask: &[u8], [x, y]: [f32; 2]) -> Option<u8> {
         let (width, height) = (CLIP.size.width_px as usize, CLIP.size.height_px as usize);
         let (column, row) = (x.round() as usize, y.round() as usize);
         if column < 1 || row < 1 || column + 1 >= width || row + 1 >= height || x < 0.0 || y < 0.0 {
@@ -194,7 +197,7 @@ mod tests {
     }
 
     /// Pixels of frame 0 whose surroundings show one object alone, with where they are in `frame`.
-    fn inner_points(shown: &Shown, frame: usize) -> Vec<([f32; 2], usize, [f32; 2], bool)> {
+    fn inner_points(shown: &Shown, frame: usize) -> Vec<([f32; 2], u8, [f32; 2], bool)> {
         let found = &shown.found[frame - 1];
         let width = CLIP.size.width_px as usize;
         (0..shown.masks[0].len())
@@ -209,19 +212,19 @@ mod tests {
 
     #[test]
     fn labels_follow_visible_points_and_change_on_hidden_ones() {
-        let (mut visible, mut hidden, mut sequences) = (0, 0, 0);
+        let (mut visible, mut hidden, mut behind_threads, mut sequences) = (0, 0, 0, 0);
         for index in 0..8 {
             let shown = shown(index);
             let before = hidden;
             for frame in 1..CLIP.frames {
                 for (_, label, there, seen) in inner_points(&shown, frame) {
                     let Some(other) = label_around(&shown.masks[frame], there) else { continue };
-                    // Two leaves of one object never hide each other anew: they move as one.
                     if seen {
                         assert_eq!(other, label, "{index}, frame {frame}: {there:?}");
                         visible += 1;
                     } else {
-                        assert_ne!(other, label, "{index}, frame {frame}: {there:?}");
+                        // Something thinner than a pixel hides a point without showing at any centre.
+                        behind_threads += usize::from(other == label);
                         hidden += 1;
                     }
                 }
@@ -229,6 +232,7 @@ mod tests {
             sequences += usize::from(hidden - before > 200);
         }
         assert!(visible > 100_000 && hidden > 5_000, "{visible} visible, {hidden} hidden");
+        assert!(behind_threads * 500 < hidden, "{behind_threads} of {hidden} hidden points show their own object");
         assert!(sequences >= 6, "something is hidden in {sequences} of 8 sequences only");
     }
 

@@ -41,15 +41,6 @@ pub(crate) struct View {
     poses: Vec<Moved>,
 }
 
-/// What a point of a view shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// The object, from 1 on; 0 is what stands still.
-    pub(crate) object: usize,
-    /// The leaf, counted from the front; the background comes last.
-    layer: usize,
-}
-
 /// The texture programs of every layer, and of the background at the end.
 pub(crate) struct Programs(Vec<Vec<Program>>);
 
@@ -106,19 +97,16 @@ impl Stage {
         canvas.colours().collect()
     }
 
-    /// What a point of a view shows.
-    pub(crate) fn seen(&self, view: &View, point: [f64; 2]) -> Seen {
-        let covers = |layer: &Layer| {
+    /// The object that a point of a view shows, from 1 on; 0 is what stands still.
+    pub(crate) fn object_at(&self, view: &View, point: [f64; 2]) -> usize {
+        let covers = |layer: &&Layer| {
             let place = view.poses[layer.object].leaf_from_view().apply(point);
             let [x, y] = place.map(|coordinate| coordinate as f32);
             let [left, top, right, bottom] = layer.bounds;
             let in_box = x > left && x < right && y > top && y < bottom;
             in_box && layer.leaf.outline.place(x, y).distance < 0.0
         };
-        match self.layers.iter().position(covers) {
-            Some(layer) => Seen { object: self.layers[layer].object, layer },
-            None => Seen { object: 0, layer: self.layers.len() },
-        }
+        self.layers.iter().find(covers).map_or(0, |layer| layer.object)
     }
 
     #[cfg(test)]
