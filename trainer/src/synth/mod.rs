@@ -250,6 +250,53 @@ mod tests {
         }
     }
 
+    /// The files of a small set, relative to its folder.
+    fn layout(kind: Kind, options: &Options) -> Vec<String> {
+        let folder = TempDir::new().unwrap();
+        let out = folder.path().join("set");
+        let size = Some(Size { width_px: 64, height_px: 48 });
+        run(kind, 2, 1, &out, &Options { size, ..*options }).unwrap();
+        let name = |path: PathBuf| path.strip_prefix(&out).unwrap().to_str().unwrap().to_owned();
+        contents(&out).into_iter().map(|(path, _)| name(path)).collect()
+    }
+
+    #[test]
+    fn scenes_have_their_layout() {
+        let mut expected = Vec::new();
+        for sequence in ["0000", "0001"] {
+            for (folder, frames, ending) in
+                [("frames", 0..3, "png"), ("masks", 0..3, "png"), ("positions", 1..3, "npy"), ("visible", 1..3, "npy")]
+            {
+                expected.extend(frames.map(|frame| format!("{sequence}/{folder}/{frame:04}.{ending}")));
+            }
+        }
+        assert_eq!(layout(Kind::Scenes, &Options { frames: 3, ..Options::default() }), expected);
+    }
+
+    #[test]
+    fn labelled_kinds_have_the_layouts_of_voc_and_coco() {
+        let named = |folder: &str, ending: &str| {
+            ["train_0000", "train_0001", "val_0000"].map(|name| format!("{folder}/{name}.{ending}"))
+        };
+        let lists = |folder: &str| ["train", "val"].map(|set| format!("ImageSets/{folder}/{set}.txt"));
+        let segmentation: Vec<String> = lists("Segmentation")
+            .into_iter()
+            .chain(named("JPEGImages", "jpg"))
+            .chain(named("SegmentationClass", "png"))
+            .chain(named("SegmentationObject", "png"))
+            .chain(["classes.txt".to_owned()])
+            .collect();
+        assert_eq!(layout(Kind::Segmentation, &Options::default()), segmentation);
+        let detection: Vec<String> = named("Annotations", "xml")
+            .into_iter()
+            .chain(lists("Main"))
+            .chain(named("JPEGImages", "jpg"))
+            .chain(["train", "val"].map(|set| format!("annotations/instances_{set}.json")))
+            .chain(["classes.txt".to_owned()])
+            .collect();
+        assert_eq!(layout(Kind::Detection, &Options { val_count: Some(1), ..Options::default() }), detection);
+    }
+
     #[test]
     fn nothing_is_overwritten() {
         let folder = TempDir::new().unwrap();

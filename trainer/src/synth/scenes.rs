@@ -17,12 +17,12 @@ use super::view::Painting;
 use super::{Summary, SynthError, make_folder, npy, numbered, palette_png, write_rgb_png};
 use crate::data::procedural::ProceduralImages;
 use crate::data::procedural::random::{Purpose, Stream};
-use crate::data::procedural::stage::{self, Stage, View};
+use crate::data::procedural::stage::{self, Programs, Stage, View};
 
 /// Width and height of the world in views: the camera moves within it.
 const WORLD_VIEWS: f32 = 1.5;
 /// Share of a full photometric change that a sequence runs through.
-const PHOTOMETRIC_STRENGTH: f32 = 0.5;
+const PHOTOMETRIC_STRENGTH: f32 = 0.3;
 
 /// What every sequence looks like from outside.
 #[derive(Debug, Clone, Copy)]
@@ -82,10 +82,11 @@ impl Sequence {
         for name in ["frames", "masks", "positions", "visible"] {
             make_folder(&target.join(name))?;
         }
-        let paintings = self.paint();
+        let (programs, mut exposure) = (self.programs(), None);
         let first = self.mask(&self.views[0]);
         let shape = [self.size.height_px as usize, self.size.width_px as usize];
-        for (index, mut painting) in paintings.into_iter().enumerate() {
+        for index in 0..self.views.len() {
+            let mut painting = self.paint(index, &programs, &mut exposure);
             let name = numbered(index, self.views.len());
             let time = index as f32 / (self.views.len() - 1) as f32;
             let [from, to] = &self.photometry;
@@ -103,18 +104,17 @@ impl Sequence {
         Ok(())
     }
 
-    /// Every frame before the camera, all with the exposure of the first.
-    fn paint(&self) -> Vec<Painting> {
+    fn programs(&self) -> Programs {
+        self.stage.prepare(&self.views, self.size.frame().unit_px)
+    }
+
+    /// A frame before the camera. The first to be painted sets the exposure of all.
+    fn paint(&self, index: usize, programs: &Programs, exposure: &mut Option<f32>) -> Painting {
         let frame = self.size.frame();
-        let programs = self.stage.prepare(&self.views, frame.unit_px);
-        let mut exposure = None;
-        let paint = |view| {
-            let mut colours = self.stage.paint(view, &programs, frame);
-            let factor = *exposure.get_or_insert_with(|| stage::exposure(&colours));
-            colours.iter_mut().flatten().for_each(|channel| *channel *= factor);
-            Painting { width_px: frame.width_px, height_px: frame.height_px, colours }
-        };
-        self.views.iter().map(paint).collect()
+        let mut colours = self.stage.paint(&self.views[index], programs, frame);
+        let factor = *exposure.get_or_insert_with(|| stage::exposure(&colours));
+        colours.iter_mut().flatten().for_each(|channel| *channel *= factor);
+        Painting { width_px: frame.width_px, height_px: frame.height_px, colours }
     }
 
     /// The object that each pixel's centre shows, in row order.
@@ -174,9 +174,10 @@ mod tests {
         let mut sequence = Sequence::sample(&source, index, CLIP);
         // A shadow falls on other points as things move, which changes their colours.
         sequence.stage = sequence.stage.without_shadows();
+        let (programs, mut exposure) = (sequence.programs(), None);
         let masks: Vec<Vec<u8>> = sequence.views.iter().map(|view| sequence.mask(view)).collect();
         Shown {
-            paintings: sequence.paint(),
+            paintings: (0..CLIP.frames).map(|frame| sequence.paint(frame, &programs, &mut exposure)).collect(),
             found: (1..CLIP.frames).map(|frame| sequence.correspondences(&masks[0], frame)).collect(),
             masks,
         }

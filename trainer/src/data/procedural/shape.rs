@@ -186,14 +186,14 @@ impl Outline {
     /// A shape that no category could be mistaken for: a ragged blob or a bent stroke.
     pub(super) fn irregular(centre: [f32; 2], radius: f32, stream: &mut Stream) -> Self {
         let shape = if stream.chance(0.75) {
-            let (depth, frequency) = (stream.range(0.5, 0.8), stream.range(1.4, 2.6));
+            let (depth, frequency) = (stream.range(0.5, 0.8), stream.range(0.8, 1.6));
             Shape::Blob { depth, frequency, offset: stream.range(0.0, 128.0) }
         } else {
             Shape::Stroke { thickness: stream.log_range(0.05, 0.2), bend: stream.range(0.3, 0.7) }
         };
         let turns = stream.unit();
-        let roughness = stream.log_range(0.08, 0.25);
-        Self::placed(shape, centre, radius, turns).roughened(roughness, stream.log_range(1.2, 3.0))
+        let roughness = stream.log_range(0.06, 0.16);
+        Self::placed(shape, centre, radius, turns).roughened(roughness, stream.log_range(1.2, 2.2))
     }
 
     /// Everything below a horizon through `point`, sloping by `turns`.
