@@ -57,8 +57,8 @@ pub(super) fn write_all(
     for name in labels.folders() {
         make_folder(&folder.join(name))?;
     }
-    let classes: String = Category::ALL.iter().map(|category| format!("{}\n", category.name())).collect();
-    write_file(&folder.join("classes.txt"), format!("background\n{classes}").as_bytes())?;
+    let classes = ["background"].into_iter().chain(Category::ALL.map(Category::name));
+    write_file(&folder.join("classes.txt"), lines(classes).as_bytes())?;
     for (set, count, split) in [("train", sets.train, Split::Train), ("val", sets.val, Split::HeldOut)] {
         let source = source.with_split(split);
         let entries: Vec<Entry> = (0..count)
@@ -100,7 +100,7 @@ fn write_annotation(name: String, drawn: &FigurePicture, size: Size, folder: &Pa
 
 /// Writes the set's list of names, and its JSON file where there is one.
 fn write_set(set: &str, size: Size, labels: Labels, entries: Vec<Entry>, folder: &Path) -> Result<(), SynthError> {
-    let names: String = entries.iter().map(|entry| format!("{}\n", entry.name)).collect();
+    let names = lines(entries.iter().map(|entry| entry.name.as_str()));
     let lists = match labels {
         Labels::Segmentation => "ImageSets/Segmentation",
         Labels::Detection => "ImageSets/Main",
@@ -115,4 +115,9 @@ fn write_set(set: &str, size: Size, labels: Labels, entries: Vec<Entry>, folder:
     }
     let json = serde_json::to_vec(&instances).expect("numbers and names can be written as JSON");
     write_file(&folder.join(format!("annotations/instances_{set}.json")), &json)
+}
+
+/// One name a line.
+fn lines<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.flat_map(|name| [name, "\n"]).collect()
 }

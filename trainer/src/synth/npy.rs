@@ -20,8 +20,10 @@ pub(super) fn write_u8(path: &Path, shape: &[usize], values: &[u8]) -> Result<()
 
 /// What comes before the data: as long as a multiple of 64 bytes.
 fn header(kind: &str, shape: &[usize]) -> Vec<u8> {
-    let shape: String = shape.iter().map(|length| format!("{length}, ")).collect();
-    let text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({}), }}", shape.trim_end());
+    let lengths: Vec<String> = shape.iter().map(usize::to_string).collect();
+    // The comma at the end makes a tuple of a single length, too.
+    let shape = lengths.join(", ");
+    let text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape},), }}");
     // Six bytes of magic, two of version, two of length, and a line feed at the end.
     let total = (10 + text.len() + 1).next_multiple_of(64);
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
