@@ -127,14 +127,15 @@ impl Sequence {
     /// places on each other, so a point is hidden exactly where another object shows.
     fn correspondences(&self, first: &[u8], index: usize) -> Correspondences {
         let (from, to) = (&self.views[0], &self.views[index]);
-        let (width, height) = (f64::from(self.size.width_px), f64::from(self.size.height_px));
+        let (width, height) = (self.size.width_px as f32, self.size.height_px as f32);
         let mut positions = Vec::with_capacity(2 * first.len());
         let mut visible = Vec::with_capacity(first.len());
         for (point, &object) in self.pixels().zip(first) {
             let object = usize::from(object);
             let there = from.carry(to, object, self.unit_from_pixel(point));
-            let [x, y] = self.pixel_from_unit(there);
-            positions.extend([x as f32, y as f32]);
+            // Rounded as it is written, so that a visible point's nearest pixel is in the frame.
+            let [x, y] = self.pixel_from_unit(there).map(|coordinate| coordinate as f32);
+            positions.extend([x, y]);
             let inside = x >= -0.5 && x < width - 0.5 && y >= -0.5 && y < height - 0.5;
             visible.push(u8::from(inside && self.stage.object_at(to, there) == object));
         }
