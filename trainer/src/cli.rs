@@ -41,7 +41,7 @@ enum Command {
     },
     /// Write a page that shows how runs went: figures, curves, pictures, what differs.
     Report(ReportArgs),
-    /// Write procedural images, or image pairs with known homographies.
+    /// Write procedural images: alone, with exact correspondences, or with labels.
     Synth(SynthArgs),
     /// Time training steps, and the loader by itself.
     Bench(BenchArgs),
@@ -112,7 +112,7 @@ struct SynthArgs {
     /// What to write.
     #[arg(long, value_enum)]
     kind: SynthKind,
-    /// How many images, or sequences of six.
+    /// How many images or sequences; of the labelled kinds, training images.
     #[arg(long)]
     count: usize,
     /// Seed; what is written is a function of it.
@@ -121,12 +121,18 @@ struct SynthArgs {
     /// A new or empty folder.
     #[arg(long)]
     out: PathBuf,
-    /// `WIDTHxHEIGHT` in pixels [default: 256x256 for images, 480x360 for pairs].
+    /// `WIDTHxHEIGHT` in pixels [default: 256x256 for images, 480x360 for the rest].
     #[arg(long)]
     size: Option<Size>,
-    /// Pictures that training may see, or others.
-    #[arg(long, value_enum, default_value_t = SynthSplit::HeldOut)]
-    split: SynthSplit,
+    /// Pictures that training may see, or others [default: held-out]; the labelled kinds have both.
+    #[arg(long, value_enum)]
+    split: Option<SynthSplit>,
+    /// Frames of each of the scenes' sequences [default: 8].
+    #[arg(long)]
+    frames: Option<usize>,
+    /// Held-out images of the labelled kinds [default: a fifth of the count].
+    #[arg(long)]
+    val_count: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +179,12 @@ enum SynthKind {
     Images,
     /// Sequences in the layout of HPatches.
     Pairs,
+    /// Sequences of moving objects, with masks and dense correspondences.
+    Scenes,
+    /// Label maps in the layout of PASCAL VOC.
+    Segmentation,
+    /// Boxes and masks in the layouts of PASCAL VOC and COCO.
+    Detection,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -222,12 +234,21 @@ impl SynthArgs {
         let kind = match self.kind {
             SynthKind::Images => synth::Kind::Images,
             SynthKind::Pairs => synth::Kind::Pairs,
+            SynthKind::Scenes => synth::Kind::Scenes,
+            SynthKind::Segmentation => synth::Kind::Segmentation,
+            SynthKind::Detection => synth::Kind::Detection,
         };
+        let scenes = matches!(self.kind, SynthKind::Scenes);
+        let labelled = matches!(self.kind, SynthKind::Segmentation | SynthKind::Detection);
+        ensure!(scenes || self.frames.is_none(), "--frames is for --kind scenes alone");
+        ensure!(labelled || self.val_count.is_none(), "--val-count is for the kinds segmentation and detection");
+        ensure!(!labelled || self.split.is_none(), "--split is not for this kind, which has both: train and val");
         let split = match self.split {
-            SynthSplit::Train => Split::Train,
-            SynthSplit::HeldOut => Split::HeldOut,
+            Some(SynthSplit::Train) => Split::Train,
+            Some(SynthSplit::HeldOut) | None => Split::HeldOut,
         };
-        let options = synth::Options { size: self.size, split };
+        let frames = self.frames.unwrap_or(synth::Options::DEFAULT_FRAMES);
+        let options = synth::Options { size: self.size, split, frames, val_count: self.val_count };
         let written = synth::run(kind, self.count, self.seed, &self.out, &options)?;
         Ok(format!("wrote {} images to {}", written.images, self.out.display()))
     }

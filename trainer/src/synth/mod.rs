@@ -1,30 +1,41 @@
-//! Writes procedural data to disk: single images, and image sequences with known homographies.
+//! Writes procedural data to disk: single images, and what measures features with exact truth.
 //!
 //! `images` are numbered PNG files. `pairs` are sequences in the `HPatches` layout (V. Balntas,
 //! K. Lenc, A. Vedaldi and K. Mikolajczyk, CVPR 2017): `v_NNNN` with a change of viewpoint and of
 //! light, `i_NNNN` with a change of light alone, each with `1.ppm` to `6.ppm` and `H_1_2` to `H_1_6`.
+//! `scenes` are sequences of moving objects with dense correspondences; `segmentation` and
+//! `detection` are labelled pictures in the layouts of PASCAL VOC and COCO.
 //!
 //! Invariants: what is written is a pure function of kind, count, seed and options, whatever the
 //! number of threads; the output folder appears whole or not at all, and nothing is overwritten.
 
+mod annotation;
+mod coco;
 mod homography;
+mod labelled;
+mod motion;
+mod npy;
+mod output;
+mod palette_png;
 mod photometry;
+mod scenes;
 mod sequence;
 mod size;
 mod view;
+mod voc;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use image::{ExtendedColorType, ImageFormat};
 use rayon::prelude::*;
-use tempfile::TempDir;
 
 pub use self::homography::Homography;
 pub use self::size::{ParseSizeError, Size};
 
-use crate::data::procedural::{Frame, ProceduralImages, Split};
+use self::labelled::{Labels, Sets};
+use self::output::{Staging, make_folder, numbered, write_error, write_file, write_rgb_jpeg, write_rgb_png};
+use self::scenes::Clip;
+use crate::data::procedural::{ProceduralImages, Split};
 
 /// What to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +44,12 @@ pub enum Kind {
     Images,
     /// Sequences of six views of a plane, with homographies.
     Pairs,
+    /// Sequences of moving objects, with masks and dense correspondences.
+    Scenes,
+    /// Pictures with the category of every pixel.
+    Segmentation,
+    /// Pictures with the boxes and masks of their objects.
+    Detection,
 }
 
 impl Kind {
@@ -40,7 +57,7 @@ impl Kind {
     fn default_size(self) -> Size {
         match self {
             Self::Images => Size { width_px: 256, height_px: 256 },
-            Self::Pairs => Size { width_px: 480, height_px: 360 },
+            Self::Pairs | Self::Scenes | Self::Segmentation | Self::Detection => Size { width_px: 480, height_px: 360 },
         }
     }
 }
@@ -48,25 +65,36 @@ impl Kind {
 /// What may be chosen besides kind, count and seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Size of every picture; 256 × 256 for images and 480 × 360 for pairs unless given.
+    /// Size of every picture; 256 × 256 for images and 480 × 360 for the rest unless given.
     pub size: Option<Size>,
     /// Training pictures or held-out ones. Held out unless given, since what is written is mostly
-    /// used to measure.
+    /// used to measure. The labelled kinds have both: training pictures in `train`, held-out ones in
+    /// `val`.
     pub split: Split,
+    /// Frames of each of the scenes' sequences.
+    pub frames: usize,
+    /// Pictures of the labelled kinds' `val`, besides the `count` of `train`; a fifth of them, rounded
+    /// up, unless given.
+    pub val_count: Option<usize>,
+}
+
+impl Options {
+    /// Frames of a sequence unless asked for.
+    pub const DEFAULT_FRAMES: usize = 8;
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { size: None, split: Split::HeldOut }
+        Self { size: None, split: Split::HeldOut, frames: Self::DEFAULT_FRAMES, val_count: None }
     }
 }
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Pictures, six for each sequence.
+    /// Pictures, those of sequences included.
     pub images: usize,
-    /// Sequences; 0 for single images.
+    /// Sequences; 0 for kinds of single pictures.
     pub sequences: usize,
 }
 
@@ -76,6 +104,9 @@ pub enum SynthError {
     /// Zero pictures or sequences were asked for.
     #[error("nothing to write: the count is 0")]
     NothingToWrite,
+    /// A sequence of less than two frames shows no motion.
+    #[error("a sequence needs at least 2 frames")]
+    TooFewFrames,
     /// The output folder holds something.
     #[error("{} is not empty: choose a new folder or remove it first", .0.display())]
     NotEmpty(PathBuf),
@@ -105,85 +136,45 @@ pub enum SynthError {
 /// Writes `count` pictures or sequences of `kind` into the folder `out`, which must be new or empty.
 ///
 /// # Errors
-/// When `count` is 0, when `out` is a file or holds anything, or when the file system refuses. `out`
-/// is then as it was before.
+/// When `count` is 0, when frames are too few, when `out` is a file or holds anything, or when the
+/// file system refuses. `out` is then as it was before.
 pub fn run(kind: Kind, count: usize, seed: u64, out: &Path, options: &Options) -> Result<Summary, SynthError> {
     if count == 0 {
         return Err(SynthError::NothingToWrite);
     }
-    refuse_occupied(out)?;
-    let parent = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(parent).map_err(|source| write_error(parent, source))?;
-    let staging = TempDir::with_prefix_in(".synth-", parent).map_err(|source| write_error(parent, source))?;
-    // The staging folder itself is private to its owner; what is moved into place must not be.
-    let folder = staging.path().join("out");
-    make_folder(&folder)?;
+    if options.frames < 2 {
+        return Err(SynthError::TooFewFrames);
+    }
+    let staging = Staging::beside(out)?;
+    let folder = &staging.folder;
     let size = options.size.unwrap_or(kind.default_size());
     let source = ProceduralImages::new(seed, size.height_px).with_split(options.split);
+    let sets = Sets { train: count, val: options.val_count.unwrap_or(count.div_ceil(5)) };
     let summary = match kind {
-        Kind::Images => write_images(&source, size, count, &folder)?,
-        Kind::Pairs => sequence::write_all(&source, seed, size, count, &folder)?,
+        Kind::Images => write_images(&source, size, count, folder)?,
+        Kind::Pairs => sequence::write_all(&source, seed, size, count, folder)?,
+        Kind::Scenes => scenes::write_all(&source, Clip { size, frames: options.frames }, count, folder)?,
+        Kind::Segmentation => labelled::write_all(&source, size, &sets, Labels::Segmentation, folder)?,
+        Kind::Detection => labelled::write_all(&source, size, &sets, Labels::Detection, folder)?,
     };
-    // An empty folder gives way; `rename` alone would fail on it on some systems.
-    if out.exists() {
-        fs::remove_dir(out).map_err(|source| write_error(out, source))?;
-    }
-    fs::rename(&folder, out).map_err(|source| write_error(out, source))?;
+    staging.finish()?;
     Ok(summary)
 }
 
-/// An error unless `out` is absent or an empty folder.
-fn refuse_occupied(out: &Path) -> Result<(), SynthError> {
-    match fs::read_dir(out) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(SynthError::NotEmpty(out.to_owned())),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(SynthError::NotAFolder(out.to_owned())),
-        Err(source) => Err(write_error(out, source)),
-    }
-}
-
 fn write_images(source: &ProceduralImages, size: Size, count: usize, folder: &Path) -> Result<Summary, SynthError> {
-    let frame = Frame {
-        width_px: size.width_px as usize,
-        height_px: size.height_px as usize,
-        unit_px: size.width_px.min(size.height_px) as f32,
-    };
     (0..count).into_par_iter().try_for_each(|index| {
-        let picture = source.render_frame(index as u64, frame);
-        let path = folder.join(format!("{}.png", numbered(index, count)));
-        let (width, height) = (size.width_px, size.height_px);
-        image::save_buffer_with_format(&path, &picture.pixels, width, height, ExtendedColorType::Rgb8, ImageFormat::Png)
-            .map_err(|source| SynthError::Encode { path, source })
+        let picture = source.render_frame(index as u64, size.frame());
+        write_rgb_png(&folder.join(format!("{}.png", numbered(index, count))), &picture.pixels, size)
     })?;
     Ok(Summary { images: count, sequences: 0 })
 }
 
-/// `index` with leading zeros: four digits, or as many as the last of `count` needs.
-fn numbered(index: usize, count: usize) -> String {
-    let digits = (count - 1).to_string().len().max(4);
-    format!("{index:0digits$}")
-}
-
-fn make_folder(path: &Path) -> Result<(), SynthError> {
-    fs::create_dir(path).map_err(|source| write_error(path, source))
-}
-
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SynthError> {
-    fs::write(path, bytes).map_err(|source| write_error(path, source))
-}
-
-fn write_error(path: &Path, source: io::Error) -> SynthError {
-    SynthError::Write { path: path.to_owned(), source }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
     use super::*;
 
     /// Every file below `folder` with its bytes, sorted by name.
@@ -213,7 +204,7 @@ mod tests {
 
     #[test]
     fn output_depends_on_the_seed_and_not_on_the_threads() {
-        for kind in [Kind::Images, Kind::Pairs] {
+        for kind in [Kind::Images, Kind::Pairs, Kind::Scenes, Kind::Segmentation, Kind::Detection] {
             let one = bytes_of(kind, 3, 1);
             assert_eq!(one, bytes_of(kind, 3, 3));
             assert_ne!(one, bytes_of(kind, 4, 3));
@@ -259,6 +250,53 @@ mod tests {
         }
     }
 
+    /// The files of a small set, relative to its folder.
+    fn layout(kind: Kind, options: &Options) -> Vec<String> {
+        let folder = TempDir::new().unwrap();
+        let out = folder.path().join("set");
+        let size = Some(Size { width_px: 64, height_px: 48 });
+        run(kind, 2, 1, &out, &Options { size, ..*options }).unwrap();
+        let name = |path: PathBuf| path.strip_prefix(&out).unwrap().to_str().unwrap().to_owned();
+        contents(&out).into_iter().map(|(path, _)| name(path)).collect()
+    }
+
+    #[test]
+    fn scenes_have_their_layout() {
+        let mut expected = Vec::new();
+        for sequence in ["0000", "0001"] {
+            for (folder, frames, ending) in
+                [("frames", 0..3, "png"), ("masks", 0..3, "png"), ("positions", 1..3, "npy"), ("visible", 1..3, "npy")]
+            {
+                expected.extend(frames.map(|frame| format!("{sequence}/{folder}/{frame:04}.{ending}")));
+            }
+        }
+        assert_eq!(layout(Kind::Scenes, &Options { frames: 3, ..Options::default() }), expected);
+    }
+
+    #[test]
+    fn labelled_kinds_have_the_layouts_of_voc_and_coco() {
+        let named = |folder: &str, ending: &str| {
+            ["train_0000", "train_0001", "val_0000"].map(|name| format!("{folder}/{name}.{ending}"))
+        };
+        let lists = |folder: &str| ["train", "val"].map(|set| format!("ImageSets/{folder}/{set}.txt"));
+        let segmentation: Vec<String> = lists("Segmentation")
+            .into_iter()
+            .chain(named("JPEGImages", "jpg"))
+            .chain(named("SegmentationClass", "png"))
+            .chain(named("SegmentationObject", "png"))
+            .chain(["classes.txt".to_owned()])
+            .collect();
+        assert_eq!(layout(Kind::Segmentation, &Options::default()), segmentation);
+        let detection: Vec<String> = named("Annotations", "xml")
+            .into_iter()
+            .chain(lists("Main"))
+            .chain(named("JPEGImages", "jpg"))
+            .chain(["train", "val"].map(|set| format!("annotations/instances_{set}.json")))
+            .chain(["classes.txt".to_owned()])
+            .collect();
+        assert_eq!(layout(Kind::Detection, &Options { val_count: Some(1), ..Options::default() }), detection);
+    }
+
     #[test]
     fn nothing_is_overwritten() {
         let folder = TempDir::new().unwrap();
@@ -270,6 +308,9 @@ mod tests {
         assert!(matches!(onto_file, Err(SynthError::NotAFolder(_))));
         let none = run(Kind::Images, 0, 0, &folder.path().join("new"), &Options::default());
         assert!(matches!(none, Err(SynthError::NothingToWrite)));
+        let options = Options { frames: 1, ..Options::default() };
+        let still = run(Kind::Scenes, 1, 0, &folder.path().join("new"), &options);
+        assert!(matches!(still, Err(SynthError::TooFewFrames)));
         assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

@@ -49,6 +49,22 @@ impl Photometry {
         }
     }
 
+    /// On the way from this change (at 0) to `other` (at 1).
+    pub(super) fn towards(&self, other: &Self, time: f32) -> Self {
+        let between = |from: f32, to: f32| from + (to - from) * time;
+        let [from, to] = [self.white_balance, other.white_balance];
+        Self {
+            blur_px: between(self.blur_px, other.blur_px),
+            white_balance: std::array::from_fn(|c| between(from[c], to[c])),
+            brightness: between(self.brightness, other.brightness),
+            contrast: between(self.contrast, other.contrast),
+            gamma: between(self.gamma, other.gamma),
+            saturation: between(self.saturation, other.saturation),
+            hue: between(self.hue, other.hue),
+            noise: between(self.noise, other.noise),
+        }
+    }
+
     /// Takes the view; `stream` gives the noise.
     pub(super) fn apply(&self, view: &mut Painting, stream: &mut Stream) {
         if self.blur_px > 0.0 {
@@ -101,8 +117,8 @@ fn blur(view: &mut Painting, sigma_px: f32) {
     let mut kernel = [0.0_f32; KERNEL_RADIUS + 1];
     for (distance, weight) in kernel.iter_mut().enumerate() {
         let scaled = distance as f32 / sigma_px;
-        // exp(-x²/2) as a power of 1/e, portable unlike `f32::exp`.
-        *weight = crate::data::procedural::power(std::f32::consts::E.recip(), 0.5 * scaled * scaled);
+        // exp(-x²/2) as a power of 1/e, portable unlike `f32::exp`, and 0 to f32 beyond an x²/2 of 60.
+        *weight = crate::data::procedural::power(std::f32::consts::E.recip(), (0.5 * scaled * scaled).min(60.0));
     }
     let total = kernel[0] + 2.0 * kernel[1..].iter().sum::<f32>();
     for weight in &mut kernel {
@@ -156,6 +172,17 @@ mod tests {
         // The tangent of 60 degrees: a turn by 120.
         let [red, green, blue] = turn_hue([1.0, 0.0, 0.0], 3.0_f32.sqrt());
         assert!(red.abs() < 1e-5 && (green - 1.0).abs() < 1e-5 && blue.abs() < 1e-5);
+    }
+
+    #[test]
+    fn little_blur_changes_little() {
+        for sigma_px in [0.01, 0.05, 0.2, 0.3] {
+            let mut colours = vec![[0.0; 3]; 81];
+            colours[40] = [1.0; 3];
+            let mut view = Painting { width_px: 9, height_px: 9, colours };
+            blur(&mut view, sigma_px);
+            assert!(view.colours[40][0] > 0.98, "{sigma_px}: {}", view.colours[40][0]);
+        }
     }
 
     #[test]

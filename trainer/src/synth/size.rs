@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::data::procedural::Frame;
+
 /// Width and height in pixels, each within [`Size::LIMITS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
@@ -16,6 +18,12 @@ impl Size {
     /// Smallest and largest width or height that [`Size::from_str`] accepts: a sequence is painted
     /// at twice its size and needs about 150 bytes a pixel of memory.
     pub const LIMITS: (u32, u32) = (16, 2048);
+
+    /// A picture of this size, whose shorter side is one image unit.
+    pub(super) fn frame(self) -> Frame {
+        let unit_px = self.width_px.min(self.height_px) as f32;
+        Frame { width_px: self.width_px as usize, height_px: self.height_px as usize, unit_px }
+    }
 }
 
 /// A size that is not `SIDE` or `WIDTHxHEIGHT` within the limits.

@@ -22,7 +22,7 @@ pub(super) struct Painting {
 
 impl Painting {
     /// The colour at `(x, y)`, bilinear; the border's colour outside.
-    fn at(&self, [x, y]: [f64; 2]) -> Rgb {
+    pub(super) fn at(&self, [x, y]: [f64; 2]) -> Rgb {
         let cell = |position: f64, length: usize| {
             let position = position.clamp(0.0, (length - 1) as f64);
             let before = (position as usize).min(length.saturating_sub(2));
@@ -61,10 +61,14 @@ impl Painting {
     /// The binary PPM file of this picture.
     pub(super) fn to_ppm(&self) -> Vec<u8> {
         let mut bytes = format!("P6\n{} {}\n255\n", self.width_px, self.height_px).into_bytes();
-        // A float becomes a byte by clamping.
-        let channels = self.colours.iter().flatten();
-        bytes.extend(channels.map(|channel| (channel * 255.0 + 0.5) as u8));
+        bytes.extend(self.to_bytes());
         bytes
+    }
+
+    /// RGB bytes in row order.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        // A float becomes a byte by clamping.
+        self.colours.iter().flatten().map(|channel| (channel * 255.0 + 0.5) as u8).collect()
     }
 }
 

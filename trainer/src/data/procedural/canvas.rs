@@ -5,9 +5,11 @@
 
 use super::colour::Rgb;
 use super::elementary::smoothstep;
+use super::pose::{AtRest, Pose};
 use super::scene::{Leaf, Scene, Shadow};
 use super::shape::{Outline, Place};
 use super::surface::{Scratch, Surface};
+use super::texture::Program;
 
 /// Less than this is not seen in 8 bits.
 const OPAQUE: f32 = 0.004;
@@ -56,22 +58,27 @@ struct Row {
 }
 
 impl Canvas {
-    /// Paints the whole scene.
-    pub(super) fn paint(scene: &mut Scene, frame: Frame) -> Self {
+    /// A canvas with nothing on it.
+    pub(super) fn new(frame: Frame) -> Self {
         let empty = Pixel { colour: [0.0; 3], open: 1.0, light: 1.0, instance: 0 };
-        let mut canvas = Self {
+        Self {
             frame,
             pixels: vec![empty; frame.width_px * frame.height_px],
             open_columns: vec![(0, frame.width_px); frame.height_px],
             open_rows: frame.height_px,
             row: Row::default(),
-        };
+        }
+    }
+
+    /// Paints the whole scene.
+    pub(super) fn paint(scene: &mut Scene, frame: Frame) -> Self {
+        let mut canvas = Self::new(frame);
         while canvas.open_rows > 0 {
             let Some(leaf) = scene.next_leaf() else {
-                canvas.lay_background(&scene.background());
+                canvas.lay_background(&scene.background(), &AtRest, None);
                 break;
             };
-            canvas.lay_leaf(&leaf);
+            canvas.lay_leaf(&leaf, &AtRest, None);
         }
         canvas
     }
@@ -86,12 +93,14 @@ impl Canvas {
         self.pixels.iter().map(|pixel| pixel.instance).collect()
     }
 
-    fn lay_leaf(&mut self, leaf: &Leaf) {
+    /// Adds a leaf behind what is there. Its surface's programs are drawn here, when the first of it
+    /// is seen, unless they are given.
+    pub(super) fn lay_leaf(&mut self, leaf: &Leaf, pose: &impl Pose, programs: Option<&[Program]>) {
         let pixel = 1.0 / self.frame.unit_px;
-        let edge = pixel + leaf.softness;
+        let edge = pixel * pose.factor() + leaf.softness;
         let radius = leaf.outline.radius();
-        let (rows, columns) = self.covered(leaf.outline.bounds(0.5 * edge));
-        let mut programs = Vec::new();
+        let (rows, columns) = self.covered(pose.view_box(leaf.outline.bounds(0.5 * edge)));
+        let (mut drawn, mut seen) = (Vec::new(), false);
         for y in rows {
             let py = (y as f32 + 0.5) * pixel;
             self.row.begin();
@@ -101,40 +110,42 @@ impl Canvas {
                 if self.pixels[at].open < OPAQUE {
                     continue;
                 }
-                let px = (x as f32 + 0.5) * pixel;
-                let place = leaf.outline.place(px, py);
+                let point = pose.leaf_point([(x as f32 + 0.5) * pixel, py]);
+                let place = pose.place(&leaf.outline, point);
                 let cover = 0.5 - place.distance * radius / edge;
                 if cover > 0.0 {
-                    self.row.add(x, [px, py], cover.min(1.0), brightness(leaf, place));
+                    self.row.add(x, point, cover.min(1.0), brightness(leaf, place));
                 }
             }
             if self.row.columns.is_empty() {
                 continue;
             }
-            if programs.is_empty() {
-                programs = leaf.surface.prepare(pixel);
+            if !seen && programs.is_none() {
+                drawn = leaf.surface.prepare(pixel);
             }
-            self.row.shade(&leaf.surface, &programs);
+            seen = true;
+            self.row.shade(&leaf.surface, programs.unwrap_or(&drawn));
             self.blend(y, leaf.instance);
         }
-        if let Some(shadow) = leaf.shadow.filter(|_| !programs.is_empty()) {
-            self.cast(&leaf.outline.moved(shadow.offset), shadow);
+        if let Some(shadow) = leaf.shadow.filter(|_| seen) {
+            self.cast(&leaf.outline.moved(pose.leaf_direction(shadow.offset)), pose, shadow);
         }
     }
 
-    fn lay_background(&mut self, surface: &Surface) {
+    /// Fills what is still open with the background.
+    pub(super) fn lay_background(&mut self, surface: &Surface, pose: &impl Pose, programs: Option<&[Program]>) {
         let pixel = 1.0 / self.frame.unit_px;
-        let programs = surface.prepare(pixel);
+        let drawn = if programs.is_none() { surface.prepare(pixel) } else { Vec::new() };
         for y in 0..self.frame.height_px {
             self.row.begin();
             let (from, to) = self.open_columns[y];
             for x in from..to {
                 if self.pixels[y * self.frame.width_px + x].open >= OPAQUE {
-                    let point = [(x as f32 + 0.5) * pixel, (y as f32 + 0.5) * pixel];
+                    let point = pose.leaf_point([(x as f32 + 0.5) * pixel, (y as f32 + 0.5) * pixel]);
                     self.row.add(x, point, 1.0, 1.0);
                 }
             }
-            self.row.shade(surface, &programs);
+            self.row.shade(surface, programs.unwrap_or(&drawn));
             self.blend(y, 0);
         }
     }
@@ -170,17 +181,18 @@ impl Canvas {
     }
 
     /// Darkens what will be laid behind, inside the moved outline and softly around it.
-    fn cast(&mut self, outline: &Outline, shadow: Shadow) {
+    fn cast(&mut self, outline: &Outline, pose: &impl Pose, shadow: Shadow) {
         let pixel = 1.0 / self.frame.unit_px;
-        let width = shadow.width.max(pixel) / outline.radius();
-        let (rows, columns) = self.covered(outline.bounds(shadow.width));
+        let width = shadow.width.max(pixel * pose.factor()) / outline.radius();
+        let (rows, columns) = self.covered(pose.view_box(outline.bounds(shadow.width)));
         for y in rows {
             let py = (y as f32 + 0.5) * pixel;
             let (from, to) = self.open_part(y, &columns);
             for x in from..to {
                 let target = &mut self.pixels[y * self.frame.width_px + x];
                 if target.open >= OPAQUE {
-                    let distance = outline.place((x as f32 + 0.5) * pixel, py).distance;
+                    let point = pose.leaf_point([(x as f32 + 0.5) * pixel, py]);
+                    let distance = pose.place(outline, point).distance;
                     target.light *= 1.0 - shadow.depth * (1.0 - smoothstep(-width, width, distance));
                 }
             }
@@ -221,7 +233,7 @@ impl Row {
         self.light.push(light);
     }
 
-    fn shade(&mut self, surface: &Surface, programs: &[super::texture::Program]) {
+    fn shade(&mut self, surface: &Surface, programs: &[Program]) {
         surface.shade(programs, &self.points, &mut self.colours, &mut self.scratch);
     }
 }

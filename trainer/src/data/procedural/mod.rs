@@ -2,7 +2,8 @@
 //!
 //! A picture is a stack of textured leaves (`scene`), each a shape (`shape`) with a surface
 //! (`surface`, `texture`, `colour`), painted front to back (`canvas`) and photographed (`camera`).
-//! Nothing here reads a file or keeps state.
+//! Two further kinds of picture serve measurements: objects that move (`stage`), and figures of known
+//! categories (`figure`, `labelled`). Nothing here reads a file or keeps state.
 //!
 //! Invariants: a picture is a pure function of split, seed, index and frame; only IEEE basic
 //! arithmetic is used, so the bytes are the same on every machine; the texture programs of the two
@@ -12,15 +13,22 @@ mod camera;
 mod canvas;
 mod colour;
 mod elementary;
+mod figure;
+mod labelled;
 mod lattice;
+mod pose;
 pub(crate) mod random;
 mod scene;
 mod shape;
+pub(crate) mod similarity;
+pub(crate) mod stage;
 mod surface;
 mod texture;
 
 pub use self::canvas::Frame;
 pub(crate) use self::elementary::pow as power;
+pub(crate) use self::figure::Category;
+pub(crate) use self::labelled::FigurePicture;
 
 use self::camera::Camera;
 use self::canvas::Canvas;
@@ -120,6 +128,11 @@ impl ProceduralImages {
         let exposure = camera::automatic_exposure(&colours);
         colours.iter_mut().flatten().for_each(|channel| *channel *= exposure);
         colours
+    }
+
+    /// A random stream for something else than drawing that goes with picture `index`.
+    pub(crate) fn stream(&self, purpose: random::Purpose, index: u64) -> random::Stream {
+        random::Stream::new(purpose, self.seed, self.split.key(index))
     }
 
     fn draw(&self, index: u64, frame: Frame, pixels: &mut [u8]) -> Canvas {

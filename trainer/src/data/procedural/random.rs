@@ -21,6 +21,12 @@ pub(crate) enum Purpose {
     Camera = 5,
     /// Camera positions and photometric changes of a synthetic sequence.
     Sequence = 4,
+    /// Layout of a scene whose objects move.
+    Stage = 6,
+    /// Layout of a scene with figures of known categories.
+    Figures = 7,
+    /// Paths of objects and camera through a sequence of pictures.
+    Motion = 8,
 }
 
 /// A random stream with the few distributions that drawing needs.

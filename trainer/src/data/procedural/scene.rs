@@ -8,9 +8,13 @@
 use super::Split;
 use super::colour::Palette;
 use super::elementary::{cos_turns, sin_turns};
+use super::figure::{Category, Figure};
 use super::random::{Purpose, Stream};
 use super::shape::Outline;
 use super::surface::{Choice, Surface};
+
+/// Places tried for a figure.
+const PLACEMENTS: usize = 12;
 
 /// One shape with its surface, as light falls on it.
 #[derive(Debug, Clone)]
@@ -44,6 +48,8 @@ enum Layout {
     Leaves { smallest: f32, left: u32 },
     /// Small things, objects of parts, then large things.
     Objects { clutter: u32, objects: u32, large: u32, horizon: bool },
+    /// Figures of a category, then things that are of none.
+    Figures { figures: u32, clutter: u32, large: u32, horizon: bool },
 }
 
 /// An endless source of leaves from front to back, then a background.
@@ -62,32 +68,61 @@ pub(super) struct Scene {
     /// Parts of the current object still to come, around its middle.
     parts: Vec<([f32; 2], f32)>,
     part_palette: Option<Palette>,
+    /// Whether the last leaf was part of an object.
+    in_object: bool,
+    figures: Vec<Figure>,
 }
 
 impl Scene {
     /// The scene of one image, `extent` image units wide and high.
     pub(super) fn new(split: Split, seed: u64, index: u64, extent: [f32; 2]) -> Self {
-        let mut stream = Stream::new(Purpose::Scene, seed, split.key(index));
+        let stream = Stream::new(Purpose::Scene, seed, split.key(index));
+        let area = extent[0] * extent[1];
+        let some = |low: u32, range: u32, stream: &mut Stream| ((low + stream.below(range)) as f32 * area) as u32;
+        Self::laid_out(split, stream, extent, |stream| match stream.weighted(&[0.5, 0.38, 0.12]) {
+            0 => Layout::Leaves { smallest: stream.log_range(0.03, 0.14), left: (400.0 * area) as u32 },
+            1 => Layout::Objects {
+                clutter: some(0, 10, stream),
+                objects: some(2, 7, stream).max(1),
+                large: some(0, 4, stream),
+                horizon: stream.chance(0.7),
+            },
+            _ => Layout::Objects { clutter: some(0, 5, stream), objects: 0, large: some(0, 3, stream), horizon: false },
+        })
+    }
+
+    /// A scene with `objects` objects of parts, for a sequence of pictures.
+    pub(super) fn with_objects(split: Split, seed: u64, index: u64, extent: [f32; 2], objects: u32) -> Self {
+        let stream = Stream::new(Purpose::Stage, seed, split.key(index));
+        Self::laid_out(split, stream, extent, |stream| Layout::Objects {
+            clutter: stream.below(5),
+            objects,
+            large: 1 + stream.below(4),
+            horizon: stream.chance(0.7),
+        })
+    }
+
+    /// A scene with figures in front of a backdrop that shows none.
+    pub(super) fn with_figures(split: Split, seed: u64, index: u64, extent: [f32; 2]) -> Self {
+        let stream = Stream::new(Purpose::Figures, seed, split.key(index));
+        Self::laid_out(split, stream, extent, |stream| Layout::Figures {
+            figures: 1 + stream.weighted(&[0.2, 0.2, 0.18, 0.15, 0.12, 0.08, 0.07]) as u32,
+            clutter: stream.below(6),
+            large: stream.below(4),
+            horizon: stream.chance(0.7),
+        })
+    }
+
+    fn laid_out(
+        split: Split,
+        mut stream: Stream,
+        extent: [f32; 2],
+        layout: impl FnOnce(&mut Stream) -> Layout,
+    ) -> Self {
         let palette = Palette::sample(&mut stream);
         let turns = stream.range(-0.35, -0.15);
         let strength = stream.range(0.0, 0.35);
-        let area = extent[0] * extent[1];
-        let some = |low: u32, range: u32, stream: &mut Stream| ((low + stream.below(range)) as f32 * area) as u32;
-        let layout = match stream.weighted(&[0.5, 0.38, 0.12]) {
-            0 => Layout::Leaves { smallest: stream.log_range(0.03, 0.14), left: (400.0 * area) as u32 },
-            1 => Layout::Objects {
-                clutter: some(0, 10, &mut stream),
-                objects: some(2, 7, &mut stream).max(1),
-                large: some(0, 4, &mut stream),
-                horizon: stream.chance(0.7),
-            },
-            _ => Layout::Objects {
-                clutter: some(0, 5, &mut stream),
-                objects: 0,
-                large: some(0, 3, &mut stream),
-                horizon: false,
-            },
-        };
+        let layout = layout(&mut stream);
         Self {
             split,
             palette,
@@ -99,6 +134,8 @@ impl Scene {
             instance: 0,
             parts: Vec::new(),
             part_palette: None,
+            in_object: false,
+            figures: Vec::new(),
             stream,
         }
     }
@@ -116,7 +153,18 @@ impl Scene {
                 Some(self.single(radius))
             }
             Layout::Objects { clutter, objects, large, horizon } => self.next_object(clutter, objects, large, horizon),
+            Layout::Figures { figures, clutter, large, horizon } => self.next_figure(figures, clutter, large, horizon),
         }
+    }
+
+    /// Whether the leaf that came last is part of an object, and not of what stands still.
+    pub(super) fn in_object(&self) -> bool {
+        self.in_object
+    }
+
+    /// The figures so far; figure `i` is instance `i + 1`.
+    pub(super) fn figures(&self) -> &[Figure] {
+        &self.figures
     }
 
     fn next_object(&mut self, clutter: u32, objects: u32, large: u32, horizon: bool) -> Option<Leaf> {
@@ -139,6 +187,59 @@ impl Scene {
         }
     }
 
+    fn next_figure(&mut self, figures: u32, clutter: u32, large: u32, horizon: bool) -> Option<Leaf> {
+        if figures > 0 {
+            self.layout = Layout::Figures { figures: figures - 1, clutter, large, horizon };
+            return Some(self.figure());
+        }
+        self.part_palette = None;
+        let mut leaf = if clutter > 0 {
+            self.layout = Layout::Figures { figures, clutter: clutter - 1, large, horizon };
+            let radius = self.stream.log_range(0.03, 0.15);
+            self.irregular(radius)
+        } else if large > 0 {
+            self.layout = Layout::Figures { figures, clutter, large: large - 1, horizon };
+            let radius = self.stream.range(0.35, 0.9);
+            self.irregular(radius)
+        } else if horizon {
+            self.layout = Layout::Figures { figures, clutter, large, horizon: false };
+            self.ground()
+        } else {
+            return None;
+        };
+        leaf.instance = 0;
+        Some(leaf)
+    }
+
+    /// A figure where it hides little of those in front, if a few attempts find such a place.
+    fn figure(&mut self) -> Leaf {
+        self.instance = self.instance.saturating_add(1);
+        let stream = &mut self.stream;
+        let category = Category::sample(stream);
+        let radius = stream.log_range(0.08, 0.4);
+        self.part_palette = stream.chance(0.7).then(|| Palette::sample(stream));
+        let mut centre = self.anywhere(-0.4 * radius);
+        for _ in 0..PLACEMENTS {
+            let crowded =
+                |other: &Figure| other.outline.distance_from_centre(centre) < 0.7 * (other.outline.radius() + radius);
+            if !self.figures.iter().any(crowded) {
+                break;
+            }
+            centre = self.anywhere(-0.4 * radius);
+        }
+        let outline = Outline::figure(category, centre, radius, &mut self.stream);
+        self.figures.push(Figure { category, outline: outline.clone() });
+        // A soft edge would leave it open where the figure ends.
+        Leaf { softness: 0.0, ..self.dressed(outline) }
+    }
+
+    /// A leaf of no category.
+    fn irregular(&mut self, radius: f32) -> Leaf {
+        let centre = self.anywhere(radius);
+        let outline = Outline::irregular(centre, radius, &mut self.stream);
+        self.dressed(outline)
+    }
+
     /// What shows where no leaf is.
     pub(super) fn background(&mut self) -> Surface {
         self.surface(0.6, 0.45)
@@ -146,6 +247,7 @@ impl Scene {
 
     /// A leaf that is an instance of its own.
     fn single(&mut self, radius: f32) -> Leaf {
+        self.in_object = false;
         self.instance = self.instance.saturating_add(1);
         self.part_palette = None;
         let centre = self.anywhere(radius);
@@ -154,6 +256,7 @@ impl Scene {
 
     /// Plans an object of one to five parts and gives the foremost.
     fn first_part(&mut self) -> Leaf {
+        self.in_object = true;
         self.instance = self.instance.saturating_add(1);
         let stream = &mut self.stream;
         let radius = stream.log_range(0.1, 0.42);
@@ -174,6 +277,7 @@ impl Scene {
     }
 
     fn ground(&mut self) -> Leaf {
+        self.in_object = false;
         self.instance = self.instance.saturating_add(1);
         self.part_palette = None;
         let stream = &mut self.stream;
@@ -190,6 +294,12 @@ impl Scene {
 
     fn leaf(&mut self, centre: [f32; 2], radius: f32) -> Leaf {
         let outline = Outline::sample(centre, radius, &mut self.stream);
+        self.dressed(outline)
+    }
+
+    /// A leaf of this outline with a random surface and light.
+    fn dressed(&mut self, outline: Outline) -> Leaf {
+        let radius = outline.radius();
         let surface = self.surface(radius, 0.5 * self.mixing);
         let stream = &mut self.stream;
         let bulge = stream.range(-0.1, 1.3);

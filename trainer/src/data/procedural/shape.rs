@@ -5,6 +5,7 @@
 //! antialiased edge a few pixels wide.
 
 use super::elementary::{cos_turns, sin_turns};
+use super::figure::{Category, Form};
 use super::lattice::Lattice;
 use super::random::Stream;
 
@@ -44,6 +45,7 @@ enum Shape {
         middle: f32,
         thickness: f32,
     },
+    Figure(Form),
 }
 
 impl Shape {
@@ -134,6 +136,7 @@ impl Shape {
                 (dx * dx + dy * dy).sqrt() - thickness * (1.0 - 0.5 * along)
             }
             Self::Ring { middle, thickness } => ((x * x + y * y).sqrt() - middle).abs() - thickness,
+            Self::Figure(form) => form.distance(x, y),
         }
     }
 }
@@ -171,6 +174,28 @@ impl Outline {
         Self::placed(shape, centre, radius, turns).roughened(roughness, rough_frequency)
     }
 
+    /// A figure of this category, turned anyhow and all but smooth.
+    pub(super) fn figure(category: Category, centre: [f32; 2], radius: f32, stream: &mut Stream) -> Self {
+        let form = Form::sample(category, stream);
+        let turns = stream.unit();
+        let roughness = if stream.chance(0.3) { stream.log_range(0.01, 0.03) } else { 0.0 };
+        let frequency = stream.log_range(1.2, 5.0);
+        Self::placed(Shape::Figure(form), centre, radius, turns).roughened(roughness, frequency)
+    }
+
+    /// A shape that no category could be mistaken for: a ragged blob or a bent stroke.
+    pub(super) fn irregular(centre: [f32; 2], radius: f32, stream: &mut Stream) -> Self {
+        let shape = if stream.chance(0.75) {
+            let (depth, frequency) = (stream.range(0.5, 0.8), stream.range(0.8, 1.6));
+            Shape::Blob { depth, frequency, offset: stream.range(0.0, 128.0) }
+        } else {
+            Shape::Stroke { thickness: stream.log_range(0.05, 0.2), bend: stream.range(0.3, 0.7) }
+        };
+        let turns = stream.unit();
+        let roughness = stream.log_range(0.06, 0.16);
+        Self::placed(shape, centre, radius, turns).roughened(roughness, stream.log_range(1.2, 2.2))
+    }
+
     /// Everything below a horizon through `point`, sloping by `turns`.
     pub(super) fn ground(point: [f32; 2], reach: f32, turns: f32, stream: &mut Stream) -> Self {
         let down = [-sin_turns(turns), cos_turns(turns)];
@@ -197,6 +222,17 @@ impl Outline {
         let mut copy = self.clone();
         copy.centre = [self.centre[0] + offset[0], self.centre[1] + offset[1]];
         copy
+    }
+
+    /// The middle of the disc that holds the shape.
+    pub(super) fn centre(&self) -> [f32; 2] {
+        self.centre
+    }
+
+    /// How far `(x, y)` is from the middle.
+    pub(super) fn distance_from_centre(&self, [x, y]: [f32; 2]) -> f32 {
+        let (dx, dy) = (x - self.centre[0], y - self.centre[1]);
+        (dx * dx + dy * dy).sqrt()
     }
 
     /// Radius of the disc that holds the shape.

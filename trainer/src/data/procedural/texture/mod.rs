@@ -184,6 +184,43 @@ mod tests {
         assert!(distinct.len() >= 10_000, "{}", distinct.len());
     }
 
+    /// Brightness of a program on a tile of 12 × 12 pixels, in 8 bits.
+    fn tile(family: Family) -> Vec<u8> {
+        let at = |i: u8| f32::from(i) * 0.61;
+        let points: Vec<[f32; 2]> = (0..144_u8).map(|i| [at(i % 12), at(i / 12)]).collect();
+        let mut samples = vec![Sample::default(); points.len()];
+        Program(family).fill(&points, &mut samples);
+        samples.iter().map(|sample| (sample.value.clamp(0.0, 1.0) * 255.0 + 0.5) as u8).collect()
+    }
+
+    #[test]
+    fn ten_thousand_programs_of_each_family_render_different_tiles() {
+        const PROGRAMS: usize = 10_000;
+        let mut tiles: Vec<(_, BTreeSet<Vec<u8>>, usize)> = Vec::new();
+        for id in 0..TRAIN_PROGRAMS + HELD_OUT_PROGRAMS {
+            // From the training programs no more than the rarest family needs.
+            if id > 22 * PROGRAMS as u32 && id < TRAIN_PROGRAMS {
+                continue;
+            }
+            let family = Family::new(ProgramId(id), 0.61);
+            let kind = std::mem::discriminant(&family);
+            let at = tiles.iter().position(|(known, ..)| *known == kind).unwrap_or_else(|| {
+                tiles.push((kind, BTreeSet::new(), 0));
+                tiles.len() - 1
+            });
+            if tiles[at].2 < PROGRAMS {
+                tiles[at].1.insert(tile(family));
+                tiles[at].2 += 1;
+            }
+        }
+        assert_eq!(tiles.len(), SHARED_FAMILIES.len() + 2);
+        for (kind, distinct, count) in tiles {
+            assert_eq!(count, PROGRAMS, "{kind:?}");
+            // Some attractors are so small that they hardly meet a point of the tile.
+            assert!(distinct.len() >= PROGRAMS - 5, "{kind:?}: {}", distinct.len());
+        }
+    }
+
     #[test]
     fn every_family_is_drawn_and_some_are_held_out_only() {
         let families = |first: u32| -> BTreeSet<String> {

@@ -1,0 +1,99 @@
+//! Folders and files: everything is written next to its place first and moved there whole.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, ImageFormat};
+use tempfile::TempDir;
+
+use super::SynthError;
+use super::size::Size;
+
+/// Of the JPEG files: artefacts are below the noise of most pictures.
+const JPEG_QUALITY: u8 = 95;
+
+/// A folder that appears in its place whole or not at all.
+pub(super) struct Staging {
+    /// The folder to write into.
+    pub(super) folder: PathBuf,
+    out: PathBuf,
+    /// Removes what is left when it is dropped.
+    _parent: TempDir,
+}
+
+impl Staging {
+    /// A folder beside `out`, which must be absent or an empty folder.
+    pub(super) fn beside(out: &Path) -> Result<Self, SynthError> {
+        refuse_occupied(out)?;
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(parent).map_err(|source| write_error(parent, source))?;
+        let staging = TempDir::with_prefix_in(".synth-", parent).map_err(|source| write_error(parent, source))?;
+        // The staging folder itself is private to its owner; what is moved into place must not be.
+        let folder = staging.path().join("out");
+        make_folder(&folder)?;
+        Ok(Self { folder, out: out.to_owned(), _parent: staging })
+    }
+
+    /// Moves the folder into its place.
+    pub(super) fn finish(self) -> Result<(), SynthError> {
+        let out = &self.out;
+        // An empty folder gives way; `rename` alone would fail on it on some systems.
+        if out.exists() {
+            fs::remove_dir(out).map_err(|source| write_error(out, source))?;
+        }
+        fs::rename(&self.folder, out).map_err(|source| write_error(out, source))
+    }
+}
+
+/// An error unless `out` is absent or an empty folder.
+fn refuse_occupied(out: &Path) -> Result<(), SynthError> {
+    match fs::read_dir(out) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(SynthError::NotEmpty(out.to_owned())),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(SynthError::NotAFolder(out.to_owned())),
+        Err(source) => Err(write_error(out, source)),
+    }
+}
+
+/// `index` with leading zeros: four digits, or as many as the last of `count` needs.
+pub(super) fn numbered(index: usize, count: usize) -> String {
+    let digits = count.saturating_sub(1).to_string().len().max(4);
+    format!("{index:0digits$}")
+}
+
+/// Makes `path`, and the folders above it.
+pub(super) fn make_folder(path: &Path) -> Result<(), SynthError> {
+    fs::create_dir_all(path).map_err(|source| write_error(path, source))
+}
+
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SynthError> {
+    fs::write(path, bytes).map_err(|source| write_error(path, source))
+}
+
+/// Writes RGB bytes in row order as PNG.
+pub(super) fn write_rgb_png(path: &Path, pixels: &[u8], size: Size) -> Result<(), SynthError> {
+    let (width, height) = (size.width_px, size.height_px);
+    image::save_buffer_with_format(path, pixels, width, height, ExtendedColorType::Rgb8, ImageFormat::Png)
+        .map_err(|source| SynthError::Encode { path: path.to_owned(), source })
+}
+
+/// Writes RGB bytes in row order as JPEG.
+pub(super) fn write_rgb_jpeg(path: &Path, pixels: &[u8], size: Size) -> Result<(), SynthError> {
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
+        .encode(pixels, size.width_px, size.height_px, ExtendedColorType::Rgb8)
+        .map_err(|source| SynthError::Encode { path: path.to_owned(), source })?;
+    write_file(path, &bytes)
+}
+
+pub(super) fn write_error(path: &Path, source: io::Error) -> SynthError {
+    SynthError::Write { path: path.to_owned(), source }
+}
