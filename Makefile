@@ -82,6 +82,15 @@ openapi: setup-server ## Write openapi/openapi.json anew from the server's route
 	$(ENV); target/debug/densecl-server openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
 
+.PHONY: bench-trainer
+bench-trainer: setup-trainer ## Time the trainer's step against eager PyTorch's (fetches PyTorch, 5 GB)
+	$(PYTHON) -m venv .runtime/bench
+	.runtime/bench/bin/pip install --quiet --disable-pip-version-check -r trainer/bench/requirements.txt
+	$(ENV); cargo build --release --locked -p densecl-trainer
+	.runtime/bench/bin/python trainer/bench/pytorch_step.py --check tests/golden/*.safetensors
+	$(ENV); .runtime/bench/bin/python trainer/bench/compare.py --trainer target/release/densecl-trainer \
+	    $(if $(filter cuda,$(DEVICE)),--device cuda) $(ARGS)
+
 .PHONY: deny
 deny: ## Check licences and advisories of the dependencies (needs cargo-deny)
 	cargo deny check

@@ -1,12 +1,12 @@
 """The same training step as the trainer's, in eager PyTorch, to compare speed and results with.
 
     python pytorch_step.py --serve --arch resnet18 --batch 64 --view 96
-    python pytorch_step.py --check tests/golden/golden-densecl.safetensors
+    python pytorch_step.py --check tests/golden/*.safetensors
 
 With --serve, each line `run N` on standard input is answered by a line of JSON with the timing of
 N steps; a first line says that everything is warm. The protocol is that of `densecl-trainer bench
---serve`. With --check, recorded steps are replayed in float64, so that what is timed is known to
-be the same computation.
+--serve`. With --check, recorded steps are replayed in float64 and recorded views in float32, so
+that what is timed is known to be the same computation.
 
 torchvision's ResNet and blocks, and PyTorch's fast paths where there are any: one fused or
 multi-tensor call for SGD and for the momentum encoder, gradients set to none, uploads from pinned
@@ -229,7 +229,8 @@ class BatchedViews:
         at = torch.arange(self.view, device=self.device, dtype=torch.float32)
         last = self.view - 1
         sigma = sigma.clamp(min=0.02).view(-1, 1, 1)
-        gauss = lambda distance: torch.exp_(distance.div(sigma).square_().mul_(-0.5))
+        # What is far below float32 is 0: denormal numbers would make the products slow.
+        gauss = lambda distance: F.threshold_(distance.div(sigma).square_().mul_(-0.5).exp_(), 1e-12, 0)
         near, far = at.view(-1, 1) - at, at.view(-1, 1) + at
         rows = gauss(near) + gauss(far) * (at > 0) + gauss(far - 2 * last) * (at < last)
         return rows / rows.sum(2, keepdim=True)
@@ -420,10 +421,37 @@ def check(path, tolerance=1e-9):
     return errors[worst] <= tolerance
 
 
+def check_views(path, tolerance=1e-5):
+    """Compares the operations of BatchedViews with torchvision's; tests/golden/make_augmentation.py wrote them."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        golden = {key: file.get_tensor(key) for key in file.keys()}
+    canvases, view = golden["images"], golden["colour/input"]
+    side = canvases.size(1)
+    views = BatchedViews(argparse.Namespace(view=view.size(3), device=torch.device("cpu")))
+    parameter = lambda name: golden[f"{name}/parameter"].view(-1, 1, 1, 1)
+    grey, blur = views.grey(view), views.blur_rows(golden["blur/parameter"]).unsqueeze(1)
+    found = {
+        "contrast": torch.lerp(grey.mean((1, 2, 3), keepdim=True), view, parameter("contrast")).clamp(0, 1),
+        "saturation": torch.lerp(grey, view, parameter("saturation")).clamp(0, 1),
+        "hue": views.turn_hue(view, parameter("hue")),
+        "blur": blur @ view @ blur.transpose(2, 3),
+    }
+    for name in ("crop/smaller", "crop/larger", "crop/mixed"):
+        left, top, width, height = golden[f"{name}/windows"].T
+        rows = [views.resize_rows(*along, side).unsqueeze(1) for along in ((top, height), (left, width))]
+        found[name] = rows[0] @ (canvases.permute(0, 3, 1, 2) / 255) @ rows[1].transpose(2, 3)
+    errors = {name: (value - golden[f"{name}/result"]).abs().max().item() for name, value in found.items()}
+    worst = max(errors, key=errors.get)
+    print(f"{path}: {len(errors)} operations, worst {worst} {errors[worst]:.3e}")
+    return errors[worst] <= tolerance
+
+
 def options(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--serve", action="store_true", help="time steps on demand")
-    parser.add_argument("--check", nargs="+", metavar="GOLDEN", help="replay recorded steps instead")
+    parser.add_argument("--check", nargs="+", metavar="GOLDEN", help="replay recorded steps or views instead")
     parser.add_argument("--method", choices=("densecl", "moco-v2"), default="densecl")
     parser.add_argument("--arch", choices=BLOCKS, default="resnet18")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
@@ -446,12 +474,14 @@ def main():
     if o.threads:
         torch.set_num_threads(o.threads)
     if o.check:
-        sys.exit(not all([check(path) for path in o.check]))
+        checks = [(check_views if "augmentation" in path else check)(path) for path in o.check]
+        sys.exit(not all(checks))
     bench = Bench(o)
     if o.serve:
         bench.serve()
     else:
-        bench.block(o.warmup)
+        if o.warmup:
+            bench.block(o.warmup)
         say(bench.block(10))
 
 

@@ -47,7 +47,7 @@ impl Jitter {
 pub(super) fn jitter(images: Tensor, jitter: &Jitter) -> Tensor {
     let device = images.device();
     jitter.order.iter().fold(images, |x, step| match step {
-        JitterStep::Brightness => (x * column(&jitter.brightness, device)).clamp(0.0, 1.0),
+        JitterStep::Brightness => (x * column(&jitter.brightness, device)).clamp_(0.0, 1.0),
         JitterStep::Contrast => {
             let mean = grey(&x).mean_dim([1, 2, 3].as_slice(), true, Kind::Float); // [N, 1, 1, 1]
             blend(&x, &mean, &column(&jitter.contrast, device))
@@ -59,39 +59,45 @@ pub(super) fn jitter(images: Tensor, jitter: &Jitter) -> Tensor {
 
 /// Grey where `mask` `[N, 1, 1, 1]` is 1, unchanged where it is 0.
 pub(super) fn grey_where(images: &Tensor, mask: &Tensor) -> Tensor {
-    images + mask * (grey(images) - images)
+    images.lerp_tensor(&grey(images), mask)
 }
 
 /// Luma of ITU-R BT.601 with torchvision's rounding of the weights: `[N, 1, H, W]`.
 fn grey(images: &Tensor) -> Tensor {
     let channel = |c: i64| images.narrow(1, c, 1);
-    channel(0) * 0.2989 + channel(1) * 0.587 + channel(2) * 0.114
+    let mut grey = channel(0) * 0.2989;
+    grey += channel(1) * 0.587;
+    grey += channel(2) * 0.114;
+    grey
 }
 
 fn blend(images: &Tensor, other: &Tensor, factor: &Tensor) -> Tensor {
-    (other + factor * (images - other)).clamp(0.0, 1.0)
+    other.lerp_tensor(images, factor).clamp_(0.0, 1.0)
 }
 
 /// Adds `shift` `[N, 1, 1, 1]` to the hue in HSV space.
 fn turn_hue(images: &Tensor, shift: &Tensor) -> Tensor {
-    let (r, g, b) = (images.narrow(1, 0, 1), images.narrow(1, 1, 1), images.narrow(1, 2, 1));
-    let value = images.amax([1].as_slice(), true); // [N, 1, H, W]
-    let chroma = &value - images.amin([1].as_slice(), true);
-    let divisor = chroma.where_self(&chroma.gt(0.0), &chroma.ones_like());
+    // Channels behind rows, as they lie in memory after a resampling.
+    let rows = images.transpose(1, 2); // [N, H, 3, W]
+    let (r, g, b) = (rows.narrow(2, 0, 1), rows.narrow(2, 1, 1), rows.narrow(2, 2, 1)); // [N, H, 1, W]
+    let value = r.maximum(&g).maximum(&b);
+    let chroma = &value - r.minimum(&g).minimum(&b);
+    // A grey pixel has no hue: any divisor will do, as all differences are 0.
+    let scale = chroma.clamp_min(f64::from(f32::MIN_POSITIVE)).reciprocal_();
     // Sixths of the circle, counted from the largest channel.
-    let from_red = (&g - &b) / &divisor;
-    let from_green = (&b - &r) / &divisor + 2.0;
-    let from_blue = (&r - &g) / &divisor + 4.0;
+    let from_red = (&g - &b) * &scale;
+    let from_green = ((&b - &r) * &scale).g_add_scalar_(2.0);
+    let from_blue = ((&r - &g) * &scale).g_add_scalar_(4.0);
     let sixths = from_green.where_self(&g.eq_tensor(&value), &from_blue);
     let sixths = from_red.where_self(&r.eq_tensor(&value), &sixths);
-    let sixths = sixths + shift * 6.0;
-    // Each channel is the value less as much of the chroma as its place on the circle says.
-    let channel = |offset: f64| {
-        let k = (&sixths + offset).remainder(6.0);
-        let share = k.minimum(&(4.0 - &k)).clamp(0.0, 1.0);
-        &value - &chroma * share
-    };
-    Tensor::cat(&[channel(5.0), channel(3.0), channel(1.0)], 1)
+    let sixths = (sixths + shift * 6.0).remainder_(6.0);
+    // Each channel is the value less as much of the chroma as its distance on the circle from the
+    // hues where it is largest says: red from 0 and 6, green from 2, blue from 4.
+    let distance = |from: f64| (&sixths - from).abs_();
+    let channel = |mut share: Tensor| &value - share.clamp_(0.0, 1.0) * &chroma;
+    let red = channel(2.0 - distance(3.0));
+    let [green, blue] = [2.0, 4.0].map(|from| channel(distance(from) - 1.0));
+    Tensor::cat(&[red, green, blue], 2).transpose(1, 2)
 }
 
 #[cfg(test)]

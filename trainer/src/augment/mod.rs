@@ -13,7 +13,7 @@ mod torchvision_tests;
 
 pub use parameters::{AugmentOptions, ViewParameters};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// Pixels of an image before it was squeezed onto the square canvas of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,31 +40,26 @@ impl Normalization {
     /// RGB `[N, 3, H, W]` in [0, 1] → normalised.
     pub fn apply(&self, images: &Tensor) -> Tensor {
         let channels = |values: &[f32; 3]| Tensor::from_slice(values).view([1, 3, 1, 1]).to_device(images.device());
-        (images - channels(&self.mean)) / channels(&self.std)
+        let scale = channels(&self.std.map(|std| 1.0 / std));
+        let offset = -channels(&self.mean) * &scale;
+        offset.addcmul(images, &scale) // in one pass
     }
 }
 
 /// uint8 canvases `[N, S, S, 3]` → one normalised float32 view of each, `[N, 3, size, size]`.
 pub fn view(canvases: &Tensor, parameters: &ViewParameters, size_px: i64, normalization: &Normalization) -> Tensor {
     tch::no_grad(|| {
-        let images = canvases.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0; // [N, 3, S, S]
-        let crops = &parameters.crops;
-        let vertical = resample::crop_rows(&crops.y, &crops.height, None, canvases.size()[1], size_px, images.device());
-        let horizontal = resample::crop_rows(
-            &crops.x,
-            &crops.width,
-            Some(&parameters.flips),
-            canvases.size()[2],
-            size_px,
-            images.device(),
-        );
-        let x = resample::apply(&images, &vertical, &horizontal).clamp(0.0, 1.0); // [N, 3, s, s]
+        let (crops, device) = (&parameters.crops, canvases.device());
+        let vertical = resample::crop_rows(&crops.y, &crops.height, None, canvases.size()[1], size_px, device);
+        let horizontal =
+            resample::crop_rows(&crops.x, &crops.width, Some(&parameters.flips), canvases.size()[2], size_px, device);
+        let x = resample::apply_to_canvases(canvases, &vertical, &horizontal).clamp_(0.0, 1.0); // [N, 3, s, s]
         let x = colour::jitter(x, &parameters.jitter);
-        let x = colour::grey_where(&x, &column(&parameters.greys, x.device()));
+        let x = colour::grey_where(&x, &column(&parameters.greys, device));
         // A flip commutes with everything between the crop and here, so the crop has done it.
-        let blur = resample::blur_rows(&parameters.blur_sigmas_px, size_px, x.device()); // [N, s, s]
+        let blur = resample::blur_rows(&parameters.blur_sigmas_px, size_px, device); // [N, s, s]
         let x = resample::apply(&x, &blur, &blur);
-        normalization.apply(&x)
+        normalization.apply(&x).contiguous()
     })
 }
 
@@ -77,6 +72,7 @@ fn column(values: &[f32], device: Device) -> Tensor {
 mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+    use tch::Kind;
 
     use super::*;
 

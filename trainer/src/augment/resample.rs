@@ -3,13 +3,35 @@
 //! A crop, its resizing and a flip are one matrix along each axis; so is a Gaussian blur. That
 //! makes them exact (a triangle filter as wide as the reduction, as Pillow's), equally fast on
 //! CPU and GPU, and free of loops over the batch.
+//!
+//! Results have the shape `[N, C, H, W]` over memory in the order `[N, H, C, W]`, in which a
+//! product along either axis is one batched product of contiguous matrices: the rows `[N, h, H]`
+//! with `[N, H, C·W]`, or `[N, H·C, W]` with the columns `[N, W, w]`.
 
 use tch::{Device, Kind, Tensor};
 
 /// `rows_y · image · rows_xᵀ` for every channel: images `[N, C, H, W]`, rows `[N, h, H]` and
 /// `[N, w, W]` → `[N, C, h, w]`.
 pub(super) fn apply(images: &Tensor, rows_y: &Tensor, rows_x: &Tensor) -> Tensor {
-    rows_y.unsqueeze(1).matmul(images).matmul(&rows_x.unsqueeze(1).transpose(2, 3))
+    let (n, c, height, width) = images.size4().expect("images have four axes");
+    let x = images.transpose(1, 2).reshape([n, height, c * width]); // [N, H, C·W]
+    apply_x(&rows_y.bmm(&x).view([n, -1, c, width]), rows_x)
+}
+
+/// The same for uint8 canvases `[N, H, W, C]`, whose values become [0, 1].
+pub(super) fn apply_to_canvases(canvases: &Tensor, rows_y: &Tensor, rows_x: &Tensor) -> Tensor {
+    let (n, height, width, c) = canvases.size4().expect("canvases have four axes");
+    let x = canvases.to_kind(Kind::Float).view([n, height, width * c]); // [N, H, W·C]
+    // Scaling the rows is cheaper than scaling the images.
+    let x = (rows_y / 255.0).bmm(&x).view([n, -1, width, c]); // [N, h, W, C]
+    apply_x(&x.transpose(2, 3), rows_x)
+}
+
+/// `[N, h, C, W]` and rows `[N, w, W]` → `[N, C, h, w]`.
+fn apply_x(x: &Tensor, rows_x: &Tensor) -> Tensor {
+    let (n, height, c, width) = x.size4().expect("images have four axes");
+    let x = x.reshape([n, height * c, width]).bmm(&rows_x.transpose(1, 2)); // [N, h·C, w]
+    x.view([n, height, c, -1]).transpose(1, 2)
 }
 
 /// Rows that crop `[start, start + length)` of `input` pixels and resize it to `output` with an
@@ -36,28 +58,39 @@ pub(super) fn crop_rows(
     let centre = &start + at * (&length / output as f64); // [N, output, 1]
     let support = (&length / output as f64).clamp_min(1.0); // [N, 1, 1]
     let pixel = Tensor::arange(input, (Kind::Float, device)).view([1, 1, input]) + 0.5;
-    let distance = ((&pixel - centre) / support).abs();
-    let weight = (1_f64 - distance).clamp_min(0.0); // [N, output, input]
     // Pixels outside the window do not exist for the resizing. A window narrower than a pixel
     // still sees the pixel it lies in.
     let inside = pixel.gt_tensor(&(&start - 0.5)).logical_and(&pixel.lt_tensor(&(start + length + 0.5)));
-    let weight = weight * inside.to_kind(Kind::Float);
-    &weight / weight.sum_dim_intlist([2].as_slice(), true, Kind::Float).clamp_min(1e-6)
+    // A triangle of any height, which the division by the sum sets right.
+    let mut weight = support - (&pixel - centre).abs_(); // [N, output, input]
+    let _ = weight.clamp_min_(0.0);
+    weight *= inside.to_kind(Kind::Float);
+    let sum = weight.sum_dim_intlist([2].as_slice(), true, Kind::Float);
+    weight / sum.clamp_min(1e-6)
 }
 
+/// Below this a weight is 0: it adds nothing to a float32, and denormal numbers are slow.
+const LEAST_WEIGHT: f64 = 1e-12;
+
 /// Rows of a Gaussian blur with reflected borders, `[N, size, size]`; σ = 0 leaves an image as it is.
+///
+/// Row i weighs pixel j by g(i − j), and by what is seen of it again beyond either border, at −j
+/// and at 2(size − 1) − j. All three depend on i − j or i + j alone, so that they are windows that
+/// slide along a table of g.
 pub(super) fn blur_rows(sigmas_px: &[f32], size: i64, device: Device) -> Tensor {
     let n = sigmas_px.len() as i64;
     // Far below a pixel, the Gaussian is 1 at its centre and 0 at every other pixel.
-    let sigma = Tensor::from_slice(sigmas_px).view([n, 1, 1]).to_device(device).clamp_min(0.02);
-    let at = Tensor::arange(size, (Kind::Float, device)).view([1, size, 1]);
+    let sigma = Tensor::from_slice(sigmas_px).view([n, 1]).to_device(device).clamp_min(0.02);
+    let distance = Tensor::arange(2 * size - 1, (Kind::Float, device)).view([1, -1]);
+    let gauss = ((distance / sigma).square_() * -0.5).exp_().threshold(LEAST_WEIGHT, 0.0); // [N, 2·size − 1]
+    let both_sides = Tensor::cat(&[gauss.narrow(1, 1, size - 1).flip([1]), gauss.narrow(1, 0, size)], 1);
+    let slide = |table: &Tensor| table.unfold(1, size, 1); // [N, size, size]
     let pixel = Tensor::arange(size, (Kind::Float, device)).view([1, 1, size]);
-    let gauss = |distance: &Tensor| ((distance / &sigma).square() * -0.5).exp();
-    let last = size as f64 - 1.0;
-    let left = gauss(&(&at + &pixel)) * pixel.gt(0.0); // pixel i seen again at −i
-    let right = gauss(&(&at + &pixel - 2.0 * last)) * pixel.lt(last); // and at 2(size − 1) − i
-    let weight = gauss(&(&at - &pixel)) + left + right;
-    &weight / weight.sum_dim_intlist([2].as_slice(), true, Kind::Float)
+    let mut weight = slide(&both_sides).flip([1]);
+    weight += slide(&gauss) * pixel.gt(0.0); // the border pixels themselves are seen once
+    weight += slide(&gauss.flip([1])) * pixel.lt(size as f64 - 1.0);
+    let sum = weight.sum_dim_intlist([2].as_slice(), true, Kind::Float);
+    weight / sum
 }
 
 #[cfg(test)]
