@@ -248,7 +248,7 @@ mod tests {
             let mut found = vec![output.loss, output.dense.unwrap().matches.to_kind(Kind::Double)];
             found.push(model.global_queue.vectors().copy());
             found.push(model.dense_queue.as_ref().unwrap().vectors().copy());
-            found.extend(model.query.tensors().parameters().map(|p| p.grad()));
+            found.extend(model.query.tensors().parameters().map(Tensor::grad));
             found.extend(
                 [&model.query, &model.key].into_iter().flat_map(|e| e.tensors().iter().map(|(_, _, t)| t.copy())),
             );

@@ -54,7 +54,7 @@ fn checkpoints(out: &Path) -> Vec<PathBuf> {
 }
 
 fn wait_for_checkpoint(out: &Path, process: &mut Child) {
-    let patience = Instant::now() + Duration::from_secs(300);
+    let patience = Instant::now() + Duration::from_mins(5);
     while checkpoints(out).is_empty() {
         assert!(Instant::now() < patience && process.try_wait().expect("a process").is_none(), "no checkpoint came");
         sleep(Duration::from_millis(20));
@@ -81,7 +81,7 @@ fn twenty_kills_change_nothing() {
         let before = checkpoints(&killed).pop();
         let mut process = trainer(&killed, resume, &[]).spawn().expect("the program starts");
         // Until it has taken a step, nothing can be lost; from there on at any moment.
-        let patience = Instant::now() + Duration::from_secs(300);
+        let patience = Instant::now() + Duration::from_mins(5);
         while checkpoints(&killed).pop() == before && Instant::now() < patience {
             sleep(Duration::from_millis(5));
         }

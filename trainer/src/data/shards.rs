@@ -1,4 +1,4 @@
-//! Tar shards, as WebDataset names and fills them, read as streams and shuffled through a buffer.
+//! Tar shards, as `WebDataset` names and fills them, read as streams and shuffled through a buffer.
 //!
 //! A sample is the members of a shard that share a name up to the first dot; its image is the one
 //! whose ending after that dot is an image's (`0001.jpg`, beside `0001.json`). Each of several
@@ -98,7 +98,7 @@ impl Shards {
         };
         let mut readers: Vec<_> = (0..count).map(reader).collect();
         // A reader without an image would have nothing to give when it is its turn.
-        readers.retain_mut(|reader| reader.refill());
+        readers.retain_mut(ShardReader::refill);
         if readers.is_empty() {
             let first = self.paths.first().cloned().unwrap_or_default();
             return Err(ShardError::Empty { count: self.paths.len(), first });

@@ -129,6 +129,7 @@ fn log(metrics: &Metrics, total: u64, remaining: Duration) {
         dense = %optional(metrics.loss_dense, 4),
         global_top1_percent = format_args!("{:.1}", metrics.global_top1),
         dense_top1_percent = %optional(metrics.dense_top1, 1),
+        place_similarity = %optional(metrics.place_similarity, 2),
         embedding_std = format_args!("{:.4}", metrics.embedding_std),
         feature_std = format_args!("{:.4}", metrics.feature_std),
         pairs_per_second = format_args!("{:.1}", metrics.pairs_per_second),

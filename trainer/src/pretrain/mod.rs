@@ -11,7 +11,7 @@ mod trainer;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, bail};
 use tch::Device;
 
 pub use stop::Stop;
@@ -60,51 +60,45 @@ pub struct Outcome {
 pub fn pretrain(run: &Run) -> Result<Outcome> {
     let config = &run.config;
     let (source, steps_per_epoch) = open_data(config)?;
-    let samples = source.samples(reports::FIXED_IMAGES, config.data.canvas_px)?;
     let total_steps = config.schedule.epochs * steps_per_epoch;
-
     let mut trainer = Trainer::new(config, run.device, steps_per_epoch, total_steps)?;
     let first = resume::prepare(run, &mut trainer)?;
     if first >= total_steps {
         let checkpoint = save(run, &trainer, first)?;
         return Ok(Outcome { checkpoint, step: first, total_steps });
     }
-    let mut loader = Loader::start(source, loader_options(config, run.device, steps_per_epoch), first)?;
+    let samples = source.samples(reports::FIXED_IMAGES, config.data.canvas_px)?;
     let mut reports = Reports::open(run, &trainer, &samples, first)?;
+    let mut loader = Loader::start(source, loader_options(config, run.device, steps_per_epoch), first)?;
     tracing::info!(first, total_steps, steps_per_epoch, device = ?run.device, "training");
-    let mut saved = None;
-    for step in first..total_steps {
-        let batch = match loader.next_batch() {
-            Ok(batch) => batch,
-            Err(error) => {
-                // The data have failed, not the model: what it has learnt is kept.
-                let checkpoint = save(run, &trainer, step)?;
-                return Err(error.context(format!(
-                    "stopped after step {step}, which is kept in {}; go on with --resume",
-                    checkpoint.display()
-                )));
-            }
-        };
+    let mut step = first;
+    loop {
+        let batch = loader.next_batch().or_else(|error| Err(keep_what_is_learnt(run, &trainer, step, error)?))?;
         let output = trainer.step(step, &batch)?;
-        let done = step + 1;
-        let stopping = run.stop.requested();
-        reports.after_step(done, &mut trainer, &output, &mut loader, stopping)?;
-        if stopping || done.is_multiple_of(config.schedule.checkpoint_steps) || done == total_steps {
+        step += 1;
+        let last = run.stop.requested() || step == total_steps;
+        reports.after_step(step, &mut trainer, &output, &mut loader, last)?;
+        if last || step.is_multiple_of(config.schedule.checkpoint_steps) {
             trainer.check_losses()?;
-            let checkpoint = save(run, &trainer, done)?;
-            saved = Some(Outcome { checkpoint, step: done, total_steps });
-        }
-        if stopping {
-            break;
+            let checkpoint = save(run, &trainer, step)?;
+            if last {
+                return Ok(Outcome { checkpoint, step, total_steps });
+            }
         }
     }
-    Ok(saved.expect("the last step of every run writes a checkpoint"))
+}
+
+/// The data have failed, not the model: writes a checkpoint and says so in the error.
+fn keep_what_is_learnt(run: &Run, trainer: &Trainer<'_>, step: u64, error: Error) -> Result<Error> {
+    let checkpoint = save(run, trainer, step)?;
+    let kept = format!("stopped after step {step}, which is kept in {}; go on with --resume", checkpoint.display());
+    Ok(error.context(kept))
 }
 
 /// Writes a checkpoint, but none that a run could not go on from.
 fn save(run: &Run, trainer: &Trainer<'_>, step: u64) -> Result<PathBuf> {
     if let Some(name) = fault::first_bad(&trainer.model) {
-        ensure!(false, "after step {step}, {name} is not finite; no checkpoint was written, the one before is kept");
+        bail!("after step {step}, {name} is not finite; no checkpoint was written, the one before is kept");
     }
     let folder = checkpoint::save(&run.out, &run.config, step, &trainer.model, &trainer.optimizer)?;
     tracing::info!(step, folder = %folder.display(), "checkpoint");

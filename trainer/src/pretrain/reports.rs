@@ -35,18 +35,17 @@ impl Reports {
         Ok(Self { monitor, fixed, since: Instant::now(), from_step: first })
     }
 
-    /// Writes what is due after `done` steps; measures also when the run is `stopping`.
+    /// Writes what is due after `done` steps; everything when it is the `last`.
     pub(super) fn after_step(
         &mut self,
         done: u64,
         trainer: &mut Trainer<'_>,
         output: &StepOutput,
         loader: &mut Loader,
-        stopping: bool,
+        last: bool,
     ) -> Result<()> {
         let schedule = &trainer.config.schedule;
         let (report_steps, picture_steps) = (schedule.report_steps, schedule.picture_steps);
-        let last = stopping || done == trainer.total_steps;
         if last || done.is_multiple_of(report_steps) {
             trainer.check_losses()?;
             self.measures(done, trainer, output, loader)?;

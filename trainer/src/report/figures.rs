@@ -21,7 +21,7 @@ enum Pick {
 }
 
 /// What the table shows: label, key in the metrics, which number of the run, how it is written.
-const FIGURES: [(&str, &str, Pick, Form); 15] = [
+const FIGURES: [(&str, &str, Pick, Form); 17] = [
     ("steps", "step", Pick::Last, Form::Whole),
     ("epochs", "epoch", Pick::Last, Form::Digits(2)),
     ("loss, total", "loss", Pick::Last, Form::Digits(4)),
@@ -29,6 +29,8 @@ const FIGURES: [(&str, &str, Pick, Form); 15] = [
     ("loss, dense", "loss_dense", Pick::Last, Form::Digits(4)),
     ("global top-1", "global_top1", Pick::Last, Form::Percent),
     ("dense top-1", "dense_top1", Pick::Last, Form::Percent),
+    ("matched with the same cell", "same_cell", Pick::Last, Form::Percent),
+    ("place similarity", "place_similarity", Pick::Last, Form::Digits(2)),
     ("embedding std", "embedding_std", Pick::Last, Form::Digits(4)),
     ("feature std", "feature_std", Pick::Last, Form::Digits(4)),
     ("learning rate", "learning_rate", Pick::Last, Form::Scientific),

@@ -7,6 +7,8 @@ const CHARTS = [
   { key: "loss_dense", title: "Loss, dense", unit: "nats", logarithmic: true },
   { key: "global_top1", title: "Global top-1", unit: "%", zero: true },
   { key: "dense_top1", title: "Dense top-1", unit: "%", zero: true },
+  { key: "same_cell", title: "Matched with the same cell", unit: "% of the cells", zero: true },
+  { key: "place_similarity", title: "Place similarity", unit: "cosine, same cell of other images", zero: true },
   { key: "embedding_std", title: "Embedding std", unit: "over the batch", zero: true, spread: true },
   { key: "feature_std", title: "Feature std", unit: "over the batch", zero: true },
   { key: "learning_rate", title: "Learning rate", unit: "", zero: true, exact: true },
