@@ -20,8 +20,7 @@ fn train(folder: &Path, overrides: &[&str]) -> std::path::PathBuf {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/configs/tiny.toml");
     let config = Config::read(&config, &overrides).expect("a config");
-    let run = Run { config, out: folder.join("run"), resume: false, device: tch::Device::Cpu };
-    pretrain(&run).expect("a run")
+    pretrain(&Run::new(config, folder.join("run"), tch::Device::Cpu)).expect("a run").checkpoint
 }
 
 fn exported(folder: &Path, checkpoint: &Path, storage: WeightStorage) -> std::path::PathBuf {

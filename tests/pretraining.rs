@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 
 use densecl_trainer::checkpoint::{Checkpoint, list as checkpoints, locate};
 use densecl_trainer::config::Config;
-use densecl_trainer::monitor::ProgressStyle;
 use densecl_trainer::pretrain::{Outcome, Run, Stop, pretrain};
 
 /// libtorch draws random weights from one generator of the whole process: runs must not overlap.
@@ -23,8 +22,7 @@ fn run_until(stop: &Stop, out: &Path, resume: bool, overrides: &[&str]) -> anyho
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/configs/tiny.toml");
     let config = Config::read(&path, &overrides)?;
-    let (device, progress) = (tch::Device::Cpu, ProgressStyle::Lines);
-    pretrain(&Run { config, out: out.to_owned(), resume, device, stop: stop.clone(), progress })
+    pretrain(&Run { resume, stop: stop.clone(), ..Run::new(config, out.to_owned(), tch::Device::Cpu) })
 }
 
 fn state(run: &Path) -> (u64, BTreeMap<String, Vec<f64>>) {

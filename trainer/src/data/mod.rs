@@ -5,7 +5,6 @@ mod files;
 mod loader;
 mod order;
 pub mod procedural;
-mod shard_names;
 mod shards;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +16,7 @@ use tch::Tensor;
 pub use files::ImageFiles;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use order::Order;
-pub use shards::{ShardReader, Shards, Share, ShuffleOptions};
+pub use shards::{Drawn, ShardReader, Shards, Share, ShuffleOptions};
 
 use crate::augment::ImageSize;
 use procedural::ProceduralImages;
@@ -73,7 +72,7 @@ impl DataSource {
         let is_list = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
         Ok(if source == "synthetic" {
             Self::Images(Arc::new(ProceduralImages::new(seed, canvas_px)))
-        } else if shard_names::is_shards(source) {
+        } else if shards::is_shards(source) {
             Self::Shards(Shards::named(source)?)
         } else if is_list {
             Self::Images(Arc::new(ImageFiles::listed(path)?))

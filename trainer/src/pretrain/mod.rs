@@ -40,6 +40,13 @@ pub struct Run {
     pub progress: ProgressStyle,
 }
 
+impl Run {
+    /// A new run that nothing stops, with progress as lines in the log.
+    pub fn new(config: Config, out: PathBuf, device: Device) -> Self {
+        Self { config, out, resume: false, device, stop: Stop::default(), progress: ProgressStyle::Lines }
+    }
+}
+
 /// How a run came to its end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {

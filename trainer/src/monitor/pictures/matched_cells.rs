@@ -41,7 +41,7 @@ struct CellMatch {
 
 impl CellMatches {
     /// The matches of a training step, `[N, L]` int64, on square grids
-    /// ([`StepOutput::matches`](crate::densecl::StepOutput)).
+    /// ([`DenseOutput::matches`](crate::step_output::DenseOutput)).
     ///
     /// # Panics
     /// If the tensor has another number of dimensions.

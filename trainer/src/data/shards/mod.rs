@@ -9,22 +9,17 @@
 //! `n` and the size of the buffer, so a run can go on from anywhere; to get there only headers are
 //! read.
 
-use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod member;
+mod names;
+mod reader;
 
-use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use std::path::PathBuf;
 
-use super::decode::{self, EXTENSIONS};
-use super::shard_names::ShardNameError;
-use crate::augment::ImageSize;
+use names::ShardNameError;
+pub(super) use names::is_shards;
+pub use reader::{Drawn, ShardReader};
 
-/// Images of the buffer that are tried in the place of an unreadable one, at most.
-const REPLACEMENTS: usize = 100;
+use super::decode::EXTENSIONS;
 
 /// Which of the shards a process reads, where several train together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +66,13 @@ pub enum ShardError {
 }
 
 impl Shards {
-    /// The shards that `name` stands for; see [`super::shard_names`].
+    /// The shards that `name` stands for: a `.tar` file, a folder of them, or a name with
+    /// ranges such as `train-{0000..0146}.tar`.
     ///
     /// # Errors
     /// If there are none, or one is missing.
     pub fn named(name: &str) -> Result<Self, ShardError> {
-        Ok(Self { paths: super::shard_names::expand(name)? })
+        Ok(Self { paths: names::expand(name)? })
     }
 
     /// Readers that split the shards of a share between them: `readers`, or fewer if there are
@@ -116,209 +112,13 @@ pub struct ShuffleOptions {
     pub buffer: usize,
 }
 
-/// An image within a shard.
-#[derive(Clone, Debug)]
-struct Member {
-    shard: Arc<PathBuf>,
-    name: String,
-    offset: u64,
-    size: u64,
-}
-
-/// A member that waits to be drawn; without its bytes if it entered while skipping.
-#[derive(Debug)]
-struct Waiting {
-    member: Member,
-    bytes: Option<Vec<u8>>,
-}
-
-/// One stream of images.
-#[derive(Debug)]
-pub struct ShardReader {
-    shards: Vec<PathBuf>,
-    number: u64,
-    options: ShuffleOptions,
-    pass: u64,
-    rng: ChaCha8Rng,
-    /// Shards of this pass that have not been opened, the next one last.
-    to_open: Vec<PathBuf>,
-    /// Members of the open shard that have not entered the buffer, the next one last.
-    to_enter: Vec<Member>,
-    buffer: Vec<Waiting>,
-    skipping: bool,
-}
-
-/// What came of drawing an image.
-#[derive(Debug)]
-pub struct Drawn {
-    /// Size of the image.
-    pub size: ImageSize,
-    /// Images that could not be read, and why.
-    pub unreadable: Vec<(String, image::ImageError)>,
-}
-
-impl ShardReader {
-    fn new(shards: Vec<PathBuf>, number: u64, options: ShuffleOptions) -> Self {
-        let mut reader = Self {
-            shards,
-            number,
-            options,
-            pass: 0,
-            rng: ChaCha8Rng::seed_from_u64(options.seed),
-            to_open: Vec::new(),
-            to_enter: Vec::new(),
-            buffer: Vec::new(),
-            skipping: false,
-        };
-        reader.begin(0);
-        reader
-    }
-
-    fn begin(&mut self, pass: u64) {
-        self.pass = pass;
-        self.rng = ChaCha8Rng::seed_from_u64(self.options.seed);
-        // Passes and readers never share a stream: readers are far fewer than 2³².
-        self.rng.set_stream(self.number << 32 | pass);
-        self.to_open.clone_from(&self.shards);
-        self.to_open.shuffle(&mut self.rng);
-        self.to_enter.clear();
-        self.buffer.clear();
-    }
-
-    /// Passes over the next `images`, reading headers only.
-    pub fn skip(&mut self, mut images: u64) {
-        if images == 0 {
-            return;
-        }
-        let in_pass: u64 = self.shards.iter().map(|shard| index(shard).len() as u64).sum();
-        if in_pass == 0 {
-            return;
-        }
-        self.begin(images / in_pass);
-        images %= in_pass;
-        self.skipping = true;
-        for _ in 0..images {
-            self.take();
-        }
-        self.skipping = false;
-    }
-
-    /// Draws the next image onto `canvas`, or another one of the buffer if it cannot be read.
-    ///
-    /// # Errors
-    /// If none of a buffer full of images can be read.
-    pub fn draw(&mut self, canvas_px: u32, canvas: &mut [u8]) -> Result<Drawn, ShardError> {
-        let mut unreadable = Vec::new();
-        let mut attempt = |waiting: &Waiting| match waiting.draw(canvas_px, canvas) {
-            Ok(size) => Some(size),
-            Err(error) => {
-                unreadable.push((waiting.member.to_string(), error));
-                None
-            }
-        };
-        let mut size = self.take().as_ref().and_then(&mut attempt);
-        // Others stay where they are: what cannot be read must not shift the order. At the end of a
-        // pass the buffer may be empty.
-        size = size.or_else(|| self.buffer.iter().take(REPLACEMENTS).find_map(&mut attempt));
-        if size.is_none() && self.buffer.is_empty() {
-            let members = self.shards.iter().flat_map(|shard| index(shard)).take(REPLACEMENTS);
-            size = members.map(|member| Waiting { member, bytes: None }).find_map(|waiting| attempt(&waiting));
-        }
-        if let Some(size) = size {
-            return Ok(Drawn { size, unreadable });
-        }
-        let last = unreadable.last().map_or_else(String::new, |(name, error)| format!("{name}: {error}"));
-        Err(ShardError::Unreadable { tried: unreadable.len(), last })
-    }
-
-    fn take(&mut self) -> Option<Waiting> {
-        if !self.refill() {
-            self.begin(self.pass + 1);
-            self.refill();
-        }
-        let count = self.buffer.len();
-        (count > 0).then(|| {
-            let drawn = self.rng.random_range(0..count);
-            self.buffer.swap_remove(drawn)
-        })
-    }
-
-    /// Fills the buffer from the stream; says whether there is anything in it.
-    fn refill(&mut self) -> bool {
-        while self.buffer.len() < self.options.buffer {
-            if let Some(member) = self.to_enter.pop() {
-                let bytes = if self.skipping { None } else { member.read().ok() };
-                self.buffer.push(Waiting { member, bytes });
-            } else if let Some(shard) = self.to_open.pop() {
-                self.to_enter = index(&shard);
-                self.to_enter.reverse();
-            } else {
-                break;
-            }
-        }
-        !self.buffer.is_empty()
-    }
-}
-
-impl Waiting {
-    fn draw(&self, canvas_px: u32, canvas: &mut [u8]) -> image::ImageResult<ImageSize> {
-        match &self.bytes {
-            Some(bytes) => decode::draw(io::Cursor::new(bytes), canvas_px, canvas),
-            None => decode::draw(io::Cursor::new(self.member.read()?), canvas_px, canvas),
-        }
-    }
-}
-
-impl Member {
-    fn read(&self) -> io::Result<Vec<u8>> {
-        let mut file = File::open(&*self.shard)?;
-        file.seek(SeekFrom::Start(self.offset))?;
-        let mut bytes = Vec::new();
-        let read = file.take(self.size).read_to_end(&mut bytes)?;
-        if read as u64 == self.size { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-}
-
-impl std::fmt::Display for Member {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.shard.display(), self.name)
-    }
-}
-
-/// The images of a shard in its order. What cannot be read of a shard is left out, with a warning.
-fn index(shard: &Path) -> Vec<Member> {
-    let mut members = Vec::new();
-    if let Err(error) = index_into(shard, &mut members) {
-        tracing::warn!(shard = %shard.display(), %error, images = members.len(), "the rest of the shard is skipped");
-    }
-    members
-}
-
-fn index_into(shard: &Path, members: &mut Vec<Member>) -> io::Result<()> {
-    let path = Arc::new(shard.to_owned());
-    let mut seen = HashSet::new();
-    let mut archive = tar::Archive::new(File::open(shard)?);
-    for entry in archive.entries_with_seek()? {
-        let entry = entry?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let Some(key) = sample_key(&name) else { continue };
-        if entry.header().entry_type().is_file() && seen.insert(key.to_owned()) {
-            let (offset, size) = (entry.raw_file_position(), entry.size());
-            members.push(Member { shard: Arc::clone(&path), name, offset, size });
-        }
-    }
-    Ok(())
-}
-
-/// The sample that a member is the image of: its path up to the first dot of its file name.
-fn sample_key(name: &str) -> Option<&str> {
-    let file = name.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = file + name[file..].find('.')?;
-    decode::is_image_extension(&name[dot + 1..]).then(|| &name[..dot])
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io;
+    use std::path::Path;
+
+    use super::member::{index, sample_key};
     use super::*;
 
     const OPTIONS: ShuffleOptions = ShuffleOptions { seed: 3, buffer: 5 };
@@ -394,7 +194,7 @@ mod tests {
             let mut readers = shards.readers(Share { rank, world: 2 }, 2, OPTIONS).unwrap();
             assert_eq!(readers.len(), 2);
             for reader in &mut readers {
-                let count = reader.shards.len() * 8;
+                let count = reader.images_in_pass() as usize;
                 seen.extend(levels(reader, count));
             }
         }

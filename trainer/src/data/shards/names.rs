@@ -30,7 +30,7 @@ pub enum ShardNameError {
 
 /// Whether `source` stands for shards: a `.tar` file, a name with a range, or a folder that holds
 /// `.tar` files.
-pub(super) fn is_shards(source: &str) -> bool {
+pub(in crate::data) fn is_shards(source: &str) -> bool {
     is_tar(Path::new(source)) || in_folder(Path::new(source)).is_ok_and(|shards| !shards.is_empty())
 }
 

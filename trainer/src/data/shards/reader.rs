@@ -1,0 +1,165 @@
+//! One stream of images: shards of its own, in random order, through a buffer.
+
+use std::io;
+use std::path::PathBuf;
+
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::member::{Member, index};
+use super::{ShardError, ShuffleOptions};
+use crate::augment::ImageSize;
+use crate::data::decode;
+
+/// Images of the buffer that are tried in the place of an unreadable one, at most.
+const REPLACEMENTS: usize = 100;
+
+/// A member that waits to be drawn; without its bytes if it entered while skipping.
+#[derive(Debug)]
+struct Waiting {
+    member: Member,
+    bytes: Option<Vec<u8>>,
+}
+
+/// One stream of images.
+#[derive(Debug)]
+pub struct ShardReader {
+    shards: Vec<PathBuf>,
+    number: u64,
+    options: ShuffleOptions,
+    pass: u64,
+    rng: ChaCha8Rng,
+    /// Shards of this pass that have not been opened, the next one last.
+    to_open: Vec<PathBuf>,
+    /// Members of the open shard that have not entered the buffer, the next one last.
+    to_enter: Vec<Member>,
+    buffer: Vec<Waiting>,
+    skipping: bool,
+}
+
+/// What came of drawing an image.
+#[derive(Debug)]
+pub struct Drawn {
+    /// Size of the image.
+    pub size: ImageSize,
+    /// Images that could not be read, and why.
+    pub unreadable: Vec<(String, image::ImageError)>,
+}
+
+impl ShardReader {
+    pub(super) fn new(shards: Vec<PathBuf>, number: u64, options: ShuffleOptions) -> Self {
+        let mut reader = Self {
+            shards,
+            number,
+            options,
+            pass: 0,
+            rng: ChaCha8Rng::seed_from_u64(options.seed),
+            to_open: Vec::new(),
+            to_enter: Vec::new(),
+            buffer: Vec::new(),
+            skipping: false,
+        };
+        reader.begin(0);
+        reader
+    }
+
+    fn begin(&mut self, pass: u64) {
+        self.pass = pass;
+        self.rng = ChaCha8Rng::seed_from_u64(self.options.seed);
+        // Passes and readers never share a stream: readers are far fewer than 2³².
+        self.rng.set_stream(self.number << 32 | pass);
+        self.to_open.clone_from(&self.shards);
+        self.to_open.shuffle(&mut self.rng);
+        self.to_enter.clear();
+        self.buffer.clear();
+    }
+
+    /// Number of images that a pass goes through; reads the headers of all its shards.
+    pub(super) fn images_in_pass(&self) -> u64 {
+        self.shards.iter().map(|shard| index(shard).len() as u64).sum()
+    }
+
+    /// Passes over the next `images`, reading headers only.
+    pub fn skip(&mut self, mut images: u64) {
+        if images == 0 {
+            return;
+        }
+        let in_pass = self.images_in_pass();
+        if in_pass == 0 {
+            return;
+        }
+        self.begin(images / in_pass);
+        images %= in_pass;
+        self.skipping = true;
+        for _ in 0..images {
+            self.take();
+        }
+        self.skipping = false;
+    }
+
+    /// Draws the next image onto `canvas`, or another one of the buffer if it cannot be read.
+    ///
+    /// # Errors
+    /// If none of a buffer full of images can be read.
+    pub fn draw(&mut self, canvas_px: u32, canvas: &mut [u8]) -> Result<Drawn, ShardError> {
+        let mut unreadable = Vec::new();
+        let mut attempt = |waiting: &Waiting| match waiting.draw(canvas_px, canvas) {
+            Ok(size) => Some(size),
+            Err(error) => {
+                unreadable.push((waiting.member.to_string(), error));
+                None
+            }
+        };
+        let mut size = self.take().as_ref().and_then(&mut attempt);
+        // Others stay where they are: what cannot be read must not shift the order. At the end of a
+        // pass the buffer may be empty.
+        size = size.or_else(|| self.buffer.iter().take(REPLACEMENTS).find_map(&mut attempt));
+        if size.is_none() && self.buffer.is_empty() {
+            let members = self.shards.iter().flat_map(|shard| index(shard)).take(REPLACEMENTS);
+            size = members.map(|member| Waiting { member, bytes: None }).find_map(|waiting| attempt(&waiting));
+        }
+        if let Some(size) = size {
+            return Ok(Drawn { size, unreadable });
+        }
+        let last = unreadable.last().map_or_else(String::new, |(name, error)| format!("{name}: {error}"));
+        Err(ShardError::Unreadable { tried: unreadable.len(), last })
+    }
+
+    fn take(&mut self) -> Option<Waiting> {
+        if !self.refill() {
+            self.begin(self.pass + 1);
+            self.refill();
+        }
+        let count = self.buffer.len();
+        (count > 0).then(|| {
+            let drawn = self.rng.random_range(0..count);
+            self.buffer.swap_remove(drawn)
+        })
+    }
+
+    /// Fills the buffer from the stream; says whether there is anything in it.
+    pub(super) fn refill(&mut self) -> bool {
+        while self.buffer.len() < self.options.buffer {
+            if let Some(member) = self.to_enter.pop() {
+                let bytes = if self.skipping { None } else { member.read().ok() };
+                self.buffer.push(Waiting { member, bytes });
+            } else if let Some(shard) = self.to_open.pop() {
+                self.to_enter = index(&shard);
+                self.to_enter.reverse();
+            } else {
+                break;
+            }
+        }
+        !self.buffer.is_empty()
+    }
+}
+
+impl Waiting {
+    fn draw(&self, canvas_px: u32, canvas: &mut [u8]) -> image::ImageResult<ImageSize> {
+        match &self.bytes {
+            Some(bytes) => decode::draw(io::Cursor::new(bytes), canvas_px, canvas),
+            None => decode::draw(io::Cursor::new(self.member.read()?), canvas_px, canvas),
+        }
+    }
+}
