@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use image::codecs::jpeg::JpegEncoder;
 use serde_json::json;
 
 use super::configuration::{differences, number};
@@ -15,6 +16,9 @@ use crate::checkpoint::COMMIT;
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
+
+/// Of the pictures on the page; lines and small cells stay clear.
+const JPEG_QUALITY: u8 = 88;
 
 /// The whole page.
 pub(super) fn render(records: &[RunRecord]) -> String {
@@ -149,13 +153,26 @@ fn pictures(records: &[RunRecord]) -> String {
 }
 
 fn figure(picture: &Picture, what: &str) -> String {
-    let Picture { step, png } = picture;
+    let step = picture.step;
     format!(
-        "<figure><button type=\"button\" aria-label=\"Enlarge\"><img src=\"data:image/png;base64,{}\" \
-         alt=\"{}, step {step}\"></button><figcaption>step {step}</figcaption></figure>",
-        BASE64_STANDARD.encode(png),
+        "<figure><button type=\"button\" aria-label=\"Enlarge\"><img src=\"{}\" alt=\"{}, step {step}\"></button>\
+         <figcaption>step {step}</figcaption></figure>",
+        embedded(&picture.png),
         escape(what)
     )
+}
+
+/// A picture as an address that holds it: as JPEG where that is smaller, which it is for
+/// photographs several times over.
+fn embedded(png: &[u8]) -> String {
+    let mut jpeg = Vec::new();
+    let encoder = JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY);
+    let encoded = image::load_from_memory(png).and_then(|picture| picture.to_rgb8().write_with_encoder(encoder));
+    if encoded.is_ok() && jpeg.len() < png.len() {
+        format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(jpeg))
+    } else {
+        format!("data:image/png;base64,{}", BASE64_STANDARD.encode(png))
+    }
 }
 
 /// What the trainer's own pictures show.

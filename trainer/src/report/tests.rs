@@ -35,7 +35,7 @@ fn page(names: &[&str]) -> String {
 #[test]
 fn all_runs_are_on_the_page_with_what_differs() {
     let page = page(&["first", "second"]);
-    for expected in ["first", "second", "optimizer.batch", "<td>8</td><td>9</td>", "3.2500", "data:image/png;base64,"] {
+    for expected in ["first", "second", "optimizer.batch", "<td>8</td><td>9</td>", "3.2500", "data:image/"] {
         assert!(page.contains(expected), "`{expected}` is not on the page");
     }
     assert!(!page.contains("<th scope=\"row\">seed</th>"), "what is equal is not listed");
