@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -46,15 +46,20 @@ pub struct LoaderOptions {
 }
 
 /// Batches of steps `first`, `first + 1`, … in order.
+///
+/// Its thread ends before the loader is gone: libtorch, which makes the batches, must not be in use
+/// any more when a process ends.
 #[derive(Debug)]
 pub struct Loader {
-    batches: Receiver<Result<Batch>>,
+    /// `None` once the thread is to end.
+    batches: Option<Receiver<Result<Batch>>>,
+    thread: Option<JoinHandle<()>>,
     skipped: Arc<AtomicU64>,
     waited: Duration,
 }
 
 impl Loader {
-    /// Starts drawing; stops by itself when the loader is dropped.
+    /// Starts drawing. Dropping the loader waits for the batch that is being drawn.
     ///
     /// # Errors
     /// If shards hold no image, or threads cannot be started.
@@ -68,8 +73,9 @@ impl Loader {
         let artist = Artist::new(source, &options, first, Arc::clone(&skipped))?;
         let (sender, batches) = sync_channel(options.prefetch);
         let draw_ahead = move || pool.install(|| draw_ahead(artist, options, first, &sender));
-        thread::Builder::new().name("data".to_owned()).spawn(draw_ahead).context("cannot start the data thread")?;
-        Ok(Self { batches, skipped, waited: Duration::ZERO })
+        let thread = thread::Builder::new().name("data".to_owned()).spawn(draw_ahead);
+        let thread = Some(thread.context("cannot start the data thread")?);
+        Ok(Self { batches: Some(batches), thread, skipped, waited: Duration::ZERO })
     }
 
     /// The next batch; waits for it if it is not ready.
@@ -78,7 +84,8 @@ impl Loader {
     /// If not one image of it could be read.
     pub fn next_batch(&mut self) -> Result<Batch> {
         let started = Instant::now();
-        let batch = self.batches.recv().context("the data threads have stopped")?;
+        let batch = self.batches.as_ref().and_then(|batches| batches.recv().ok());
+        let batch = batch.context("the data threads have stopped")?;
         self.waited += started.elapsed();
         batch
     }
@@ -91,6 +98,16 @@ impl Loader {
     /// Images passed over so far because they could not be read.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // Nobody takes batches any more, which the thread notices when it has drawn the next one.
+        self.batches = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the data thread has panicked");
+        }
     }
 }
 
@@ -259,6 +276,16 @@ mod tests {
             (0..count).map(|_| pixels(&loader.next_batch().unwrap())).collect::<Vec<_>>()
         };
         assert_eq!(draw(0, 6)[3..], draw(3, 3));
+    }
+
+    #[test]
+    fn nothing_is_drawn_any_more_once_the_loader_is_gone() {
+        let source = Arc::new(Numbers);
+        let images = Arc::clone(&source);
+        let mut loader = Loader::start(DataSource::Images(images), options(), 0).unwrap();
+        loader.next_batch().unwrap();
+        drop(loader);
+        assert_eq!(Arc::strong_count(&source), 1);
     }
 
     #[test]
