@@ -196,10 +196,10 @@ impl<'a> Stepping<'a> {
         synchronize(self.bench.device);
         let clocked = clock(steps, || {
             let batch = &self.batches[self.step as usize % BATCHES];
-            let output = self.trainer.step(self.step, batch)?;
+            let measures = self.trainer.step(self.step, batch)?;
             synchronize(self.bench.device);
             self.step += 1;
-            loss = Some(output.loss);
+            loss = Some(measures.loss);
             Ok(())
         })?;
         Ok(self.bench.timing("step", &clocked, loss.map(|loss| loss.double_value(&[]))))

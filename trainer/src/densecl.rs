@@ -6,11 +6,11 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::loss::{InfoNce, LossOptions, info_nce};
+use crate::loss::{LossOptions, info_nce};
+use crate::measures::Measures;
 use crate::native::{self, NativeError};
 use crate::network::{DenseEmbedding, Embedding, Encoder, EncoderSpec, Part, Statistics};
 use crate::queue::Queue;
-use crate::step_output::StepOutput;
 
 /// What the loss is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,52 +80,52 @@ impl DenseCl {
         self.options
     }
 
-    /// Computes the loss of a batch and adds its gradients to the query encoder's.
+    /// Computes the loss of a batch and adds its gradients to the query encoder's. Returns what was
+    /// measured, and the keys to [`enqueue`](Self::enqueue) after the update.
     ///
     /// # Errors
     /// If libtorch refuses, which it does when the encoders do not have the same tensors.
-    pub fn forward_backward(&mut self, step: &Step<'_>) -> Result<StepOutput, NativeError> {
+    pub fn forward_backward(&mut self, step: &Step<'_>) -> Result<(Measures, Embedding), NativeError> {
         self.follow()?;
         let keys = tch::no_grad(|| self.embed_keys(step))?;
         let size = step.view_q.size()[0] / step.parts;
-        let mut outputs = Vec::new();
+        let mut measures = Vec::new();
         for index in 0..step.parts {
             let part = Part { index, of: step.parts };
             let query = self.embed(&self.query, &step.view_q.narrow(0, index * size, size), part)?;
-            let (loss, output) = self.contrast(&query, &keys.narrow(index * size, size), step.loss_lambda);
+            let (loss, measured) = self.contrast(&query, &keys.narrow(index * size, size), step.loss_lambda);
             (loss / step.parts as f64).backward();
-            outputs.push(output);
+            measures.push(measured);
         }
-        Ok(StepOutput::mean(&outputs, keys))
+        Ok((Measures::mean(&measures), keys))
     }
 
     /// Loss of queries and keys of the same images, a scalar to call `backward` on, and what is
     /// worth knowing about it.
-    fn contrast(&self, query: &Embedding, key: &Embedding, loss_lambda: f64) -> (Tensor, StepOutput) {
+    fn contrast(&self, query: &Embedding, key: &Embedding, loss_lambda: f64) -> (Tensor, Measures) {
         let ContrastOptions { temperature, loss_chunk: chunk, products, .. } = self.options;
         let options = LossOptions { temperature, chunk, products };
-        let InfoNce { loss: global, top1 } =
-            info_nce(&query.global, &key.global, self.global_queue.vectors(), &options);
-        let output = StepOutput::global(query, &global, top1);
+        let global = info_nce(&query.global, &key.global, self.global_queue.vectors(), &options);
+        let measures = Measures::global(query, &global);
         let (Some(query), Some(key), Some(queue)) = (&query.dense, &key.dense, &self.dense_queue) else {
-            return (global, output);
+            return (global.loss, measures);
         };
         let matches = tch::no_grad(|| match_cells(query, key)); // [N, L]
         let positives = key.cells.gather(2, &matches.unsqueeze(1).expand_as(&query.cells), false); // [N, D, L]
-        let InfoNce { loss: dense, top1 } = info_nce(&rows(&query.cells), &rows(&positives), queue.vectors(), &options);
-        let loss = (1.0 - loss_lambda) * global + loss_lambda * &dense;
-        let output = output.with_dense(&loss, &dense, top1, query, matches);
-        (loss, output)
+        let dense = info_nce(&rows(&query.cells), &rows(&positives), queue.vectors(), &options);
+        let loss = (1.0 - loss_lambda) * global.loss + loss_lambda * &dense.loss;
+        let measures = measures.with_dense(&loss, &dense, query, matches);
+        (loss, measures)
     }
 
-    /// Puts the keys of a step into the queues: after the loss, so that no key is its own
+    /// Puts the keys of a batch into the queues: after the loss, so that no key is its own
     /// negative.
     ///
     /// # Errors
     /// If the batch does not divide the queue.
-    pub fn enqueue(&mut self, output: &StepOutput) -> Result<(), String> {
-        self.global_queue.push(&output.keys.global)?;
-        match (&mut self.dense_queue, &output.keys.dense) {
+    pub fn enqueue(&mut self, keys: &Embedding) -> Result<(), String> {
+        self.global_queue.push(&keys.global)?;
+        match (&mut self.dense_queue, &keys.dense) {
             (Some(queue), Some(dense)) => queue.push(&dense.pooled),
             _ => Ok(()),
         }
@@ -201,8 +201,8 @@ mod tests {
         let [q, k] = [(); 2].map(|()| Tensor::randn([4, 3, 64, 64], CPU));
         let shuffle = Tensor::from_slice(&[2_i64, 0, 3, 1]);
         let loss = |splits, shuffle| {
-            let output = model(splits, true).forward_backward(&step(&q, &k, shuffle)).unwrap();
-            output.loss.double_value(&[])
+            let (measures, _) = model(splits, true).forward_backward(&step(&q, &k, shuffle)).unwrap();
+            measures.loss.double_value(&[])
         };
         assert!((loss(1, None) - loss(1, Some(&shuffle))).abs() < 1e-9);
         assert!((loss(2, None) - loss(2, Some(&shuffle))).abs() > 1e-6, "with two groups it does");
@@ -211,8 +211,8 @@ mod tests {
     #[test]
     fn equal_views_match_cell_by_cell() {
         let view = Tensor::randn([2, 3, 96, 96], CPU);
-        let output = model(1, true).forward_backward(&step(&view, &view, None)).unwrap();
-        let dense = output.dense.unwrap();
+        let (measures, _) = model(1, true).forward_backward(&step(&view, &view, None)).unwrap();
+        let dense = measures.dense.unwrap();
         let identity = Tensor::arange(9, (Kind::Int64, Device::Cpu)).expand_as(&dense.matches);
         assert_eq!(dense.matches, identity);
         assert!((dense.same_cell.double_value(&[]) - 100.0).abs() < 1e-5);
@@ -227,12 +227,12 @@ mod tests {
         });
         let (before, query) = (first(&model.key), first(&model.query));
         let view = Tensor::randn([2, 3, 64, 64], CPU);
-        let output = model.forward_backward(&step(&view, &view, None)).unwrap();
+        let (measures, keys) = model.forward_backward(&step(&view, &view, None)).unwrap();
         let expected = &before * 0.9 + query * 0.1;
         assert!((first(&model.key) - expected).abs().max().double_value(&[]) < 1e-12);
         assert!(model.key.tensors().parameters().all(|p| !p.grad().defined()));
         assert!(model.query.tensors().parameters().all(|p| p.grad().defined()));
-        assert!(output.dense.is_none() && model.dense_queue.is_none());
+        assert!(measures.dense.is_none() && keys.dense.is_none() && model.dense_queue.is_none());
     }
 
     /// Gradients, matches, running statistics and keys of a batch do not depend on the parts it
@@ -243,9 +243,9 @@ mod tests {
         let shuffle = Tensor::from_slice(&[5_i64, 0, 7, 2, 1, 6, 3, 4]);
         let run = |parts| {
             let mut model = model(4, true);
-            let output = model.forward_backward(&Step { parts, ..step(&q, &k, Some(&shuffle)) }).unwrap();
-            model.enqueue(&output).unwrap();
-            let mut found = vec![output.loss, output.dense.unwrap().matches.to_kind(Kind::Double)];
+            let (measures, keys) = model.forward_backward(&Step { parts, ..step(&q, &k, Some(&shuffle)) }).unwrap();
+            model.enqueue(&keys).unwrap();
+            let mut found = vec![measures.loss, measures.dense.unwrap().matches.to_kind(Kind::Double)];
             found.push(model.global_queue.vectors().copy());
             found.push(model.dense_queue.as_ref().unwrap().vectors().copy());
             found.extend(model.query.tensors().parameters().map(Tensor::grad));
@@ -270,8 +270,8 @@ mod tests {
                 model.query.channels_last();
                 model.key.channels_last();
             }
-            let output = model.forward_backward(&step(&q, &k, None)).unwrap();
-            (output.loss.double_value(&[]), model.query.tensors().parameters().next().unwrap().grad())
+            let (measures, _) = model.forward_backward(&step(&q, &k, None)).unwrap();
+            (measures.loss.double_value(&[]), model.query.tensors().parameters().next().unwrap().grad())
         };
         let ((loss, gradient), (other_loss, other_gradient)) = (run(false), run(true));
         assert!((loss - other_loss).abs() < 1e-9);
@@ -285,9 +285,9 @@ mod tests {
             let options = ContrastOptions { products, ..exact.options() };
             let mut model = DenseCl::new(spec, options, Kind::Float, Device::Cpu);
             let [q, k] = [&q, &k].map(|view| view.to_kind(Kind::Float));
-            let output = model.forward_backward(&step(&q, &k, None)).unwrap();
+            let (measures, _) = model.forward_backward(&step(&q, &k, None)).unwrap();
             assert!(model.query.tensors().parameters().all(|p| p.grad().kind() == Kind::Float));
-            output.loss.double_value(&[])
+            measures.loss.double_value(&[])
         };
         let (float32, bfloat16) = (in_kind(Kind::Float), in_kind(Kind::BFloat16));
         assert!((float32 - bfloat16).abs() < 0.03 * float32 && float32.to_bits() != bfloat16.to_bits());

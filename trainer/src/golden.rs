@@ -77,13 +77,14 @@ fn run(golden: &TensorFile) -> Result<TensorFile> {
     for step in 0..settings.number::<usize>("steps")? {
         let get = |name: &str| golden.get(&format!("step{step}/{name}")).map_err(|e| anyhow!(e));
         let (view_q, view_k) = (get("view_q")?, get("view_k")?);
-        let output = model.forward_backward(&Step { view_q, view_k, shuffle: None, loss_lambda, parts: 1 })?;
+        let (measures, keys) =
+            model.forward_backward(&Step { view_q, view_k, shuffle: None, loss_lambda, parts: 1 })?;
         sgd.step(get("lr")?.double_value(&[]))?;
-        model.enqueue(&output).map_err(|e| anyhow!(e))?;
+        model.enqueue(&keys).map_err(|e| anyhow!(e))?;
         let mut put = |name: &str, tensor: Tensor| result.tensors.insert(format!("step{step}/{name}"), tensor);
-        put("loss", output.loss);
-        put("loss_global", output.loss_global);
-        if let Some(dense) = output.dense {
+        put("loss", measures.loss);
+        put("loss_global", measures.loss_global);
+        if let Some(dense) = measures.dense {
             put("loss_dense", dense.loss);
             put("match", dense.matches);
         }

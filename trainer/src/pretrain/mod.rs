@@ -81,10 +81,10 @@ pub fn pretrain(run: &Run) -> Result<Outcome> {
     let mut step = first;
     loop {
         let batch = loader.next_batch().or_else(|error| Err(keep_what_is_learnt(run, &trainer, step, error)?))?;
-        let output = trainer.step(step, &batch)?;
+        let measures = trainer.step(step, &batch)?;
         step += 1;
         let last = run.stop.requested() || step == total_steps;
-        reports.after_step(step, &mut trainer, &output, &mut loader, last)?;
+        reports.after_step(step, &mut trainer, &measures, &mut loader, last)?;
         if last || step.is_multiple_of(config.schedule.checkpoint_steps) {
             trainer.check_losses()?;
             let checkpoint = save(run, &trainer, step)?;

@@ -7,9 +7,9 @@ use tch::Tensor;
 
 use super::{Run, Trainer};
 use crate::data::{Batch, Loader};
+use crate::measures::Measures;
 use crate::monitor::pictures::FixedImages;
 use crate::monitor::{self, Metrics, Monitor};
-use crate::step_output::StepOutput;
 
 /// Images of which pictures show what the network sees.
 pub(super) const FIXED_IMAGES: usize = 6;
@@ -40,7 +40,7 @@ impl Reports {
         &mut self,
         done: u64,
         trainer: &mut Trainer<'_>,
-        output: &StepOutput,
+        measures: &Measures,
         loader: &mut Loader,
         last: bool,
     ) -> Result<()> {
@@ -48,7 +48,7 @@ impl Reports {
         let (report_steps, picture_steps) = (schedule.report_steps, schedule.picture_steps);
         if last || done.is_multiple_of(report_steps) {
             trainer.check_losses()?;
-            self.measures(done, trainer, output, loader)?;
+            self.measures(done, trainer, measures, loader)?;
         }
         if picture_steps > 0 && (last || done.is_multiple_of(picture_steps)) {
             for (name, picture) in self.fixed.pictures(&trainer.model) {
@@ -61,23 +61,23 @@ impl Reports {
         Ok(())
     }
 
-    fn measures(&mut self, done: u64, trainer: &Trainer<'_>, output: &StepOutput, loader: &mut Loader) -> Result<()> {
+    fn measures(&mut self, done: u64, trainer: &Trainer<'_>, measures: &Measures, loader: &mut Loader) -> Result<()> {
         let elapsed = self.since.elapsed().as_secs_f64();
         let steps_per_second = (done - self.from_step) as f64 / elapsed;
         let number = |tensor: &Tensor| tensor.double_value(&[]);
-        let dense = output.dense.as_ref();
+        let dense = measures.dense.as_ref();
         self.monitor.record(&Metrics {
             step: done,
             epoch: done as f64 / trainer.steps_per_epoch as f64,
-            loss: number(&output.loss),
-            loss_global: number(&output.loss_global),
+            loss: number(&measures.loss),
+            loss_global: number(&measures.loss_global),
             loss_dense: dense.map(|dense| number(&dense.loss)),
-            global_top1: number(&output.global_top1),
+            global_top1: number(&measures.global_top1),
             dense_top1: dense.map(|dense| number(&dense.top1)),
             same_cell: dense.map(|dense| number(&dense.same_cell)),
             place_similarity: dense.map(|dense| number(&dense.place_similarity)),
-            embedding_std: number(&output.embedding_std),
-            feature_std: number(&output.feature_std),
+            embedding_std: number(&measures.embedding_std),
+            feature_std: number(&measures.feature_std),
             learning_rate: trainer.learning_rate(done - 1),
             loss_lambda: trainer.config.loss_lambda(done - 1),
             pairs_per_second: steps_per_second * trainer.config.optimizer.batch as f64,

@@ -11,9 +11,9 @@ use crate::augment::{Normalization, ViewParameters, view};
 use crate::config::{Config, MemoryFormat, Stepping};
 use crate::data::Batch;
 use crate::densecl::{DenseCl, Step};
+use crate::measures::Measures;
 use crate::network::channels_last;
 use crate::optimizer::{Optimizer, learning_rate};
-use crate::step_output::StepOutput;
 
 /// Model, optimiser and schedule of a run.
 #[derive(Debug)]
@@ -60,22 +60,22 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// If the loss is not a number, or libtorch refuses.
-    pub fn step(&mut self, step: u64, batch: &Batch) -> Result<StepOutput> {
+    pub fn step(&mut self, step: u64, batch: &Batch) -> Result<Measures> {
         let views = self.views(step, batch);
-        let output = self.model.forward_backward(&Step {
+        let (measures, keys) = self.model.forward_backward(&Step {
             view_q: &views.query,
             view_k: &views.key,
             shuffle: views.shuffle.as_ref(),
             loss_lambda: self.config.loss_lambda(step),
             parts: self.config.optimizer.accumulation as i64,
         })?;
-        self.unchecked.push((step, output.loss.shallow_clone()));
+        self.unchecked.push((step, measures.loss.shallow_clone()));
         if !self.device.is_cuda() {
             self.check_losses()?;
         }
         self.optimizer.step(self.learning_rate(step))?;
-        self.model.enqueue(&output).map_err(|e| anyhow!(e))?;
-        Ok(output)
+        self.model.enqueue(&keys).map_err(|e| anyhow!(e))?;
+        Ok(measures)
     }
 
     /// Two views of every image of a batch; a function of the run's seed, the step and the images.

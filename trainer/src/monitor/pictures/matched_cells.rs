@@ -41,7 +41,7 @@ struct CellMatch {
 
 impl CellMatches {
     /// The matches of a training step, `[N, L]` int64, on square grids
-    /// ([`DenseOutput::matches`](crate::step_output::DenseOutput)).
+    /// ([`DenseMeasures::matches`](crate::measures::DenseMeasures)).
     ///
     /// # Panics
     /// If the tensor has another number of dimensions.

@@ -1,12 +1,13 @@
-//! What a training step leaves behind: losses, shares and spreads to report, keys to remember.
+//! What is measured of a training step: losses, shares and spreads.
 
 use tch::{Kind, Tensor};
 
+use crate::loss::InfoNce;
 use crate::network::{DenseEmbedding, Embedding, normalize};
 
-/// What a step has computed; without gradients.
+/// What is measured of a step; tensors without gradients, on the training device.
 #[derive(Debug)]
-pub struct StepOutput {
+pub struct Measures {
     /// (1 − λ)·global + λ·dense, a scalar.
     pub loss: Tensor,
     /// InfoNCE of the global projections, a scalar.
@@ -18,15 +19,13 @@ pub struct StepOutput {
     pub embedding_std: Tensor,
     /// The same of the backbone's pooled features, made unit length.
     pub feature_std: Tensor,
-    /// What only DenseCL computes.
-    pub dense: Option<DenseOutput>,
-    /// Embeddings of the second views, for the queues.
-    pub(crate) keys: Embedding,
+    /// What only DenseCL has.
+    pub dense: Option<DenseMeasures>,
 }
 
-/// What a step knows about its cells.
+/// What is measured of the cells.
 #[derive(Debug)]
-pub struct DenseOutput {
+pub struct DenseMeasures {
     /// InfoNCE of the cells, a scalar.
     pub loss: Tensor,
     /// Share of cells whose key is nearer than all negatives, in percent.
@@ -40,40 +39,33 @@ pub struct DenseOutput {
     pub place_similarity: Tensor,
 }
 
-impl StepOutput {
+impl Measures {
     /// Of MoCo-v2's loss.
-    pub(crate) fn global(query: &Embedding, loss: &Tensor, top1: Tensor) -> Self {
+    pub(crate) fn global(query: &Embedding, global: &InfoNce) -> Self {
         let spread = |x: &Tensor| x.std_dim([0].as_slice(), false, false).mean(x.kind());
         Self {
-            loss: loss.detach(),
-            loss_global: loss.detach(),
-            global_top1: top1,
+            loss: global.loss.detach(),
+            loss_global: global.loss.detach(),
+            global_top1: global.top1.shallow_clone(),
             embedding_std: spread(&query.global.detach()),
             feature_std: spread(&normalize(&query.pooled_backbone)),
             dense: None,
-            keys: Embedding { global: Tensor::new(), pooled_backbone: Tensor::new(), dense: None },
         }
     }
 
     /// With what the cells add.
     #[must_use]
-    pub(crate) fn with_dense(
-        self,
-        loss: &Tensor,
-        dense: &Tensor,
-        top1: Tensor,
-        query: &DenseEmbedding,
-        matches: Tensor,
-    ) -> Self {
+    pub(crate) fn with_dense(self, loss: &Tensor, dense: &InfoNce, query: &DenseEmbedding, matches: Tensor) -> Self {
         let place = Tensor::arange(matches.size()[1], (Kind::Int64, matches.device()));
         let same_cell = matches.eq_tensor(&place).to_kind(Kind::Float).mean(Kind::Float) * 100.0;
         let place_similarity = place_similarity(&query.cells.detach());
-        let dense = DenseOutput { loss: dense.detach(), top1, matches, same_cell, place_similarity };
+        let (loss_dense, top1) = (dense.loss.detach(), dense.top1.shallow_clone());
+        let dense = DenseMeasures { loss: loss_dense, top1, matches, same_cell, place_similarity };
         Self { loss: loss.detach(), dense: Some(dense), ..self }
     }
 
     /// Of a batch that went through in equal parts.
-    pub(crate) fn mean(parts: &[Self], keys: Embedding) -> Self {
+    pub(crate) fn mean(parts: &[Self]) -> Self {
         let mean = |of: &dyn Fn(&Self) -> &Tensor| mean(parts.iter().map(of));
         let dense: Vec<_> = parts.iter().filter_map(|part| part.dense.as_ref()).collect();
         Self {
@@ -82,13 +74,12 @@ impl StepOutput {
             global_top1: mean(&|part| &part.global_top1),
             embedding_std: mean(&|part| &part.embedding_std),
             feature_std: mean(&|part| &part.feature_std),
-            dense: (!dense.is_empty()).then(|| DenseOutput::mean(&dense)),
-            keys,
+            dense: (!dense.is_empty()).then(|| DenseMeasures::mean(&dense)),
         }
     }
 }
 
-impl DenseOutput {
+impl DenseMeasures {
     fn mean(parts: &[&Self]) -> Self {
         let mean = |of: &dyn Fn(&Self) -> &Tensor| mean(parts.iter().map(|part| of(part)));
         let matches: Vec<_> = parts.iter().map(|part| &part.matches).collect();
