@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use densecl_trainer::checkpoint::{Checkpoint, list as checkpoints, locate};
@@ -40,15 +40,21 @@ fn state(run: &Path) -> (u64, BTreeMap<String, Vec<f64>>) {
 #[test]
 fn a_resumed_run_ends_where_an_undisturbed_one_does() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
-    run(&whole, false, &[]).expect("a run");
-    run(&cut, false, &[]).expect("a run");
-    // As if it had died after the checkpoint before its last.
+    assert_resumes(folder.path(), &[]);
+}
+
+/// A run that has lost its last checkpoint, as if it had died before, ends where one that was left
+/// alone does. Returns the folder of the latter.
+fn assert_resumes(folder: &Path, options: &[&str]) -> PathBuf {
+    let (whole, cut) = (folder.join("whole"), folder.join("cut"));
+    run(&whole, false, options).expect("a run");
+    run(&cut, false, options).expect("a run");
     let newest = checkpoints(&cut).expect("checkpoints").pop().expect("one");
     fs::remove_dir_all(newest).expect("removed");
     assert_eq!(state(&cut).0, 12);
-    run(&cut, true, &[]).expect("the rest of the run");
+    run(&cut, true, options).expect("the rest of the run");
     assert_same_state(&whole, &cut, 16);
+    whole
 }
 
 fn assert_same_state(a: &Path, b: &Path, step: u64) {
@@ -75,12 +81,7 @@ fn a_run_with_every_option_resumes_to_the_same_bits() {
         "contrast.loss_chunk=24",
     ];
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
-    run(&whole, false, &options).expect("a run");
-    run(&cut, false, &options).expect("a run");
-    fs::remove_dir_all(checkpoints(&cut).expect("checkpoints").pop().expect("one")).expect("removed");
-    run(&cut, true, &options).expect("the rest of the run");
-    assert_same_state(&whole, &cut, 16);
+    let whole = assert_resumes(folder.path(), &options);
     let metrics = metrics(&whole);
     let rate = |line: usize| metrics[line]["learning_rate"].as_f64().expect("a rate");
     assert!((rate(0) - 0.03 * 4.0 / 5.0).abs() < 1e-12, "the fourth step is on the way up");
@@ -206,12 +207,7 @@ fn lists_and_tar_shards_are_data_too() {
         archive.finish().expect("finished");
     }
     let settings = [&source(&shards.join("train-{0000..0003}.tar")), "data.shuffle_buffer=6", "data.shard_readers=3"];
-    let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
-    run(&whole, false, &settings).expect("a run");
-    run(&cut, false, &settings).expect("a run");
-    fs::remove_dir_all(checkpoints(&cut).expect("checkpoints").pop().expect("one")).expect("removed");
-    run(&cut, true, &settings).expect("the rest of the run");
-    assert_same_state(&whole, &cut, 16);
+    assert_resumes(folder.path(), &settings);
 }
 
 #[test]

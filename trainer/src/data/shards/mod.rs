@@ -94,7 +94,7 @@ impl Shards {
         };
         let mut readers: Vec<_> = (0..count).map(reader).collect();
         // A reader without an image would have nothing to give when it is its turn.
-        readers.retain_mut(ShardReader::refill);
+        readers.retain(ShardReader::has_images);
         if readers.is_empty() {
             let first = self.paths.first().cloned().unwrap_or_default();
             return Err(ShardError::Empty { count: self.paths.len(), first });

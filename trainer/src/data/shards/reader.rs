@@ -75,6 +75,11 @@ impl ShardReader {
         self.buffer.clear();
     }
 
+    /// Whether there is anything to draw; reads headers until it finds an image.
+    pub(super) fn has_images(&self) -> bool {
+        self.shards.iter().any(|shard| !index(shard).is_empty())
+    }
+
     /// Number of images that a pass goes through; reads the headers of all its shards.
     pub(super) fn images_in_pass(&self) -> u64 {
         self.shards.iter().map(|shard| index(shard).len() as u64).sum()
@@ -139,7 +144,7 @@ impl ShardReader {
     }
 
     /// Fills the buffer from the stream; says whether there is anything in it.
-    pub(super) fn refill(&mut self) -> bool {
+    fn refill(&mut self) -> bool {
         while self.buffer.len() < self.options.buffer {
             if let Some(member) = self.to_enter.pop() {
                 let bytes = if self.skipping { None } else { member.read().ok() };
