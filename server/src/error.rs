@@ -18,6 +18,8 @@ use crate::registry::LookupError;
 
 /// How long a client should wait before it tries an overloaded server again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Predictions reach no further.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// An error reply, as RFC 9457 has it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -68,6 +70,8 @@ pub enum ApiError {
     NotAcceptable { accept: String, offered: String },
     #[error("the body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
+    #[error("the image and its feature maps would take {bytes} bytes of memory; all requests together have {limit}")]
+    TooMuchMemory { bytes: u64, limit: u64 },
     #[error("the reply would have {bytes} bytes; at most {limit} are sent")]
     ReplyTooLarge { bytes: u64, limit: u64 },
     #[error("the body did not arrive within {} s", limit.as_secs_f32())]
@@ -92,8 +96,8 @@ pub enum ApiError {
     Conflict(String),
     #[error("{0}")]
     NotSupported(String),
-    #[error("the server is busy")]
-    Overloaded,
+    #[error("the server has as much to do as it can answer in time")]
+    Overloaded { retry_after: Duration },
     #[error("the models are still loading")]
     Loading,
     #[error("the server is shutting down")]
@@ -122,7 +126,14 @@ impl ApiError {
             detail: self.to_string(),
             limit: self.limit(),
             hint,
-            retry_after: (status == 503).then_some(RETRY_AFTER),
+            retry_after: (status == 503).then(|| self.retry_after()),
+        }
+    }
+
+    fn retry_after(&self) -> Duration {
+        match *self {
+            Self::Overloaded { retry_after } => retry_after.clamp(RETRY_AFTER, LONGEST_RETRY_AFTER),
+            _ => RETRY_AFTER,
         }
     }
 
@@ -130,6 +141,7 @@ impl ApiError {
         match *self {
             Self::BodyTooLarge { limit }
             | Self::ReplyTooLarge { limit, .. }
+            | Self::TooMuchMemory { limit, .. }
             | Self::TooManyComparisons { limit, .. } => Some(limit),
             Self::BodyTooSlow { limit } | Self::DeadlinePassed { limit } => Some(limit.as_secs()),
             Self::Decode(DecodeError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
@@ -168,6 +180,12 @@ impl ApiError {
             Self::ReplyTooLarge { .. } => {
                 row(413, "reply-too-large", "Reply too large", "Ask for a coarser layer, a smaller side or float16.")
             }
+            Self::TooMuchMemory { .. } => row(
+                413,
+                "too-much-memory",
+                "Too much memory",
+                "Send a smaller image, or ask for a coarser layer or a smaller side.",
+            ),
             Self::BodyTooSlow { .. } => row(408, "body-too-slow", "Body too slow", "Try again, or send less."),
             Self::DeadlinePassed { .. } => {
                 row(504, "deadline-passed", "Deadline passed", "Try again, or ask for a smaller side.")
@@ -185,7 +203,9 @@ impl ApiError {
             Self::Internal(_) => {
                 row(500, "internal", "Internal error", "Try again; if it persists, report the X-Request-Id.")
             }
-            Self::Overloaded => row(503, "overloaded", "Overloaded", "Try again after Retry-After, or elsewhere."),
+            Self::Overloaded { .. } => {
+                row(503, "overloaded", "Overloaded", "Try again after Retry-After, or elsewhere.")
+            }
             Self::Loading => row(503, "loading", "Loading", "Try again after Retry-After, or elsewhere."),
             Self::Draining => row(503, "draining", "Draining", "Try another replica."),
             Self::Decode(error) => image_row(error),
@@ -270,7 +290,7 @@ fn range_row(error: &ApiError) -> Row {
 impl From<BatchError> for ApiError {
     fn from(error: BatchError) -> Self {
         match error {
-            BatchError::QueueFull => Self::Overloaded,
+            BatchError::Overloaded { retry_after } => Self::Overloaded { retry_after },
             BatchError::Closed => Self::Draining,
             // The handler's own deadline fires first and knows the limit; this is the race's other end.
             BatchError::DeadlinePassed => Self::DeadlinePassed { limit: Duration::ZERO },
@@ -299,7 +319,9 @@ mod tests {
 
     #[test]
     fn only_503_says_when_to_retry() {
-        assert_eq!(ApiError::Overloaded.problem().retry_after, Some(RETRY_AFTER));
+        let overloaded = |seconds| ApiError::Overloaded { retry_after: Duration::from_secs(seconds) };
+        assert_eq!(overloaded(0).problem().retry_after, Some(RETRY_AFTER));
+        assert_eq!(overloaded(7).problem().retry_after, Some(Duration::from_secs(7)));
         assert_eq!(ApiError::EmptyBody.problem().retry_after, None);
     }
 

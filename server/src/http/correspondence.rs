@@ -4,6 +4,7 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use super::admission::Admitted;
 use super::correspondence_parameters::{CorrespondenceForm, CorrespondenceParameters};
 use super::correspondence_reply::{CorrespondenceDocument, CorrespondenceReply, Side};
 use super::observe::{RequestContext, Stage};
@@ -56,12 +57,13 @@ pub(super) async fn post_correspondence(
     request: Request,
 ) -> Result<Response, ApiError> {
     app.registry()?;
-    let _admitted = app.admit()?;
     let limits = app.config().limits;
     let headers = request.headers().clone();
     let upload = context.receive(limits.timeout, Upload::read(request, EXPECTED, limits.max_body_bytes)).await?;
     let parameters = CorrespondenceParameters::read(&app, &upload.parameters, &headers)?;
-    context.answer(limits.timeout, answer(app.clone(), context.clone(), parameters, upload)).await
+    let admitted = app.admit(2, context.deadline)?;
+    let answer = answer(app.clone(), context.clone(), parameters, upload, admitted.clone());
+    Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))
 }
 
 async fn answer(
@@ -69,9 +71,10 @@ async fn answer(
     context: RequestContext,
     parameters: CorrespondenceParameters,
     upload: Upload,
+    admitted: Admitted,
 ) -> Result<Response, ApiError> {
     let CorrespondenceParameters { extraction, asked, options, format } = parameters;
-    let pipeline = Pipeline { app, context, extraction };
+    let pipeline = Pipeline { app, context, extraction, admitted };
     let [source, target]: [_; 2] =
         upload.images.try_into().map_err(|_| ApiError::internal(anyhow::anyhow!("the form has two images")))?;
     let (source, target) = tokio::try_join!(pipeline.decode(source), pipeline.decode(target))?;

@@ -4,6 +4,7 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use super::admission::Admitted;
 use super::features_parameters::{FeaturesParameters, FeaturesQuery};
 use super::features_reply::{FeaturesDocument, FeaturesReply};
 use super::observe::{RequestContext, Stage};
@@ -69,12 +70,13 @@ pub(super) async fn post_features(
     request: Request,
 ) -> Result<Response, ApiError> {
     app.registry()?;
-    let _admitted = app.admit()?;
     let limits = app.config().limits;
     let headers = request.headers().clone();
     let upload = context.receive(limits.timeout, Upload::read(request, EXPECTED, limits.max_body_bytes)).await?;
     let parameters = FeaturesParameters::read(&app, &upload.parameters, &headers)?;
-    context.answer(limits.timeout, answer(app.clone(), context.clone(), parameters, upload)).await
+    let admitted = app.admit(1, context.deadline)?;
+    let answer = answer(app.clone(), context.clone(), parameters, upload, admitted.clone());
+    Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))
 }
 
 async fn answer(
@@ -82,10 +84,11 @@ async fn answer(
     context: RequestContext,
     parameters: FeaturesParameters,
     upload: Upload,
+    admitted: Admitted,
 ) -> Result<Response, ApiError> {
     let FeaturesParameters { extraction, points, reply: options } = parameters;
     let max_bytes = app.config().limits.max_response_bytes;
-    let pipeline = Pipeline { app, context, extraction };
+    let pipeline = Pipeline { app, context, extraction, admitted };
     let bytes = upload.images.into_iter().next().ok_or(ApiError::EmptyBody)?;
     let Decoded { image, size, id, input } = pipeline.decode(bytes).await?;
     // Only its size matters from here on; its pixels need not wait in the queue.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::admission::Admitted;
 use super::observe::{RequestContext, Stage};
 use super::state::AppState;
 use crate::batch::{BatchError, LayerOutput};
@@ -52,17 +53,17 @@ impl Extraction {
     }
 }
 
-/// Names the features of a picture by its pixels and by how they were computed.
+/// Names the features of a picture by the bytes of its file and by how they are computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FeatureId(String);
 
 impl FeatureId {
-    fn new(extraction: &Extraction, image: &RgbImage) -> Self {
+    fn new(extraction: &Extraction, file: &[u8]) -> Self {
         let model = &extraction.model;
         let recipe = format!("{}/{}/{}/{}", model.name(), model.version(), extraction.layer_name(), extraction.side_px);
         let mut hash = Sha256::new();
-        hash.update(format!("{recipe}\n{}x{}\n", image.width(), image.height()));
-        hash.update(image.as_raw());
+        hash.update(format!("{recipe}\n"));
+        hash.update(file);
         let hash = hash.finalize();
         let first: [u8; 16] = std::array::from_fn(|byte| hash[byte]);
         Self(format!("{:032x}", u128::from_be_bytes(first)))
@@ -89,6 +90,7 @@ pub(super) struct Pipeline {
     pub(super) app: AppState,
     pub(super) context: RequestContext,
     pub(super) extraction: Extraction,
+    pub(super) admitted: Admitted,
 }
 
 impl Pipeline {
@@ -98,8 +100,8 @@ impl Pipeline {
         let extraction = self.extraction.clone();
         self.on_cpu(Stage::Decode, move || {
             let image = decode(&bytes, &limits)?;
+            let id = FeatureId::new(&extraction, &bytes);
             drop(bytes);
-            let id = FeatureId::new(&extraction, &image);
             let input = model_input(&image, extraction.side_px).map_err(ApiError::internal)?;
             Ok(Decoded { size: ImageSize::of(&image), image, id, input })
         })
