@@ -142,6 +142,9 @@ pub struct ServeArgs {
     #[arg(long, env = "DENSECL_MAX_PIXELS", value_name = "N", default_value_t = 50_000_000,
         value_parser = clap::value_parser!(u64).range(1..))]
     max_pixels: u64,
+    /// Most images of a request
+    #[arg(long, env = "DENSECL_MAX_IMAGES", value_name = "N", default_value = "32")]
+    max_images: NonZeroUsize,
     /// Largest reply
     #[arg(long, env = "DENSECL_MAX_RESPONSE", value_name = "SIZE", default_value = "1GiB")]
     max_response: ByteSize,
@@ -179,6 +182,7 @@ impl ServeArgs {
                 max_body_bytes: self.max_body.0,
                 max_pixels: self.max_pixels,
                 max_response_bytes: self.max_response.0,
+                max_images: self.max_images.get(),
                 max_points: MAX_POINTS,
                 timeout: self.request_timeout.0,
                 max_in_flight: self.max_in_flight.get(),
@@ -223,6 +227,7 @@ impl OfflineArgs {
                 max_body_bytes: u64::MAX,
                 max_pixels: u64::from(u32::MAX),
                 max_response_bytes: u64::MAX,
+                max_images: 1_000_000,
                 max_points: 1_000_000,
                 timeout: NO_HURRY,
                 max_in_flight: 64,

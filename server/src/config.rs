@@ -41,6 +41,8 @@ pub struct RequestLimits {
     pub max_pixels: u64,
     /// Bytes of a reply.
     pub max_response_bytes: u64,
+    /// Images of a request.
+    pub max_images: usize,
     /// Points of a request.
     pub max_points: usize,
     /// Time for a whole request.

@@ -50,12 +50,20 @@ pub struct Problem {
 pub enum ApiError {
     #[error("the request has no body")]
     EmptyBody,
-    #[error("part `{name}` is empty: 0 bytes")]
+    #[error("`{name}` is empty: 0 bytes")]
     EmptyPart { name: String },
-    #[error("part `{name}` is missing")]
+    #[error("`{name}` is missing")]
     MissingPart { name: &'static str },
-    #[error("part `{name}` comes {count} times")]
-    RepeatedPart { name: &'static str, count: usize },
+    #[error("`{name}` comes more than once")]
+    RepeatedPart { name: &'static str },
+    #[error("there are more images than are taken: at most {limit}")]
+    TooManyImages { limit: usize },
+    #[error("there are more parameters than any request has: at most {limit} are read")]
+    TooManyParameters { limit: usize },
+    #[error("with `{name}` the parameters take more than {limit} bytes")]
+    ParametersTooLarge { name: String, limit: u64 },
+    #[error("{name}: {error}")]
+    OfImage { name: String, error: Box<Self> },
     #[error("unknown part or parameter `{name}`: {expected}")]
     UnknownParameter { name: String, expected: String },
     #[error("parameter `{name}`: {reason}")]
@@ -66,6 +74,8 @@ pub enum ApiError {
     PointNotFinite,
     #[error("bodies of type `{found}` are not read here")]
     ContentType { found: String, expected: &'static str },
+    #[error("bodies in the encoding `{found}` are not read here")]
+    ContentEncoding { found: String },
     #[error("`{accept}` asks for none of the formats of this reply: {offered}")]
     NotAcceptable { accept: String, offered: String },
     #[error("the body is larger than {limit} bytes")]
@@ -123,7 +133,7 @@ impl ApiError {
             kind: format!("/problems/{slug}"),
             title,
             status,
-            detail: self.to_string(),
+            detail: shortened(self.to_string()),
             limit: self.limit(),
             hint,
             retry_after: (status == 503).then(|| self.retry_after()),
@@ -142,6 +152,7 @@ impl ApiError {
             Self::BodyTooLarge { limit }
             | Self::ReplyTooLarge { limit, .. }
             | Self::TooMuchMemory { limit, .. }
+            | Self::ParametersTooLarge { limit, .. }
             | Self::TooManyComparisons { limit, .. } => Some(limit),
             Self::BodyTooSlow { limit } | Self::DeadlinePassed { limit } => Some(limit.as_secs()),
             Self::Decode(DecodeError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
@@ -149,6 +160,8 @@ impl ApiError {
             Self::TooManyPoints { limit, .. } => Some(limit as u64),
             Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
             Self::RepeatedPart { .. } => Some(1),
+            Self::TooManyImages { limit } | Self::TooManyParameters { limit } => Some(limit as u64),
+            Self::OfImage { ref error, .. } => error.limit(),
             _ => None,
         }
     }
@@ -157,10 +170,22 @@ impl ApiError {
         match self {
             Self::EmptyBody => row(400, "empty-body", "Empty body", "Send the bytes of an image."),
             Self::EmptyPart { .. } | Self::Decode(DecodeError::Empty) => {
-                row(400, "empty-part", "Empty part", "Send the bytes of an image in this part.")
+                row(400, "empty-part", "Empty part", "Send the bytes of an image in it.")
             }
-            Self::MissingPart { .. } => row(400, "missing-part", "Missing part", "Add the part to the form."),
-            Self::RepeatedPart { .. } => row(422, "too-many-images", "Too many images", "Send one image per request."),
+            Self::MissingPart { .. } => {
+                row(400, "missing-part", "Missing part", "Add the part to the form, or the field to the JSON object.")
+            }
+            Self::RepeatedPart { .. } => row(422, "too-many-images", "Too many images", "Send it once."),
+            Self::TooManyImages { .. } => {
+                row(422, "too-many-images", "Too many images", "Send the images in several requests.")
+            }
+            Self::TooManyParameters { .. } => {
+                row(413, "too-many-parameters", "Too many parameters", "See /docs for the parameters of this path.")
+            }
+            Self::ParametersTooLarge { .. } => {
+                row(413, "parameters-too-large", "Parameters too large", "Send fewer points, or several requests.")
+            }
+            Self::OfImage { error, .. } => error.row(),
             Self::UnknownParameter { .. } => {
                 row(400, "unknown-parameter", "Unknown parameter", "See /docs for the parameters of this path.")
             }
@@ -172,6 +197,9 @@ impl ApiError {
             }
             Self::ContentType { expected, .. } => {
                 row(415, "unsupported-content-type", "Unsupported content type", expected)
+            }
+            Self::ContentEncoding { .. } => {
+                row(415, "unsupported-content-encoding", "Unsupported content encoding", "Send the body as it is.")
             }
             Self::NotAcceptable { .. } => {
                 row(406, "not-acceptable", "Not acceptable", "Change `Accept`, or name a `format`.")
@@ -220,6 +248,17 @@ impl ApiError {
     }
 }
 
+/// What a sender wrote comes back in `detail`, but not megabytes of it.
+fn shortened(mut detail: String) -> String {
+    const MAX_BYTES: usize = 1000;
+    if detail.len() > MAX_BYTES {
+        let end = detail.floor_char_boundary(MAX_BYTES);
+        detail.truncate(end);
+        detail.push('…');
+    }
+    detail
+}
+
 /// The part of a [`Problem`] that is the same for all of its kind.
 struct Row {
     status: u16,
@@ -234,7 +273,7 @@ const fn row(status: u16, slug: &'static str, title: &'static str, hint: &'stati
 
 fn image_row(error: &DecodeError) -> Row {
     match error {
-        DecodeError::Empty => row(400, "empty-part", "Empty part", "Send the bytes of an image in this part."),
+        DecodeError::Empty => row(400, "empty-part", "Empty part", "Send the bytes of an image in it."),
         DecodeError::UnknownFormat | DecodeError::Unsupported { .. } => {
             row(415, "unsupported-image", "Not an image we read", "Send a JPEG, PNG, WebP, GIF, BMP or TIFF.")
         }

@@ -36,6 +36,7 @@ pub fn config() -> Config {
             max_body_bytes: 32 << 20,
             max_pixels: 50_000_000,
             max_response_bytes: 1 << 30,
+            max_images: 32,
             max_points: 10_000,
             timeout: Duration::from_secs(30),
             max_in_flight: 64,

@@ -14,7 +14,9 @@ use crate::batch::{BatchError, LayerOutput};
 use crate::engine::LayerSet;
 use crate::error::ApiError;
 use crate::features::{FeatureMap, HypercolumnError, LayerScaling, ShapeError, hypercolumn};
-use crate::image::{CELL_MULTIPLE_PX, DecodeLimits, ImageSize, ResizeError, RgbImage, decode, inference_size, resize};
+use crate::image::{
+    CELL_MULTIPLE_PX, DecodeLimits, ImageSize, ResizeError, RgbImage, decode, inference_size, probe, resize,
+};
 use crate::registry::{LookupError, ModelInput, Registry, ServedModel};
 
 /// What a request says about model, layer and side.
@@ -45,6 +47,20 @@ impl Extraction {
         let side_px = u32::try_from(asked).ok().filter(|side| (CELL_MULTIPLE_PX..=max_side_px).contains(side));
         let side_px = side_px.ok_or(ApiError::SideOutOfRange { side_px: asked, max_side_px })?;
         Ok(Self { model, layers, side_px })
+    }
+
+    /// Most bytes that the features of a picture of this size take: the model's input, its layers,
+    /// the layers as one map, and the reply made of it.
+    fn memory_bytes(&self, picture: ImageSize) -> u64 {
+        const FLOAT_BYTES: u64 = 4;
+        let input = inference_size(picture, self.side_px);
+        let manifest = self.model.manifest();
+        let layers: Vec<_> = self.layers.names().iter().filter_map(|name| manifest.layer(name)).collect();
+        let cells = |stride: u32| u64::from(input.width.div_ceil(stride)) * u64::from(input.height.div_ceil(stride));
+        let outputs: u64 = layers.iter().map(|layer| u64::from(layer.channels) * cells(layer.stride)).sum();
+        let channels: u64 = layers.iter().map(|layer| u64::from(layer.channels)).sum();
+        let map = channels * layers.iter().map(|layer| cells(layer.stride)).max().unwrap_or_default();
+        3 * input.pixels() + FLOAT_BYTES * (outputs + 2 * map)
     }
 
     /// The layers as a request names them.
@@ -94,9 +110,12 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Decodes and resizes a picture on the CPU pool.
+    /// Decodes and resizes a picture on the CPU pool, after memory for it and for its features
+    /// was set aside.
     pub(super) async fn decode(&self, bytes: Bytes) -> Result<Decoded, ApiError> {
         let limits = DecodeLimits { max_pixels: self.app.config().limits.max_pixels };
+        let header = probe(&bytes, &limits)?;
+        self.admitted.reserve(header.peak_bytes.saturating_add(self.extraction.memory_bytes(header.size)))?;
         let extraction = self.extraction.clone();
         self.on_cpu(Stage::Decode, move || {
             let image = decode(&bytes, &limits)?;
