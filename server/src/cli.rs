@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::batch::{BatcherOptions, Batching, QueueLimits};
 use crate::config::{ByteSize, Config, CorsOrigin, Drain, RequestLimits, Span};
-use crate::engine::{Device, EngineOptions};
+use crate::engine::{Device, EngineOptions, Precision};
 
 /// Points of one request.
 const MAX_POINTS: usize = 10_000;
@@ -72,6 +72,9 @@ pub struct EngineArgs {
     /// Engines on the CPU, or on each GPU; by default one a thread (up to 8) and 2 on a GPU
     #[arg(long, env = "DENSECL_ENGINES", value_name = "N")]
     engines: Option<NonZeroUsize>,
+    /// What models compute in; float16 pays on a GPU
+    #[arg(long, env = "DENSECL_PRECISION", value_enum, default_value_t)]
+    precision: ComputePrecision,
     /// The shared library of ONNX Runtime; looked for in the usual places by default
     #[arg(long, env = "DENSECL_ONNXRUNTIME", value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
@@ -85,8 +88,22 @@ impl EngineArgs {
             device: self.device.clone(),
             threads: self.threads.map_or_else(cores, NonZeroUsize::get),
             engines: self.engines.map(NonZeroUsize::get),
+            precision: match self.precision {
+                ComputePrecision::Float32 => Precision::Float32,
+                ComputePrecision::Float16 => Precision::Float16,
+            },
         }
     }
+}
+
+/// The floating-point type of a model's arithmetic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ComputePrecision {
+    /// 24 significant bits.
+    #[default]
+    Float32,
+    /// 11 significant bits.
+    Float16,
 }
 
 /// How the log is written.

@@ -13,6 +13,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 mod direct;
+mod gpu;
 mod http;
 mod inputs;
 mod model;
@@ -31,6 +32,7 @@ use densecl_server::config::Config;
 use densecl_server::engine::{LayerSet, ModelFile};
 
 use self::direct::Direct;
+use self::gpu::GpuMonitor;
 use self::http::{HttpServer, closed_loop};
 use self::inputs::Inputs;
 use self::python::PythonLoop;
@@ -44,7 +46,7 @@ const OFFERED: [f64; 4] = [0.5, 0.9, 1.2, 2.0];
 
 /// Compares the server with what it is built of.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "ladder")]
+#[command(name = "ladder", args_override_self = true)]
 pub(crate) struct Arguments {
     /// A model repository, or resnet18, resnet34, resnet50 or resnet101 for random weights
     #[arg(long, default_value = "models/zoo")]
@@ -143,7 +145,9 @@ fn measure(arguments: &Arguments, task: &Task) -> anyhow::Result<Report> {
         report.add(Rung::DirectAlone, direct.alone(time)?);
         report.add(Rung::Router, in_process.run(task, 16, time)?);
         for clients in CLIENTS {
+            let gpu = GpuMonitor::start();
             report.add(Rung::Http(clients), closed_loop(server.address(), task, clients, time)?);
+            report.note_gpu(clients, gpu.and_then(GpuMonitor::stop));
         }
     }
     if arguments.open_seconds > 0.0 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::Task;
+use crate::gpu::GpuUse;
 use crate::open_loop::OpenSample;
 
 /// What is measured; the order is that of the table.
@@ -66,6 +67,8 @@ pub(crate) struct Report {
     best_batch: usize,
     rungs: BTreeMap<Rung, Vec<Sample>>,
     open: Vec<(f64, OpenSample)>,
+    /// By the number of clients.
+    gpu: BTreeMap<usize, GpuUse>,
 }
 
 #[derive(Serialize)]
@@ -95,6 +98,7 @@ struct Document<'a> {
     rungs: Vec<RungDocument>,
     ratios: Vec<RatioDocument>,
     alone_over_direct_ms: f64,
+    gpu_by_clients: &'a BTreeMap<usize, GpuUse>,
     open_loop: Vec<(f64, OpenSample)>,
 }
 
@@ -108,11 +112,17 @@ impl Report {
             best_batch,
             rungs: BTreeMap::new(),
             open: Vec::new(),
+            gpu: BTreeMap::new(),
         }
     }
 
     pub(crate) fn add(&mut self, rung: Rung, sample: Sample) {
         self.rungs.entry(rung).or_default().push(sample);
+    }
+
+    /// Keeps the last round's.
+    pub(crate) fn note_gpu(&mut self, clients: usize, gpu: Option<GpuUse>) {
+        self.gpu.extend(gpu.map(|gpu| (clients, gpu)));
     }
 
     pub(crate) fn add_open(&mut self, share: f64, sample: OpenSample) {
@@ -197,6 +207,12 @@ impl Report {
         }
         let _ =
             writeln!(text, "\nA lone request: {:.2} ms over the work itself (medians).", self.alone_over_direct_ms());
+        for (clients, GpuUse { busy, most_memory_mib }) in &self.gpu {
+            let _ = writeln!(
+                text,
+                "With {clients} clients the GPU is busy {busy:.2} of the time, {most_memory_mib} MiB in use."
+            );
+        }
         if !self.open.is_empty() {
             text.push_str("\n| offered / peak | offered/s | answered/s | of peak | refused/s | failed | answered p50, p99 ms | refused p50, p99 ms | memory MB before, most |\n|---|---|---|---|---|---|---|---|---|\n");
         }
@@ -230,6 +246,7 @@ impl Report {
             rungs: self.documents(),
             ratios: self.ratios(),
             alone_over_direct_ms: self.alone_over_direct_ms(),
+            gpu_by_clients: &self.gpu,
             open_loop: self.open.clone(),
         })
     }
