@@ -12,6 +12,7 @@ mod correspondence_reply;
 mod cpu_pool;
 mod docs;
 mod features;
+mod features_document;
 mod features_parameters;
 mod features_reply;
 mod models;
@@ -22,6 +23,7 @@ mod parameters;
 mod pipeline;
 mod probes;
 mod problem;
+mod reply_body;
 mod state;
 mod upload;
 
