@@ -9,8 +9,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::batch::{BatchPolicy, BatcherOptions, QueueLimits};
-use crate::config::{Batching, ByteSize, Config, CorsOrigin, Drain, RequestLimits, Span};
+use crate::config::{
+    Batching, ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span,
+};
 use crate::engine::{Device, EngineOptions};
+
+mod connections;
+
+use self::connections::ConnectionArgs;
 
 /// Points of one request.
 const MAX_POINTS: usize = 10_000;
@@ -138,6 +144,11 @@ pub struct ServeArgs {
     /// Time for a whole request
     #[arg(long, env = "DENSECL_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s")]
     request_timeout: Span,
+    /// Time for the body of a request to arrive
+    #[arg(long, env = "DENSECL_BODY_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    body_timeout: Span,
+    #[command(flatten)]
+    connections: ConnectionArgs,
     /// Time between failing /readyz and closing the door, for load balancers to notice
     #[arg(long, env = "DENSECL_DRAIN_DELAY", value_name = "TIME", default_value = "0s")]
     drain_delay: Span,
@@ -170,7 +181,10 @@ impl ServeArgs {
                 max_response_bytes: self.max_response.0,
                 max_points: MAX_POINTS,
                 timeout: self.request_timeout.0,
+                body_timeout: self.body_timeout.0.min(self.request_timeout.0),
             },
+            connections: self.connections.limits(),
+            rates: self.connections.rates(),
             drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },
             cors_origins: self.cors_origin,
         }
@@ -212,7 +226,10 @@ impl OfflineArgs {
                 max_response_bytes: u64::MAX,
                 max_points: 1_000_000,
                 timeout: NO_HURRY,
+                body_timeout: NO_HURRY,
             },
+            connections: ConnectionLimits::default(),
+            rates: ClientRates::default(),
             drain: Drain { delay: Duration::ZERO, timeout: NO_HURRY },
             cors_origins: Vec::new(),
         }

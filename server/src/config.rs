@@ -8,6 +8,10 @@ use std::time::Duration;
 use crate::batch::{BatchPolicy, BatcherOptions, QueueLimits};
 use crate::engine::EngineOptions;
 
+mod connections;
+
+pub use self::connections::{ClientRates, ConnectionLimits, ProxyNetwork, Rate};
+
 /// Waiting images, in multiples of the largest batch: enough to keep the engine busy, few enough
 /// that a request at the end still meets its deadline.
 const QUEUED_BATCHES: usize = 16;
@@ -25,6 +29,10 @@ pub struct Config {
     pub batching: Batching,
     /// What a request may ask for.
     pub limits: RequestLimits,
+    /// What a connection may cost.
+    pub connections: ConnectionLimits,
+    /// How often one client may ask for work.
+    pub rates: ClientRates,
     /// How it stops.
     pub drain: Drain,
     /// Origins whose pages may call this server from a browser; none by default.
@@ -55,6 +63,8 @@ pub struct RequestLimits {
     pub max_points: usize,
     /// Time for a whole request.
     pub timeout: Duration,
+    /// Time for the body of a request to arrive, within `timeout`.
+    pub body_timeout: Duration,
 }
 
 /// How a server stops.

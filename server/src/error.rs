@@ -94,6 +94,10 @@ pub enum ApiError {
     NotSupported(String),
     #[error("the server is busy")]
     Overloaded,
+    #[error("there are more than {limit} connections")]
+    TooManyConnections { limit: usize },
+    #[error("this client has sent too many requests")]
+    RateLimited { wait: Duration },
     #[error("the models are still loading")]
     Loading,
     #[error("the server is shutting down")]
@@ -122,7 +126,14 @@ impl ApiError {
             detail: self.to_string(),
             limit: self.limit(),
             hint,
-            retry_after: (status == 503).then_some(RETRY_AFTER),
+            retry_after: self.retry_after(status),
+        }
+    }
+
+    fn retry_after(&self, status: u16) -> Option<Duration> {
+        match self {
+            Self::RateLimited { wait } => Some(*wait),
+            _ => (status == 503).then_some(RETRY_AFTER),
         }
     }
 
@@ -134,7 +145,7 @@ impl ApiError {
             Self::BodyTooSlow { limit } | Self::DeadlinePassed { limit } => Some(limit.as_secs()),
             Self::Decode(DecodeError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
             Self::SideOutOfRange { max_side_px, .. } => Some(u64::from(max_side_px)),
-            Self::TooManyPoints { limit, .. } => Some(limit as u64),
+            Self::TooManyPoints { limit, .. } | Self::TooManyConnections { limit } => Some(limit as u64),
             Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
             Self::RepeatedPart { .. } => Some(1),
             _ => None,
@@ -186,6 +197,12 @@ impl ApiError {
                 row(500, "internal", "Internal error", "Try again; if it persists, report the X-Request-Id.")
             }
             Self::Overloaded => row(503, "overloaded", "Overloaded", "Try again after Retry-After, or elsewhere."),
+            Self::TooManyConnections { .. } => {
+                row(503, "too-many-connections", "Too many connections", "Try again after Retry-After, or elsewhere.")
+            }
+            Self::RateLimited { .. } => {
+                row(429, "rate-limited", "Too many requests", "Wait for Retry-After, and send requests more slowly.")
+            }
             Self::Loading => row(503, "loading", "Loading", "Try again after Retry-After, or elsewhere."),
             Self::Draining => row(503, "draining", "Draining", "Try another replica."),
             Self::Decode(error) => image_row(error),
@@ -298,8 +315,10 @@ mod tests {
     }
 
     #[test]
-    fn only_503_says_when_to_retry() {
+    fn what_passes_says_when_to_retry() {
         assert_eq!(ApiError::Overloaded.problem().retry_after, Some(RETRY_AFTER));
+        let wait = Duration::from_secs(7);
+        assert_eq!(ApiError::RateLimited { wait }.problem().retry_after, Some(wait));
         assert_eq!(ApiError::EmptyBody.problem().retry_after, None);
     }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use densecl_server::app::{Application, ServeError};
-use densecl_server::config::{Batching, Config, Drain, RequestLimits};
+use densecl_server::config::{Batching, ClientRates, Config, ConnectionLimits, Drain, RequestLimits};
 use densecl_server::engine::{Device, EngineOptions};
 use densecl_server::http::AppState;
 use ndarray::ArrayD;
@@ -37,7 +37,10 @@ pub fn config() -> Config {
             max_response_bytes: 1 << 30,
             max_points: 10_000,
             timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(10),
         },
+        connections: ConnectionLimits::default(),
+        rates: ClientRates::default(),
         drain: Drain { delay: Duration::ZERO, timeout: Duration::from_secs(30) },
         cors_origins: Vec::new(),
     }

@@ -56,10 +56,11 @@ pub(super) async fn post_correspondence(
     request: Request,
 ) -> Result<Response, ApiError> {
     app.registry()?;
-    let _admitted = app.admit()?;
     let limits = app.config().limits;
     let headers = request.headers().clone();
-    let upload = context.receive(limits.timeout, Upload::read(request, EXPECTED, limits.max_body_bytes)).await?;
+    let upload = context.receive(limits.body_timeout, Upload::read(request, EXPECTED, limits.max_body_bytes)).await?;
+    // A body that drips in must not keep others out.
+    let _admitted = app.admit()?;
     let parameters = CorrespondenceParameters::read(&app, &upload.parameters, &headers)?;
     context.answer(limits.timeout, answer(app.clone(), context.clone(), parameters, upload)).await
 }

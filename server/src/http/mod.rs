@@ -5,6 +5,7 @@
 //! was asked for. Decoding, matching and encoding run on `cpu_pool`, never on the threads that
 //! serve connections.
 
+mod connections;
 mod correspondence;
 mod correspondence_parameters;
 mod correspondence_reply;
@@ -33,6 +34,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(crate) use self::connections::{Unfinished, serve};
 pub use self::docs::document;
 pub use self::pipeline::{FeatureExtractor, PipelineError};
 pub use self::state::{AppState, Phase, StateError};
