@@ -5,13 +5,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 
 use crate::batch::{Batcher, StartError};
 use crate::config::Config;
 use crate::http::{AppState, Phase, StateError, Unfinished, serve};
 use crate::registry::{OpenError, Registry};
+
+/// Connections that the operating system holds until they are accepted. Of a burst that is larger
+/// the rest try again, a second later.
+const BACKLOG: u32 = 1024;
 
 /// A server that listens but does not answer yet.
 pub struct Application {
@@ -61,10 +65,11 @@ impl Application {
     ///
     /// # Errors
     /// If the address cannot be listened on, or threads cannot be started.
+    #[expect(clippy::unused_async, reason = "listening needs the runtime that it is called in")]
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         let listen = config.listen;
         let unavailable = |source| ServeError::Listen { address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(unavailable)?;
+        let listener = listen_on(listen).map_err(unavailable)?;
         let address = listener.local_addr().map_err(unavailable)?;
         Ok(Self { listener, address, state: AppState::new(config)? })
     }
@@ -133,6 +138,14 @@ impl Application {
         // The sender lives in the state, so the wait cannot fail.
         let _ = state.watch_phase().wait_for(|phase| *phase != Phase::Loading).await;
     }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that is started again need not wait for connections of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Reads and warms up the models, and makes `state` ready. This blocks.

@@ -121,9 +121,10 @@ def test_a_body_that_drips_is_408(impatient, dripping):
 def test_slow_bodies_keep_nobody_out(impatient):
     """More of them than requests are admitted at a time; a request beside them is answered."""
     with ExitStack() as stack:
-        slow = [stack.enter_context(RawConnection(impatient.port)) for _ in range(150)]
-        for connection in slow:
-            connection.send(b"POST /features HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\nhalf")
+        slow = []
+        for _ in range(100):
+            slow.append(stack.enter_context(RawConnection(impatient.port)))
+            slow[-1].send(b"POST /features HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\nhalf")
         assert exchange(impatient.port, post("/features?side=64", photo())).status == 200
         assert {connection.reply().status for connection in slow} == {408}
 
@@ -194,9 +195,10 @@ def test_too_many_connections_are_told_so_and_probes_get_through(binary, tmp_pat
                 assert (probe := exchange(server.port, request("GET", path))).status == 200, path
             assert b'refused_total{reason="TooManyConnections"} 1' in probe.body
             # Many more than are let in wait, and are answered in turn.
-            more = [stack.enter_context(RawConnection(server.port)) for _ in range(200)]
-            for connection in more:
-                connection.send(request("GET", "/models"))
+            more = []
+            for _ in range(120):
+                more.append(stack.enter_context(RawConnection(server.port)))
+                more[-1].send(request("GET", "/models"))
             assert {connection.reply().status for connection in more} <= {200, 503}
         assert exchange(server.port, post("/features?side=64", photo())).status == 200
     finally:

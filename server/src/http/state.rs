@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::cpu_pool::CpuPool;
+use super::rate_limit::RateLimits;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
@@ -44,6 +45,7 @@ struct Shared {
     registry: OnceLock<Registry>,
     cpu: CpuPool,
     admission: Arc<Semaphore>,
+    rates: Option<RateLimits>,
 }
 
 impl AppState {
@@ -55,6 +57,7 @@ impl AppState {
         let cpu = CpuPool::new(config.engine.threads)?;
         let admitted = config.batching.max_batch.saturating_mul(ADMITTED_BATCHES).min(Semaphore::MAX_PERMITS);
         Ok(Self(Arc::new(Shared {
+            rates: RateLimits::new(&config.rates),
             config,
             metrics: Metrics::new(),
             phase: watch::Sender::new(Phase::Loading),
@@ -113,6 +116,11 @@ impl AppState {
     /// The pool for work that would block the async threads.
     pub(super) fn cpu(&self) -> &CpuPool {
         &self.0.cpu
+    }
+
+    /// How often each client may ask for work, if that is limited.
+    pub(super) fn client_rates(&self) -> Option<&RateLimits> {
+        self.0.rates.as_ref()
     }
 
     /// Takes a request in, until the permit is dropped.

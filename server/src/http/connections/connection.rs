@@ -79,6 +79,8 @@ impl Connection {
         let mut leave_by: Option<Instant> = None;
         loop {
             tokio::select! {
+                // What has arrived is read before it is judged late, however busy the machine.
+                biased;
                 ended = http.as_mut() => {
                     if let Err(error) = ended {
                         tracing::debug!(error, "connection failed");
