@@ -79,6 +79,8 @@ pub struct HttpMetrics {
     requests: Family<RouteLabels, Counter>,
     durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
+    connections: Gauge,
+    refused: Family<RefusalLabels, Counter>,
     stages: Family<StageLabels, Histogram, fn() -> Histogram>,
     panics: Counter,
 }
@@ -94,12 +96,16 @@ impl HttpMetrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(seconds),
             in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            refused: Family::default(),
             stages: Family::new_with_constructor(seconds),
             panics: Counter::default(),
         };
         registry.register("http_requests", "Requests answered", metrics.requests.clone());
         registry.register("http_request_duration_seconds", "Time to the start of the reply", metrics.durations.clone());
         registry.register("http_requests_in_flight", "Requests not yet answered", metrics.in_flight.clone());
+        registry.register("http_connections", "Connections that are open", metrics.connections.clone());
+        registry.register("http_refused", "Requests refused before any work on them", metrics.refused.clone());
         registry.register("stage_duration_seconds", "Time of one stage of one request", metrics.stages.clone());
         registry.register("http_panics", "Requests that ended in a panic", metrics.panics.clone());
         metrics
@@ -119,6 +125,16 @@ impl HttpMetrics {
         self.durations.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
+    /// Sets how many connections are open.
+    pub fn connections(&self, open: usize) {
+        self.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    /// Notes a request that was refused before any work on it.
+    pub fn refused(&self, reason: Refusal) {
+        self.refused.get_or_create(&RefusalLabels { reason }).inc();
+    }
+
     /// Notes how long a stage (decode, queue, …) of a request took.
     pub fn stage(&self, stage: &'static str, duration: Duration) {
         self.stages.get_or_create(&StageLabels { stage }).observe(duration.as_secs_f64());
@@ -128,6 +144,20 @@ impl HttpMetrics {
     pub fn panicked(&self) {
         self.panics.inc();
     }
+}
+
+/// Why a request was refused before any work on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Refusal {
+    /// Its client had used up its rate.
+    RateLimited,
+    /// Its connection was one too many.
+    TooManyConnections,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    reason: Refusal,
 }
 
 /// A request that is not answered yet.

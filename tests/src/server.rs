@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use densecl_server::app::{Application, ServeError};
 use densecl_server::batch::Batching;
-use densecl_server::config::{Config, Drain, RequestLimits};
+use densecl_server::config::{ClientRates, Config, ConnectionLimits, Drain, RequestLimits};
 use densecl_server::engine::{Device, EngineOptions, Precision};
 use densecl_server::http::AppState;
 use ndarray::ArrayD;
@@ -47,7 +47,10 @@ pub fn config() -> Config {
             timeout: Duration::from_secs(30),
             max_in_flight: 64,
             memory_bytes: 2 << 30,
+            body_timeout: Duration::from_secs(10),
         },
+        connections: ConnectionLimits::default(),
+        rates: ClientRates::default(),
         drain: Drain { delay: Duration::ZERO, timeout: Duration::from_secs(30) },
         cors_origins: Vec::new(),
     }

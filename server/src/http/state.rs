@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::admission::{Admission, Admitted};
 use super::cpu_pool::CpuPool;
+use super::rate_limit::RateLimits;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
@@ -42,6 +43,7 @@ struct Shared {
     registry: OnceLock<Registry>,
     cpu: CpuPool,
     admission: Admission,
+    rates: Option<RateLimits>,
 }
 
 impl AppState {
@@ -54,6 +56,7 @@ impl AppState {
         let metrics = Metrics::new();
         let admission = Admission::new(config.limits.max_in_flight, config.limits.memory_bytes, metrics.budget.clone());
         Ok(Self(Arc::new(Shared {
+            rates: RateLimits::new(&config.rates),
             config,
             metrics,
             phase: watch::Sender::new(Phase::Loading),
@@ -112,6 +115,11 @@ impl AppState {
     /// The pool for work that would block the async threads.
     pub(super) fn cpu(&self) -> &CpuPool {
         &self.0.cpu
+    }
+
+    /// How often each client may ask for work, if that is limited.
+    pub(super) fn client_rates(&self) -> Option<&RateLimits> {
+        self.0.rates.as_ref()
     }
 
     /// Takes on a request with this many images, which must be answered by `deadline`.
