@@ -65,7 +65,9 @@ pub(super) async fn post_correspondence(
     app.registry()?;
     let limits = app.config().limits;
     let headers = request.headers().clone();
-    let upload = context.receive(limits.body_timeout, Upload::read(&app, request, EXPECTED)).await?;
+    let body = app.arriving_body();
+    let upload = Upload::read(&app, body.of(request), EXPECTED);
+    let upload = context.receive(limits.body_timeout, upload).await.map_err(|error| body.explain(error))?;
     let parameters = CorrespondenceParameters::read(&app, &upload.parameters, &headers)?;
     // Only now: a body that drips in must not keep others out.
     let admitted = app.admit(2, context.deadline)?;
