@@ -43,6 +43,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
 pub(super) fn pixels(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     let directory = directory(bytes)?;
     let layout = Layout::of(&directory)?;
+    layout.check_padding()?;
     let cut_off = || Tiff.corrupt("its pixels lie outside the file, or there are too few of them");
     let (offsets, lengths) = layout.places(&directory).ok_or_else(cut_off)?;
     // Chunks may share bytes, as empty tiles do, but a file read a thousand times over is a trap.

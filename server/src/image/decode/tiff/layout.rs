@@ -155,6 +155,11 @@ impl Layout {
             let Self { depth, predictor, compression, photometric, .. } = self;
             return Err(Tiff.unsupported(format!("{depth:?}, {predictor:?}, {compression:?} and {photometric:?}")));
         }
+        Ok(())
+    }
+
+    /// Time goes with what is decompressed, so what lies beyond the picture has a limit.
+    pub(super) fn check_padding(&self) -> Result<(), DecodeError> {
         let decoded = self.chunk_count().saturating_mul(self.decompressed_bytes());
         let picture =
             (self.size.pixels().saturating_mul(self.samples as u64 * u64::from(self.depth.bits()))).div_ceil(8);
