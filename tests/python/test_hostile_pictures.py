@@ -77,8 +77,8 @@ def test_a_file_cut_off_anywhere_is_an_answer(server: ServerProcess, file: Pictu
     # Every place in the header, and a sample of the others.
     cuts = [*range(1, min(48, length)), *range(48, length, max(1, length // 40))]
     statuses = [ask(server, file.content[:cut]).status for cut in cuts]
-    # Half of the pixels are no picture.
-    assert ask(server, file.content[: length // 2]).status == CORRUPT
+    # A part of the pixels is no picture.
+    assert ask(server, file.content[: length // 4]).status == CORRUPT
     assert statuses.count(FINE) <= len(cuts) // 4, json.dumps(dict(zip(cuts, statuses)))
 
 

@@ -79,7 +79,7 @@ pub struct Header {
 /// # Errors
 /// See [`DecodeError`]. A header that is fine does not mean that the pixels are.
 pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, DecodeError> {
-    let (_, header) = examine(bytes, limits)?;
+    let (_, header) = examine(bytes, *limits)?;
     Ok(Header { size: header.upright_size(), peak_bytes: header.peak_bytes() })
 }
 
@@ -109,7 +109,7 @@ pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, DecodeError>
 /// # Errors
 /// See [`DecodeError`]; each variant says which HTTP status it is meant to become.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
-    let (format, header) = examine(bytes, limits)?;
+    let (format, header) = examine(bytes, *limits)?;
     // The decoders are fed whatever strangers send: should one of them panic, that is a damaged picture and not the
     // end of the thread that serves everybody. Nothing is shared with the closure, so nothing is left half-changed.
     let pixels = catch_unwind(AssertUnwindSafe(|| format.pixels(bytes, &header)))
@@ -143,7 +143,7 @@ impl FileHeader {
     }
 }
 
-fn examine(bytes: &[u8], limits: &DecodeLimits) -> Result<(Format, FileHeader), DecodeError> {
+fn examine(bytes: &[u8], limits: DecodeLimits) -> Result<(Format, FileHeader), DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
@@ -165,7 +165,7 @@ fn examine(bytes: &[u8], limits: &DecodeLimits) -> Result<(Format, FileHeader), 
 impl DecodeLimits {
     /// Most bytes that decoding may take: the largest pixels there are (four floats, and RGB beside them), tables, and
     /// what a decoder keeps of the file.
-    fn max_bytes(&self, file_bytes: usize) -> u64 {
+    const fn max_bytes(self, file_bytes: usize) -> u64 {
         const BYTES_PER_PIXEL: u64 = 20;
         const TABLES_BYTES: u64 = 32 << 20;
         self.max_pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(TABLES_BYTES + 2 * file_bytes as u64)

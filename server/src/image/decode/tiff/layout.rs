@@ -139,19 +139,17 @@ impl Layout {
 
     /// Whether these features go together here.
     fn check(&self, fill_order: u64) -> Result<(), DecodeError> {
-        let goes_together = match (self.depth, self.predictor) {
-            (Depth::Unsigned(8 | 16) | Depth::Float(_), Predictor::Itself) => true,
-            (Depth::Unsigned(1), Predictor::Itself) => fill_order == 1,
-            (Depth::Unsigned(_), Predictor::Itself) => fill_order == 1 && self.compression != Compression::Fax4,
-            (Depth::Unsigned(8 | 16), Predictor::Difference) | (Depth::Float(_), Predictor::FloatDifference) => true,
-            _ => false,
+        let predictor_fits = match self.predictor {
+            Predictor::Itself => true,
+            Predictor::Difference => matches!(self.depth, Depth::Unsigned(8 | 16)),
+            Predictor::FloatDifference => matches!(self.depth, Depth::Float(_)),
         };
         let depth_fits = match self.compression {
             Compression::Jpeg => self.depth == Depth::Unsigned(8) && self.predictor == Predictor::Itself,
             Compression::Fax4 => self.depth == Depth::Unsigned(1) && self.samples == 1,
             _ => self.photometric != Photometric::Palette || matches!(self.depth, Depth::Unsigned(1..=8)),
         };
-        if !goes_together || !depth_fits {
+        if !predictor_fits || !depth_fits || fill_order != 1 {
             let Self { depth, predictor, compression, photometric, .. } = self;
             return Err(Tiff.unsupported(format!("{depth:?}, {predictor:?}, {compression:?} and {photometric:?}")));
         }
@@ -218,9 +216,10 @@ impl Layout {
 
     /// Offsets and lengths of all chunks, in the order of [`Self::chunks`].
     pub(super) fn places<'a>(&self, directory: &Directory<'a>) -> Option<(Values<'a>, Values<'a>)> {
-        let (offsets, lengths) = match self.is_tiled {
-            true => (Tag::TileOffsets, Tag::TileByteCounts),
-            false => (Tag::StripOffsets, Tag::StripByteCounts),
+        let (offsets, lengths) = if self.is_tiled {
+            (Tag::TileOffsets, Tag::TileByteCounts)
+        } else {
+            (Tag::StripOffsets, Tag::StripByteCounts)
         };
         let (offsets, lengths) = (directory.values(offsets)?, directory.values(lengths)?);
         (offsets.count.min(lengths.count) >= self.chunk_count()).then_some((offsets, lengths))
