@@ -50,7 +50,8 @@ fn decoding_takes_no_more_than_a_probe_says() {
             let mut damaged = file.clone();
             // The first round is the file as it is.
             for _ in 0..round.min(3) {
-                let place = random(if random(2) == 0 { 64 } else { damaged.len() });
+                let end = if random(2) == 0 { 64 } else { damaged.len() };
+                let place = random(end);
                 damaged[place] = random(256) as u8;
             }
             check(*format, &damaged);
