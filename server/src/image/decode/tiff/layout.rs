@@ -183,11 +183,11 @@ impl Layout {
     pub(super) fn bytes_of_a_chunk(&self, file_bytes: u64) -> u64 {
         let row = u64::from(self.chunk.width).saturating_mul(8 * self.samples_per_chunk_pixel as u64);
         let jpeg = match self.compression {
-            // Coefficients of two bytes, in whole blocks, and rows of them upsampled.
+            // Coefficients of two bytes, in whole blocks, rows of them upsampled, and samples.
             Compression::Jpeg => {
                 let side = |length: u32| u64::from(length).next_multiple_of(32);
                 let (width, height) = (side(self.chunk.width), side(self.chunk.height));
-                2 * file_bytes + width.saturating_mul(height + 32 * 4).saturating_mul(2 * self.samples as u64)
+                2 * file_bytes + width.saturating_mul(height + 32 * 4).saturating_mul(3 * self.samples as u64)
             }
             _ => 0,
         };
