@@ -149,7 +149,10 @@ impl Layout {
             Compression::Fax4 => self.depth == Depth::Unsigned(1) && self.samples == 1,
             _ => self.photometric != Photometric::Palette || matches!(self.depth, Depth::Unsigned(1..=8)),
         };
-        if !predictor_fits || !depth_fits || fill_order != 1 {
+        if fill_order != 1 {
+            return Err(Tiff.unsupported(format!("fill order {fill_order}")));
+        }
+        if !predictor_fits || !depth_fits {
             let Self { depth, predictor, compression, photometric, .. } = self;
             return Err(Tiff.unsupported(format!("{depth:?}, {predictor:?}, {compression:?} and {photometric:?}")));
         }
