@@ -21,6 +21,8 @@ use crate::features::EncodedTensor;
 const MAX_WHOLE_BYTES: u64 = 1 << 20;
 /// Pieces that are computed ahead of what the connection has taken.
 const AHEAD: usize = 2;
+/// About what a reply holds in pieces: those ahead, the one that is sent, and their parts as text.
+pub(super) const PIECES_BYTES: u64 = 8 << 20;
 
 /// A body as a sequence of segments.
 #[derive(Default)]
