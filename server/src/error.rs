@@ -281,8 +281,12 @@ impl From<BatchError> for ApiError {
 
 impl From<MatchError> for ApiError {
     fn from(error: MatchError) -> Self {
-        // Both maps come from one model and one layer set, so this is ours.
-        Self::internal(error)
+        match error {
+            // Nobody reads it. The handler's own deadline knows the limit.
+            MatchError::Cancelled(_) => Self::DeadlinePassed { limit: Duration::ZERO },
+            // Both maps come from one model and one layer set, so this is ours.
+            MatchError::Channels { .. } => Self::internal(error),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::upload::{Expected, Upload};
 use crate::batch::LayerOutput;
 use crate::error::{ApiError, Problem};
 use crate::features::{ImagePoints, LayerScaling, NormalizedMap};
-use crate::matching::{MatchOptions, MatchSide, PointMatch, Queries, correspond};
+use crate::matching::{Cancellation, ImagePair, MatchOptions, MatchSide, PointMatch, Queries, correspond};
 
 const EXPECTED: Expected = Expected { images: &["source", "target"], raw: false };
 
@@ -122,7 +122,8 @@ impl MatchJob {
         let queries = self.points.as_ref().map_or(Queries::Cells, Queries::Points);
         let source_side = MatchSide { map: &source_map, image: source.size };
         let target_side = MatchSide { map: &target_map, image: target.size };
-        let matches = correspond(source_side, target_side, queries, &self.options)?;
+        let pair = ImagePair { source: source_side, target: target_side };
+        let matches = correspond(pair, queries, &self.options, &Cancellation::default())?;
         Ok(Matched { source: source_map, target: target_map, points: self.points, matches })
     }
 }

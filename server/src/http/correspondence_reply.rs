@@ -13,7 +13,7 @@ use super::pipeline::{Extraction, FeatureId};
 use crate::error::ApiError;
 use crate::features::{Dtype, encode_npy};
 use crate::image::{ImageSize, RgbImage, encode_png};
-use crate::matching::{MatchSide, PointMatch, draw_matches, draw_similarity, similarity_map};
+use crate::matching::{ImagePair, MatchSide, PointMatch, draw_matches, draw_similarity, similarity_map};
 
 /// One of the two images.
 pub(super) struct Side {
@@ -112,7 +112,7 @@ impl CorrespondenceReply {
         };
         let source_side = MatchSide { map: source, image: self.source.size };
         let target_side = MatchSide { map: target, image: self.target.size };
-        let similarities = similarity_map(source_side, target_side, points)?; // [1, h·w]
+        let similarities = similarity_map(ImagePair { source: source_side, target: target_side }, points)?; // [1, h·w]
         let grid = target.grid();
         let row = similarities.as_slice().unwrap_or_default();
         let similarity = ArrayView2::from_shape((grid.height, grid.width), row).map_err(ApiError::internal)?;

@@ -188,6 +188,7 @@ mod tests {
             score: 1.0,
             mutual: true,
             ratio: 0.5,
+            inlier: None,
             candidates: Vec::new(),
         }
     }
