@@ -28,6 +28,6 @@ pub fn onnxruntime() -> PathBuf {
 /// # Panics
 /// If ONNX Runtime cannot be loaded.
 pub fn engine(device: Device) -> Engine {
-    let options = EngineOptions { library: Some(onnxruntime()), device, threads: 1 };
+    let options = EngineOptions { library: Some(onnxruntime()), device, threads: 1, engines: None };
     Engine::start(&options).expect("ONNX Runtime starts")
 }

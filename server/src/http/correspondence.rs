@@ -4,18 +4,25 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use super::admission::Admitted;
 use super::correspondence_parameters::{CorrespondenceForm, CorrespondenceParameters};
 use super::correspondence_reply::{CorrespondenceDocument, CorrespondenceReply, Side};
 use super::observe::{RequestContext, Stage};
 use super::pipeline::{Decoded, Pipeline, stack};
 use super::state::AppState;
-use super::upload::{Expected, Upload};
+use super::upload::{Count, Expected, ImageField, Upload};
 use crate::batch::LayerOutput;
 use crate::error::{ApiError, Problem};
 use crate::features::{ImagePoints, LayerScaling, NormalizedMap};
 use crate::matching::{Cancellation, ImagePair, MatchOptions, MatchSide, PointMatch, Queries, correspond};
 
-const EXPECTED: Expected = Expected { images: &["source", "target"], raw: false };
+const EXPECTED: Expected<2> = Expected {
+    images: [
+        ImageField { part: "source", json: "source", count: Count::One },
+        ImageField { part: "target", json: "target", count: Count::One },
+    ],
+    raw: false,
+};
 
 /// Multiply-adds that one request may cost in matching. A match of every cell with every cell
 /// grows with the fourth power of `side`; this keeps it within seconds on a small machine.
@@ -56,24 +63,26 @@ pub(super) async fn post_correspondence(
     request: Request,
 ) -> Result<Response, ApiError> {
     app.registry()?;
-    let _admitted = app.admit()?;
     let limits = app.config().limits;
     let headers = request.headers().clone();
-    let upload = context.receive(limits.timeout, Upload::read(request, EXPECTED, limits.max_body_bytes)).await?;
+    let upload = context.receive(limits.timeout, Upload::read(&app, request, EXPECTED)).await?;
     let parameters = CorrespondenceParameters::read(&app, &upload.parameters, &headers)?;
-    context.answer(limits.timeout, answer(app.clone(), context.clone(), parameters, upload)).await
+    let admitted = app.admit(2, context.deadline)?;
+    let answer = answer(app.clone(), context.clone(), parameters, upload, admitted.clone());
+    Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))
 }
 
 async fn answer(
     app: AppState,
     context: RequestContext,
     parameters: CorrespondenceParameters,
-    upload: Upload,
+    upload: Upload<2>,
+    admitted: Admitted,
 ) -> Result<Response, ApiError> {
     let CorrespondenceParameters { extraction, asked, options, format } = parameters;
-    let pipeline = Pipeline { app, context, extraction };
-    let [source, target]: [_; 2] =
-        upload.images.try_into().map_err(|_| ApiError::internal(anyhow::anyhow!("the form has two images")))?;
+    let pipeline = Pipeline { app, context, extraction, admitted };
+    let [source, target] = upload.images.map(|images| images.into_iter().next().ok_or(ApiError::EmptyBody));
+    let (source, target) = (source?, target?);
     let (source, target) = tokio::try_join!(pipeline.decode(source), pipeline.decode(target))?;
     let points = asked.within(source.size)?;
     let (source, source_layers) = without_input(source);

@@ -4,16 +4,18 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use super::admission::Admitted;
 use super::features_parameters::{FeaturesParameters, FeaturesQuery};
 use super::features_reply::{FeaturesDocument, FeaturesReply};
 use super::observe::{RequestContext, Stage};
 use super::pipeline::{Decoded, Pipeline};
 use super::state::AppState;
-use super::upload::{Expected, Upload};
+use super::upload::{Count, Expected, ImageField, Upload};
 use crate::error::{ApiError, Problem};
 use crate::features::ImagePoints;
 
-const EXPECTED: Expected = Expected { images: &["image"], raw: true };
+const EXPECTED: Expected<1> =
+    Expected { images: [ImageField { part: "image", json: "images", count: Count::Several }], raw: true };
 
 /// The form of a request that is not a raw body.
 #[derive(utoipa::ToSchema)]
@@ -69,24 +71,27 @@ pub(super) async fn post_features(
     request: Request,
 ) -> Result<Response, ApiError> {
     app.registry()?;
-    let _admitted = app.admit()?;
     let limits = app.config().limits;
     let headers = request.headers().clone();
-    let upload = context.receive(limits.timeout, Upload::read(request, EXPECTED, limits.max_body_bytes)).await?;
+    let upload = context.receive(limits.timeout, Upload::read(&app, request, EXPECTED)).await?;
     let parameters = FeaturesParameters::read(&app, &upload.parameters, &headers)?;
-    context.answer(limits.timeout, answer(app.clone(), context.clone(), parameters, upload)).await
+    let admitted = app.admit(1, context.deadline)?;
+    let answer = answer(app.clone(), context.clone(), parameters, upload, admitted.clone());
+    Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))
 }
 
 async fn answer(
     app: AppState,
     context: RequestContext,
     parameters: FeaturesParameters,
-    upload: Upload,
+    upload: Upload<1>,
+    admitted: Admitted,
 ) -> Result<Response, ApiError> {
     let FeaturesParameters { extraction, points, reply: options } = parameters;
     let max_bytes = app.config().limits.max_response_bytes;
-    let pipeline = Pipeline { app, context, extraction };
-    let bytes = upload.images.into_iter().next().ok_or(ApiError::EmptyBody)?;
+    let pipeline = Pipeline { app, context, extraction, admitted };
+    let [images] = upload.images;
+    let bytes = images.into_iter().next().ok_or(ApiError::EmptyBody)?;
     let Decoded { image, size, id, input } = pipeline.decode(bytes).await?;
     // Only its size matters from here on; its pixels need not wait in the queue.
     drop(image);

@@ -5,6 +5,7 @@
 //! was asked for. Decoding, matching and encoding run on `cpu_pool`, never on the threads that
 //! serve connections.
 
+mod admission;
 mod correspondence;
 mod correspondence_parameters;
 mod correspondence_reply;

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::state::AppState;
 use crate::error::{ApiError, Problem};
-use crate::registry::{Registry, ServedModel};
+use crate::registry::{Provider, Registry, ServedModel};
 
 /// All models.
 #[derive(Debug, Serialize, ToSchema)]
@@ -25,7 +25,7 @@ pub(super) struct ModelDocument {
     version: u32,
     /// `ready`.
     state: &'static str,
-    /// What it really runs on: `cpu`, or `cuda:` and a number.
+    /// What it really runs on: `cpu`, or `cuda:` and a number; several GPUs are separated by commas.
     provider: String,
     /// What the model says of itself: layers, normalisation, training, licence.
     #[schema(value_type = Object)]
@@ -39,10 +39,17 @@ impl ModelDocument {
             version: model.version(),
             // A model is not in the registry before it is.
             state: "ready",
-            provider: registry.provider().to_string(),
+            provider: devices(registry.providers()),
             manifest: model.manifest().clone(),
         }
     }
+}
+
+/// Each device once: several engines may share one.
+fn devices(providers: &[Provider]) -> String {
+    let mut names: Vec<String> = providers.iter().map(Provider::to_string).collect();
+    names.dedup();
+    names.join(",")
 }
 
 /// All models with their manifests.
