@@ -14,6 +14,7 @@ mod points;
 mod resample;
 mod sampling;
 mod symmetric_eigen;
+mod tensor;
 
 pub use self::components::{ComponentsError, PrincipalComponents};
 pub use self::components_picture::components_picture;
@@ -25,3 +26,4 @@ pub use self::points::{GridError, ImagePoints, PointError};
 pub use self::resample::resampled;
 pub(crate) use self::sampling::neighbours;
 pub use self::sampling::{descriptors_at, l2_normalize_rows};
+pub use self::tensor::Tensor;

@@ -7,8 +7,11 @@
 
 mod admission;
 mod correspondence;
+mod correspondence_document;
+mod correspondence_job;
 mod correspondence_parameters;
 mod correspondence_reply;
+mod correspondence_tensors;
 mod cpu_pool;
 mod docs;
 mod features;

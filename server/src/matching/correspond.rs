@@ -7,7 +7,6 @@ use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::product::multiply;
 use super::refine::{NeighbourProducts, refine};
 use super::similarity::{Peak, RowPeaks, row_peaks, row_peaks_and_column_best};
 use super::{Cancellation, Cancelled};
@@ -149,29 +148,22 @@ pub fn correspond(
     Ok(matches.filter(|found| options.min_score.is_none_or(|least| found.score >= least)).collect())
 }
 
-/// The cosine similarity of every point of the source with every cell of the target: `[P, h·w]`, row-major cells.
-///
-/// # Errors
-/// [`MatchError`] if the maps have different numbers of channels.
-pub fn similarity_map(pair: ImagePair<'_>, points: &ImagePoints) -> Result<Array2<f32>, MatchError> {
-    pair.check_channels()?;
-    let descriptors = unit_descriptors_at(pair.source, points); // [P, C]
-    let mut similarities = Array2::zeros((points.len(), pair.target.map.grid().cells()));
-    multiply(&descriptors.view(), &pair.target.map.matrix(), &mut similarities.view_mut()); // [P, C] · [C, M]
-    Ok(similarities)
-}
-
 impl ImagePair<'_> {
-    fn check_channels(&self) -> Result<(), MatchError> {
-        let (source_channels, target_channels) = (self.source.map.channels(), self.target.map.channels());
-        if source_channels == target_channels {
-            return Ok(());
-        }
-        Err(MatchError::Channels { source_channels, target_channels })
+    pub(super) fn check_channels(&self) -> Result<(), MatchError> {
+        check_channels(self.source.map, self.target.map)
     }
 }
 
-fn unit_descriptors_at(side: MatchSide<'_>, points: &ImagePoints) -> Array2<f32> {
+pub(super) fn check_channels(source: &NormalizedMap, target: &NormalizedMap) -> Result<(), MatchError> {
+    let (source_channels, target_channels) = (source.channels(), target.channels());
+    if source_channels == target_channels {
+        return Ok(());
+    }
+    Err(MatchError::Channels { source_channels, target_channels })
+}
+
+/// `[P, C]`, every row of length 1 (or 0).
+pub(super) fn unit_descriptors_at(side: MatchSide<'_>, points: &ImagePoints) -> Array2<f32> {
     let mut descriptors = descriptors_at(side.map, side.image, points); // [P, C]
     l2_normalize_rows(&mut descriptors);
     descriptors

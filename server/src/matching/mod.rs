@@ -9,14 +9,18 @@ mod cancellation;
 mod correspond;
 mod draw;
 mod product;
+mod propagate;
 mod raster;
 mod refine;
 mod similarity;
+mod similarity_maps;
 mod verify;
 
 pub use self::cancellation::{Cancellation, Cancelled};
 pub use self::correspond::{
-    Candidate, ImagePair, MatchError, MatchOptions, MatchSide, PointMatch, Queries, Refine, correspond, similarity_map,
+    Candidate, ImagePair, MatchError, MatchOptions, MatchSide, PointMatch, Queries, Refine, correspond,
 };
 pub use self::draw::{draw_matches, draw_similarity};
+pub use self::propagate::propagate_labels;
+pub use self::similarity_maps::SimilarityMaps;
 pub use self::verify::{GeometricModel, Undetermined, Verification, VerifyOptions, verify};

@@ -148,13 +148,13 @@ pub(super) fn row_peaks_and_column_best(
 }
 
 /// Rows a block has: as many as the cache likes, but few enough that every thread gets some.
-fn block_rows(queries: usize, columns: usize) -> usize {
+pub(super) fn block_rows(queries: usize, columns: usize) -> usize {
     let fitting = (BLOCK_VALUES / columns.max(1)).clamp(MIN_BLOCK_ROWS, MAX_BLOCK_ROWS);
     fitting.min(queries.div_ceil(rayon::current_num_threads())).max(1)
 }
 
 /// The similarities of `count` queries from `first` on, row by row, in `buffer`.
-fn block_similarities<'a>(
+pub(super) fn block_similarities<'a>(
     queries: &ArrayView2<'_, f32>,
     target: &ArrayView2<'_, f32>,
     first: usize,

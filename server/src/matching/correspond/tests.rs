@@ -131,16 +131,6 @@ fn other_channels_are_an_error() {
     assert_eq!(result.unwrap_err(), MatchError::Channels { source_channels: 4, target_channels: 5 });
 }
 
-#[test]
-fn the_similarity_map_peaks_at_the_match() {
-    let map = plane(32, GRID, (0.0, 0.0), 8);
-    let points =
-        ImagePoints::new(vec![PixelPoint { x: 7.5 + 16.0 * 5.0, y: 7.5 + 16.0 * 3.0 }], side(&map).image).unwrap();
-    let similarity = similarity_map(pair(&map, &map), &points).unwrap();
-    assert_eq!(similarity.dim(), (1, GRID.cells()));
-    assert!((similarity[[0, 3 * 14 + 5]] - 1.0).abs() < 1e-5);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 

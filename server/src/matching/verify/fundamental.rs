@@ -32,7 +32,7 @@ impl Model for FundamentalMatrix {
         // det(one + α·other) is a cubic in α: its coefficients from its values at 0, 1, −1 and infinity.
         let (constant, cubic) = (one.determinant(), other.determinant());
         let (sum, difference) = ((one + other).determinant(), (one - other).determinant());
-        let (linear, square) = ((sum - difference) / 2.0 - cubic, (sum + difference) / 2.0 - constant);
+        let (linear, square) = ((sum - difference) / 2.0 - cubic, f64::midpoint(sum, difference) - constant);
         let coefficients = [constant, linear, square, cubic];
         real_roots(coefficients).into_iter().filter_map(|alpha| Self::new(one + other * alpha)).collect()
     }
