@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::batch::BatchError;
-use crate::features::{GridError, PointError};
+use crate::features::{ComponentsError, GridError, MAX_PLACES_PER_SIDE, PointError, RenderError, WindowError};
 use crate::image::{DecodeError, ImageSize, LabelError};
 use crate::matching::MatchError;
 use crate::registry::LookupError;
@@ -107,14 +107,16 @@ pub enum ApiError {
     MaskSize { found: ImageSize, expected: ImageSize },
     #[error("no features are kept under the id `{id}`")]
     UnknownFeatureId { id: String },
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    #[error(transparent)]
+    Components(#[from] ComponentsError),
     #[error("there are {count} points; at most {limit} are taken")]
     TooManyPoints { count: usize, limit: usize },
     #[error("{count} points against {cells} cells are too many comparisons; at most {limit} are made")]
     TooManyComparisons { count: u64, cells: u64, limit: u64 },
     #[error("{0}")]
     Conflict(String),
-    #[error("{0}")]
-    NotSupported(String),
     #[error("the server has as much to do as it can answer in time")]
     Overloaded { retry_after: Duration },
     #[error("the models are still loading")]
@@ -133,6 +135,12 @@ impl ApiError {
     /// A failure that is not the sender's: `cause` goes to the log and nowhere else.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self::Internal(cause.into())
+    }
+
+    /// Says which of several images this is about. A failure that would have met any image stays as it is.
+    #[must_use]
+    pub fn of_image(self, name: String) -> Self {
+        if self.row().status < 500 { Self::OfImage { name, error: Box::new(self) } } else { self }
     }
 
     /// What the sender is told.
@@ -169,6 +177,8 @@ impl ApiError {
             Self::SideOutOfRange { max_side_px, .. } => Some(u64::from(max_side_px)),
             Self::TooManyPoints { limit, .. } => Some(limit as u64),
             Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
+            Self::Window(WindowError::Resolution { .. }) => Some(u64::from(MAX_PLACES_PER_SIDE)),
+            Self::Components(ComponentsError::Count { channels, .. }) => Some(channels as u64),
             Self::RepeatedPart { .. } => Some(1),
             Self::TooManyImages { limit } | Self::TooManyParameters { limit } => Some(limit as u64),
             Self::OfImage { ref error, .. } => error.limit(),
@@ -231,9 +241,6 @@ impl ApiError {
             Self::Conflict(_) => {
                 row(422, "conflicting-parameters", "Conflicting parameters", "Leave out one of the two.")
             }
-            Self::NotSupported(_) => {
-                row(422, "not-supported", "Not supported yet", "Leave the parameter at its default.")
-            }
             Self::NoSuchPath => row(404, "no-such-path", "No such path", "See /docs for the paths there are."),
             Self::MethodNotAllowed { .. } => {
                 row(405, "method-not-allowed", "Method not allowed", "Use a method of the Allow header.")
@@ -259,6 +266,8 @@ impl ApiError {
             | Self::SideOutOfRange { .. }
             | Self::Point(_)
             | Self::Grid(_)
+            | Self::Window(_)
+            | Self::Components(_)
             | Self::TooManyPoints { .. }
             | Self::TooManyComparisons { .. } => range_row(self),
         }
@@ -305,9 +314,12 @@ fn image_row(error: &DecodeError) -> Row {
 
 fn mask_row(error: &LabelError) -> Row {
     match error {
-        LabelError::NotPng | LabelError::NotLabels { .. } => {
-            row(415, "unsupported-mask", "Not a mask we read", "Send a PNG with a palette, or grey with at most 8 bits.")
-        }
+        LabelError::NotPng | LabelError::NotLabels { .. } => row(
+            415,
+            "unsupported-mask",
+            "Not a mask we read",
+            "Send a PNG with a palette, or grey with at most 8 bits.",
+        ),
         LabelError::Corrupt { .. } => {
             row(422, "corrupt-mask", "Corrupt mask", "Check that the file is complete and opens elsewhere.")
         }
@@ -345,6 +357,24 @@ fn range_row(error: &ApiError) -> Row {
         ApiError::Grid(GridError::Spacing { .. }) => {
             row(422, "grid-out-of-range", "Grid out of range", "Choose a spacing of at least 1 pixel.")
         }
+        ApiError::Window(WindowError::OutsideImage { .. }) => row(
+            422,
+            "crop-outside",
+            "Crop outside the image",
+            "Choose x,y,w,h within the upright image, at least one pixel wide and high.",
+        ),
+        ApiError::Window(WindowError::NoCells { .. }) => row(
+            422,
+            "crop-without-cells",
+            "Crop without cells",
+            "Choose a larger crop, a finer layer, or `resolution=pixel`.",
+        ),
+        ApiError::Window(WindowError::Resolution { .. }) => {
+            row(422, "resolution-out-of-range", "Resolution out of range", "Choose a resolution within the range.")
+        }
+        ApiError::Components(_) => {
+            row(422, "components-out-of-range", "Components out of range", "Choose no more components than channels.")
+        }
         ApiError::TooManyComparisons { .. } => row(
             422,
             "too-many-comparisons",
@@ -352,6 +382,15 @@ fn range_row(error: &ApiError) -> Row {
             "Ask for a coarser layer, a smaller side or `points`.",
         ),
         _ => row(422, "too-many-points", "Too many points", "Send fewer points, or several requests."),
+    }
+}
+
+impl From<RenderError> for ApiError {
+    fn from(error: RenderError) -> Self {
+        match error {
+            RenderError::Window(error) => error.into(),
+            RenderError::Components(error) => error.into(),
+        }
     }
 }
 

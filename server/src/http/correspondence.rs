@@ -106,7 +106,9 @@ async fn answer(
     let source = pictures.source.side.size;
     let targets: Vec<_> = pictures.targets.iter().map(|target| target.side.size).collect();
     let work = match (wanted, pictures.mask.take()) {
-        (Wanted::Matches { asked, options, verify }, _) => Work::Matches { points: asked.within(source)?, options, verify },
+        (Wanted::Matches { asked, options, verify }, _) => {
+            Work::Matches { points: asked.within(source)?, options, verify }
+        }
         (Wanted::Heatmaps { asked }, _) => Work::Heatmaps { points: points(asked, source)? },
         (Wanted::Labels, Some(mask)) => Work::Labels { mask },
         (Wanted::Labels, None) => return Err(ApiError::MissingPart { name: "mask" }),

@@ -26,9 +26,17 @@ pub(super) struct Side {
 /// What is to be computed.
 pub(super) enum Work {
     /// Where the points are; every cell if there are none.
-    Matches { points: Option<ImagePoints>, options: MatchOptions, verify: Option<VerifyOptions> },
-    Heatmaps { points: ImagePoints },
-    Labels { mask: LabelPicture },
+    Matches {
+        points: Option<ImagePoints>,
+        options: MatchOptions,
+        verify: Option<VerifyOptions>,
+    },
+    Heatmaps {
+        points: ImagePoints,
+    },
+    Labels {
+        mask: LabelPicture,
+    },
 }
 
 /// What it costs, by what the manifest says of the maps.

@@ -340,7 +340,8 @@ mod tests {
     #[test]
     fn a_threshold_is_a_length_and_verifies_something() {
         assert!(wanted("verify=fundamental&verify_threshold=2.5", ONE).is_ok());
-        for query in ["verify=homography&verify_threshold=0", "verify=homography&verify_threshold=nan", "verify=affine"] {
+        for query in ["verify=homography&verify_threshold=0", "verify=homography&verify_threshold=nan", "verify=affine"]
+        {
             assert!(matches!(wanted(query, ONE), Err(ApiError::MalformedParameter { .. })), "{query}");
         }
         assert!(matches!(wanted("verify_threshold=3", ONE), Err(ApiError::Conflict(_))));

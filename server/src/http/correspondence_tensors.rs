@@ -63,9 +63,9 @@ impl Entry {
 }
 
 fn encode(tensors: Vec<Entry>) -> Result<Vec<u8>, ApiError> {
-    let views = tensors.iter().map(|Entry { name, dtype, shape, bytes }| {
-        Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?))
-    });
+    let views = tensors
+        .iter()
+        .map(|Entry { name, dtype, shape, bytes }| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)));
     let views = views.collect::<Result<Vec<_>, SafeTensorError>>().map_err(ApiError::internal)?;
     serialize(views, None).map_err(ApiError::internal)
 }

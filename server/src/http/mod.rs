@@ -15,6 +15,7 @@ mod correspondence_tensors;
 mod cpu_pool;
 mod docs;
 mod features;
+mod features_document;
 mod features_parameters;
 mod features_reply;
 mod models;
@@ -25,6 +26,7 @@ mod parameters;
 mod pipeline;
 mod probes;
 mod problem;
+mod reply_body;
 mod state;
 mod upload;
 

@@ -1,5 +1,7 @@
 //! Parameters as text, from the query, the parts of a form and the fields of a JSON object alike.
 
+use std::str::FromStr;
+
 use serde::de::DeserializeOwned;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
@@ -67,6 +69,10 @@ impl Parameters {
         serde_path_to_error::deserialize(pairs).map_err(|error| {
             let name = error.path().to_string();
             let reason = error.into_inner().to_string();
+            if let Some(name) = reason.strip_prefix("duplicate field ") {
+                let reason = "it is given more than once".to_owned();
+                return ApiError::MalformedParameter { name: name.trim_matches('`').to_owned(), reason };
+            }
             match reason.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", ")) {
                 Some((name, expected)) => ApiError::UnknownParameter {
                     name: name.trim_matches('`').to_owned(),
@@ -76,6 +82,20 @@ impl Parameters {
             }
         })
     }
+}
+
+/// Reads a parameter that is written as text.
+pub(super) fn read_text<T: FromStr<Err: std::fmt::Display>>(
+    name: &str,
+    text: Option<&str>,
+) -> Result<Option<T>, ApiError> {
+    let read = |text: &str| {
+        text.parse().map_err(|error: T::Err| ApiError::MalformedParameter {
+            name: name.to_owned(),
+            reason: format!("`{text}` is {error}"),
+        })
+    };
+    text.map(read).transpose()
 }
 
 /// Reads `[[x, y], …]`, at most `limit` of them.
@@ -141,7 +161,7 @@ mod tests {
         let Err(ApiError::UnknownParameter { name, expected }) = read("sid=1") else { panic!("sid is known") };
         assert_eq!(name, "sid");
         assert!(expected.contains("`side`"), "{expected}");
-        assert!(matches!(read("side=1&side=2"), Err(ApiError::MalformedParameter { .. })));
+        assert!(matches!(read("side=1&side=2"), Err(ApiError::MalformedParameter { name, .. }) if name == "side"));
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub fn draw_matches(source: &RgbImage, target: &RgbImage, matches: &[PointMatch]
     let count = matches.len().min(MOST_LINES);
     // The more lines there are, the more each lets the pictures through.
     let opacity = (1.0 - count as f32 / 600.0).max(0.35);
-    let mut shown: Vec<_> = (0..count).filter_map(|drawn| Some((drawn, matches.get(drawn * matches.len() / count)?))).collect();
+    let mut shown: Vec<_> =
+        (0..count).filter_map(|drawn| Some((drawn, matches.get(drawn * matches.len() / count)?))).collect();
     // Inliers over outliers.
     shown.sort_by_key(|(_, found)| found.inlier == Some(true));
     for (drawn, found) in shown {
