@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
 
 use super::correspondence_document::CorrespondenceJson;
 use super::correspondence_job::{Described, Outcome, TargetLabels, TargetMatches};

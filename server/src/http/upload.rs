@@ -43,7 +43,6 @@ pub(super) struct ImageField {
 /// How many images a field may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Count {
-    One,
     OneOrNone,
     /// At least one, at most what the server takes in a request.
     Several,

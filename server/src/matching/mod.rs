@@ -21,6 +21,7 @@ pub use self::correspond::{
     Candidate, ImagePair, MatchError, MatchOptions, MatchSide, PointMatch, Queries, Refine, correspond,
 };
 pub use self::draw::{draw_matches, draw_similarity};
+pub use self::product::multiply;
 pub use self::propagate::propagate_labels;
 pub use self::similarity_maps::SimilarityMaps;
 pub use self::verify::{GeometricModel, Undetermined, Verification, VerifyOptions, verify};

@@ -12,7 +12,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub(super) fn multiply(one: &ArrayView2<'_, f32>, other: &ArrayView2<'_, f32>, product: &mut ArrayViewMut2<'_, f32>) {
+pub fn multiply(one: &ArrayView2<'_, f32>, other: &ArrayView2<'_, f32>, product: &mut ArrayViewMut2<'_, f32>) {
     let ((rows, depth), (other_depth, columns)) = (one.dim(), other.dim());
     assert_eq!(depth, other_depth, "the factors of a product fit");
     assert_eq!(product.dim(), (rows, columns), "a product has the factors' outer sizes");

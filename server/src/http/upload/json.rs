@@ -9,7 +9,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Count, Images, Parameters, Upload, image_name};
+use super::{Images, Parameters, Upload, image_name};
 use crate::error::ApiError;
 
 /// Standard base64, with or without the padding at its end.
@@ -158,13 +158,13 @@ fn parameter_text(value: &RawValue) -> Result<String, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Expected, ImageField};
+    use super::super::{Count, Expected, ImageField};
     use super::*;
 
     const EXPECTED: Expected<2> = Expected {
         images: [
             ImageField { part: "image", json: "images", count: Count::Several },
-            ImageField { part: "source", json: "source", count: Count::One },
+            ImageField { part: "source", json: "source", count: Count::OneOrNone },
         ],
         raw: false,
     };
