@@ -268,8 +268,9 @@ mod tests {
         for channel in 0..channels {
             for cell in 0..grid.cells() {
                 let (x, y) = (cell % grid.width + 100 - shift, cell / grid.width);
-                let state = ((x * 7919 + y * 104_729 + channel * 1_299_709) as u32).wrapping_mul(2_654_435_761);
-                data[channel * grid.cells() + cell] = (state >> 8) as f32 / (1 << 24) as f32 - 0.5;
+                let mixed = |state: u64| (state ^ (state >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+                let state = mixed(mixed((x * 7919 + y * 104_729 + channel * 1_299_709) as u64));
+                data[channel * grid.cells() + cell] = (state >> 40) as f32 / (1 << 24) as f32 - 0.5;
             }
         }
         FeatureMap::new(channels, grid.height, grid.width, data).unwrap().into_normalized()

@@ -19,7 +19,7 @@ mod normalization;
 use nalgebra::Matrix3;
 use serde::{Deserialize, Serialize};
 
-use self::consensus::{Consensus, find_consensus};
+use self::consensus::{Consensus, Model, find_consensus};
 use self::fundamental::FundamentalMatrix;
 use self::homography::HomographyModel;
 use self::normalization::Similarity;
@@ -29,8 +29,11 @@ use crate::features::Geometry;
 /// The default threshold in cells of the target. Measured on photographs under known homographies: refined matches
 /// that are right lie within it, and it is small enough to tell neighbouring cells apart.
 const THRESHOLD_CELLS: f64 = 0.5;
-/// Of a fundamental matrix's inliers, the share that must not lie on one plane for it to be determined.
+/// Of a fundamental matrix's inliers, the share that must be off the dominant plane for it to be determined, and how far,
+/// in thresholds. On photographs of flat things, matches that are wrong by a cell or two are up to a quarter of its
+/// inliers, so that what is nearer than that is no parallax.
 const MIN_SHARE_OFF_PLANE: f64 = 0.05;
+const OFF_PLANE: f64 = 3.0;
 
 /// What the matches are to agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -162,7 +165,8 @@ fn lie_on_a_line(pairs: &[Pair], inliers: &[bool]) -> bool {
 fn lie_on_a_plane(pairs: &[Pair], inliers: &[bool], cancellation: &Cancellation) -> Result<bool, Cancelled> {
     let inliers: Vec<Pair> = pairs.iter().zip(inliers).filter(|(_, inlier)| **inlier).map(|(pair, _)| *pair).collect();
     let Ok(plane) = find_consensus::<HomographyModel>(&inliers, cancellation)? else { return Ok(false) };
-    let off_plane = plane.inliers.iter().filter(|inlier| !**inlier).count();
+    let is_off = |pair: &&Pair| plane.model.squared_distance(pair) > OFF_PLANE * OFF_PLANE;
+    let off_plane = inliers.iter().filter(is_off).count();
     Ok((off_plane as f64) < MIN_SHARE_OFF_PLANE * inliers.len() as f64)
 }
 
