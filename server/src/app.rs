@@ -5,13 +5,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 
 use crate::batch::{Batcher, StartError};
 use crate::config::Config;
-use crate::http::{AppState, Phase, StateError, router};
+use crate::http::{AppState, Phase, StateError, Unfinished, serve};
 use crate::registry::{OpenError, Registry};
+
+/// Connections that the operating system holds until they are accepted. Of a burst that is larger
+/// the rest try again, a second later.
+const BACKLOG: u32 = 1024;
 
 /// A server that listens but does not answer yet.
 pub struct Application {
@@ -43,12 +47,14 @@ pub enum ServeError {
     /// Loading ended in a panic.
     #[error("loading the models panicked")]
     LoadPanicked(#[source] tokio::task::JoinError),
-    /// The listener failed.
-    #[error("the listener failed")]
-    Accept(#[source] io::Error),
+    /// Accepting connections ended in a panic.
+    #[error("accepting connections panicked")]
+    AcceptPanicked(#[source] tokio::task::JoinError),
     /// Requests were still under way when the time to drain was over.
-    #[error("requests were still under way {} s after the door was closed", timeout.as_secs_f32())]
+    #[error("{connections} connections had requests under way {} s after the door was closed", timeout.as_secs_f32())]
     DrainTimeout {
+        /// Connections with such a request.
+        connections: usize,
         /// The time they had.
         timeout: Duration,
     },
@@ -59,10 +65,11 @@ impl Application {
     ///
     /// # Errors
     /// If the address cannot be listened on, or threads cannot be started.
+    #[expect(clippy::unused_async, reason = "listening needs the runtime that it is called in")]
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         let listen = config.listen;
         let unavailable = |source| ServeError::Listen { address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(unavailable)?;
+        let listener = listen_on(listen).map_err(unavailable)?;
         let address = listener.local_addr().map_err(unavailable)?;
         Ok(Self { listener, address, state: AppState::new(config)? })
     }
@@ -87,11 +94,10 @@ impl Application {
         let Self { listener, address, state } = self;
         tracing::info!(%address, "listening");
         let (close, closed) = oneshot::channel::<()>();
-        let server = axum::serve(listener, router(state.clone())).with_graceful_shutdown(async {
+        let mut server = tokio::spawn(serve(listener, state.clone(), async {
             // A sender that is gone closes the door as well.
             let _ = closed.await;
-        });
-        let mut server = tokio::spawn(server.into_future());
+        }));
 
         let loading = tokio::task::spawn_blocking({
             let state = state.clone();
@@ -114,7 +120,8 @@ impl Application {
         } else {
             tokio::select! {
                 () = &mut stop => {}
-                ended = &mut server => return accept_result(ended),
+                // It ends by itself only if it panics.
+                ended = &mut server => return end(&state, ended),
             }
         }
 
@@ -123,10 +130,7 @@ impl Application {
         tracing::info!(delay_s = drain.delay.as_secs_f32(), "draining");
         tokio::time::sleep(drain.delay).await;
         drop(close);
-        match tokio::time::timeout(drain.timeout, server).await {
-            Ok(ended) => accept_result(ended),
-            Err(_) => Err(ServeError::DrainTimeout { timeout: drain.timeout }),
-        }
+        end(&state, server.await)
     }
 
     /// Resolves when the server has become ready, or is past it.
@@ -134,6 +138,14 @@ impl Application {
         // The sender lives in the state, so the wait cannot fail.
         let _ = state.watch_phase().wait_for(|phase| *phase != Phase::Loading).await;
     }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that is started again need not wait for connections of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Reads and warms up the models, and makes `state` ready. This blocks.
@@ -150,9 +162,10 @@ pub fn load(state: &AppState) -> Result<(), ServeError> {
     Ok(())
 }
 
-fn accept_result(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), ServeError> {
-    let ended = ended.map_err(io::Error::other).and_then(|result| result);
-    ended.map_err(ServeError::Accept)?;
+fn end(state: &AppState, ended: Result<Result<(), Unfinished>, tokio::task::JoinError>) -> Result<(), ServeError> {
+    let timeout = state.config().drain.timeout;
+    let finished = ended.map_err(ServeError::AcceptPanicked)?;
+    finished.map_err(|Unfinished { connections }| ServeError::DrainTimeout { connections, timeout })?;
     tracing::info!("stopped");
     Ok(())
 }

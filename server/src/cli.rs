@@ -9,8 +9,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::batch::{BatcherOptions, Batching, QueueLimits};
-use crate::config::{ByteSize, Config, CorsOrigin, Drain, RequestLimits, Span};
-use crate::engine::{Device, EngineOptions};
+use crate::config::{ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span};
+use crate::engine::{Device, EngineOptions, Precision};
+
+mod connections;
+
+use self::connections::ConnectionArgs;
 
 /// Points of one request.
 const MAX_POINTS: usize = 10_000;
@@ -72,6 +76,9 @@ pub struct EngineArgs {
     /// Engines on the CPU, or on each GPU; by default one a thread (up to 8) and 2 on a GPU
     #[arg(long, env = "DENSECL_ENGINES", value_name = "N")]
     engines: Option<NonZeroUsize>,
+    /// What models compute in; float16 pays on a GPU
+    #[arg(long, env = "DENSECL_PRECISION", value_enum, default_value_t)]
+    precision: ComputePrecision,
     /// The shared library of ONNX Runtime; looked for in the usual places by default
     #[arg(long, env = "DENSECL_ONNXRUNTIME", value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
@@ -85,8 +92,22 @@ impl EngineArgs {
             device: self.device.clone(),
             threads: self.threads.map_or_else(cores, NonZeroUsize::get),
             engines: self.engines.map(NonZeroUsize::get),
+            precision: match self.precision {
+                ComputePrecision::Float32 => Precision::Float32,
+                ComputePrecision::Float16 => Precision::Float16,
+            },
         }
     }
+}
+
+/// The floating-point type of a model's arithmetic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ComputePrecision {
+    /// 24 significant bits.
+    #[default]
+    Float32,
+    /// 11 significant bits.
+    Float16,
 }
 
 /// How the log is written.
@@ -151,6 +172,11 @@ pub struct ServeArgs {
     /// Time for a whole request
     #[arg(long, env = "DENSECL_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s")]
     request_timeout: Span,
+    /// Time for the body of a request to arrive
+    #[arg(long, env = "DENSECL_BODY_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    body_timeout: Span,
+    #[command(flatten)]
+    connections: ConnectionArgs,
     /// Time between failing /readyz and closing the door, for load balancers to notice
     #[arg(long, env = "DENSECL_DRAIN_DELAY", value_name = "TIME", default_value = "0s")]
     drain_delay: Span,
@@ -187,7 +213,10 @@ impl ServeArgs {
                 timeout: self.request_timeout.0,
                 max_in_flight: self.max_in_flight.get(),
                 memory_bytes: self.max_memory.0,
+                body_timeout: self.body_timeout.0.min(self.request_timeout.0),
             },
+            connections: self.connections.limits(),
+            rates: self.connections.rates(),
             drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },
             cors_origins: self.cors_origin,
         }
@@ -232,7 +261,10 @@ impl OfflineArgs {
                 timeout: NO_HURRY,
                 max_in_flight: 64,
                 memory_bytes: u64::MAX,
+                body_timeout: NO_HURRY,
             },
+            connections: ConnectionLimits::default(),
+            rates: ClientRates::default(),
             drain: Drain { delay: Duration::ZERO, timeout: NO_HURRY },
             cors_origins: Vec::new(),
         }

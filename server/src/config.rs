@@ -8,6 +8,10 @@ use std::time::Duration;
 use crate::batch::{BatcherOptions, Batching, QueueLimits};
 use crate::engine::EngineOptions;
 
+mod connections;
+
+pub use self::connections::{ClientRates, ConnectionLimits, ProxyNetwork, Rate};
+
 /// Pixels of waiting images, in multiples of the largest image.
 const QUEUED_LARGEST_IMAGES: u64 = 16;
 
@@ -24,6 +28,10 @@ pub struct Config {
     pub batching: Batching,
     /// What a request may ask for.
     pub limits: RequestLimits,
+    /// What a connection may cost.
+    pub connections: ConnectionLimits,
+    /// How often one client may ask for work.
+    pub rates: ClientRates,
     /// How it stops.
     pub drain: Drain,
     /// Origins whose pages may call this server from a browser; none by default.
@@ -51,6 +59,8 @@ pub struct RequestLimits {
     pub max_in_flight: usize,
     /// Bytes of pixels, feature maps and replies that all requests together may hold.
     pub memory_bytes: u64,
+    /// Time for the body of a request to arrive, within `timeout`.
+    pub body_timeout: Duration,
 }
 
 /// How a server stops.

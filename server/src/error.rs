@@ -119,6 +119,10 @@ pub enum ApiError {
     Conflict(String),
     #[error("the server has as much to do as it can answer in time")]
     Overloaded { retry_after: Duration },
+    #[error("there are more than {limit} connections")]
+    TooManyConnections { limit: usize },
+    #[error("this client has sent too many requests")]
+    RateLimited { wait: Duration },
     #[error("the models are still loading")]
     Loading,
     #[error("the server is shutting down")]
@@ -153,14 +157,15 @@ impl ApiError {
             detail: shortened(self.to_string()),
             limit: self.limit(),
             hint,
-            retry_after: (status == 503).then(|| self.retry_after()),
+            retry_after: self.retry_after(status),
         }
     }
 
-    fn retry_after(&self) -> Duration {
+    fn retry_after(&self, status: u16) -> Option<Duration> {
         match *self {
-            Self::Overloaded { retry_after } => retry_after.clamp(RETRY_AFTER, LONGEST_RETRY_AFTER),
-            _ => RETRY_AFTER,
+            Self::RateLimited { wait } => Some(wait),
+            Self::Overloaded { retry_after } => Some(retry_after.clamp(RETRY_AFTER, LONGEST_RETRY_AFTER)),
+            _ => (status == 503).then_some(RETRY_AFTER),
         }
     }
 
@@ -175,7 +180,7 @@ impl ApiError {
             Self::Decode(DecodeError::TooManyPixels { max_pixels, .. })
             | Self::Mask(LabelError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
             Self::SideOutOfRange { max_side_px, .. } => Some(u64::from(max_side_px)),
-            Self::TooManyPoints { limit, .. } => Some(limit as u64),
+            Self::TooManyPoints { limit, .. } | Self::TooManyConnections { limit } => Some(limit as u64),
             Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
             Self::Window(WindowError::Resolution { .. }) => Some(u64::from(MAX_PLACES_PER_SIDE)),
             Self::Components(ComponentsError::Count { channels, .. }) => Some(channels as u64),
@@ -250,6 +255,12 @@ impl ApiError {
             }
             Self::Overloaded { .. } => {
                 row(503, "overloaded", "Overloaded", "Try again after Retry-After, or elsewhere.")
+            }
+            Self::TooManyConnections { .. } => {
+                row(503, "too-many-connections", "Too many connections", "Try again after Retry-After, or elsewhere.")
+            }
+            Self::RateLimited { .. } => {
+                row(429, "rate-limited", "Too many requests", "Wait for Retry-After, and send requests more slowly.")
             }
             Self::Loading => row(503, "loading", "Loading", "Try again after Retry-After, or elsewhere."),
             Self::Draining => row(503, "draining", "Draining", "Try another replica."),
@@ -429,10 +440,12 @@ mod tests {
     }
 
     #[test]
-    fn only_503_says_when_to_retry() {
+    fn what_passes_says_when_to_retry() {
         let overloaded = |seconds| ApiError::Overloaded { retry_after: Duration::from_secs(seconds) };
         assert_eq!(overloaded(0).problem().retry_after, Some(RETRY_AFTER));
         assert_eq!(overloaded(7).problem().retry_after, Some(Duration::from_secs(7)));
+        let wait = Duration::from_secs(7);
+        assert_eq!(ApiError::RateLimited { wait }.problem().retry_after, Some(wait));
         assert_eq!(ApiError::EmptyBody.problem().retry_after, None);
     }
 

@@ -79,6 +79,8 @@ pub struct HttpMetrics {
     requests: Family<RouteLabels, Counter>,
     durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
+    connections: Gauge,
+    refused: Family<RefusalLabels, Counter>,
     stages: Family<StageLabels, Histogram, fn() -> Histogram>,
     panics: Counter,
 }
@@ -94,12 +96,16 @@ impl HttpMetrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(seconds),
             in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            refused: Family::default(),
             stages: Family::new_with_constructor(seconds),
             panics: Counter::default(),
         };
         registry.register("http_requests", "Requests answered", metrics.requests.clone());
         registry.register("http_request_duration_seconds", "Time to the start of the reply", metrics.durations.clone());
         registry.register("http_requests_in_flight", "Requests not yet answered", metrics.in_flight.clone());
+        registry.register("http_connections", "Connections that are open", metrics.connections.clone());
+        registry.register("http_refused", "Requests refused before any work on them", metrics.refused.clone());
         registry.register("stage_duration_seconds", "Time of one stage of one request", metrics.stages.clone());
         registry.register("http_panics", "Requests that ended in a panic", metrics.panics.clone());
         metrics
@@ -119,6 +125,16 @@ impl HttpMetrics {
         self.durations.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
+    /// Sets how many connections are open.
+    pub fn connections(&self, open: usize) {
+        self.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    /// Notes a request that was refused before any work on it.
+    pub fn refused(&self, reason: Refusal) {
+        self.refused.get_or_create(&RefusalLabels { reason }).inc();
+    }
+
     /// Notes how long a stage (decode, queue, …) of a request took.
     pub fn stage(&self, stage: &'static str, duration: Duration) {
         self.stages.get_or_create(&StageLabels { stage }).observe(duration.as_secs_f64());
@@ -128,6 +144,20 @@ impl HttpMetrics {
     pub fn panicked(&self) {
         self.panics.inc();
     }
+}
+
+/// Why a request was refused before any work on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Refusal {
+    /// Its client had used up its rate.
+    RateLimited,
+    /// Its connection was one too many.
+    TooManyConnections,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    reason: Refusal,
 }
 
 /// A request that is not answered yet.
@@ -195,22 +225,51 @@ impl BatchMetrics {
     }
 }
 
-/// Memory for pixels, feature maps and replies.
+/// What memory is set aside for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum BudgetName {
+    /// Bodies that arrive or wait.
+    Bodies,
+    /// Pixels, feature maps and replies.
+    Work,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BudgetLabels {
+    budget: BudgetName,
+}
+
+/// Memory set aside for requests.
 #[derive(Clone, Debug)]
 pub struct BudgetMetrics {
+    taken: Family<BudgetLabels, Gauge>,
+    limit: Family<BudgetLabels, Gauge>,
+}
+
+/// One of the budgets.
+#[derive(Clone, Debug)]
+pub struct BudgetUse {
     taken: Gauge,
     limit: Gauge,
 }
 
 impl BudgetMetrics {
     fn register(registry: &mut Registry) -> Self {
-        let metrics = Self { taken: Gauge::default(), limit: Gauge::default() };
-        let help = "Memory set aside for pixels, feature maps and replies";
+        let metrics = Self { taken: Family::default(), limit: Family::default() };
+        let help = "Memory set aside for bodies, and for pixels, feature maps and replies";
         registry.register("request_memory_bytes", help, metrics.taken.clone());
         registry.register("request_memory_limit_bytes", "Most memory that is set aside", metrics.limit.clone());
         metrics
     }
 
+    /// The figures of one budget.
+    pub fn of(&self, budget: BudgetName) -> BudgetUse {
+        let labels = BudgetLabels { budget };
+        BudgetUse { taken: self.taken.get_or_create_owned(&labels), limit: self.limit.get_or_create_owned(&labels) }
+    }
+}
+
+impl BudgetUse {
     /// Sets how many bytes are set aside.
     pub fn taken(&self, bytes: u64) {
         self.taken.set(i64::try_from(bytes).unwrap_or(i64::MAX));

@@ -12,6 +12,7 @@ import uuid
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
+from typing import Sequence
 
 READY_TIMEOUT_S = 30.0
 POLL_S = 0.005
@@ -30,15 +31,16 @@ class Reply:
 
 
 class ServerProcess:
-    """Starts a server on a free port; `start_to_ready_s` says how long that took."""
+    """Starts a server on a free port, with `flags` besides; `start_to_ready_s` says how long that took."""
 
-    def __init__(self, binary: Path, models: Path, log: Path):
+    def __init__(self, binary: Path, models: Path, log: Path, flags: Sequence[str] = ()):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            address = "127.0.0.1:%d" % probe.getsockname()[1]
+            self.port = probe.getsockname()[1]
+        address = f"127.0.0.1:{self.port}"
         self.url = f"http://{address}"
         self.log = log
-        command = [binary, "serve", "--listen", address, "--models", models, "--device", "cpu"]
+        command = [binary, "serve", "--listen", address, "--models", models, "--device", "cpu", *flags]
         started = time.monotonic()
         with open(log, "wb") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use densecl_server::app::{Application, ServeError};
 use densecl_server::batch::Batching;
-use densecl_server::config::{Config, Drain, RequestLimits};
-use densecl_server::engine::{Device, EngineOptions};
+use densecl_server::config::{ClientRates, Config, ConnectionLimits, Drain, RequestLimits};
+use densecl_server::engine::{Device, EngineOptions, Precision};
 use densecl_server::http::AppState;
 use ndarray::ArrayD;
 use ndarray_npy::ReadNpyExt;
@@ -29,7 +29,13 @@ pub fn config() -> Config {
     Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         models: models(),
-        engine: EngineOptions { library: Some(crate::onnxruntime()), device: Device::Cpu, threads: 2, engines: None },
+        engine: EngineOptions {
+            library: Some(crate::onnxruntime()),
+            device: Device::Cpu,
+            threads: 2,
+            engines: None,
+            precision: Precision::Float32,
+        },
         batching: Batching { max_batch: 8, max_wait: None, max_batch_pixels: None },
         limits: RequestLimits {
             max_side_px: 2048,
@@ -41,7 +47,10 @@ pub fn config() -> Config {
             timeout: Duration::from_secs(30),
             max_in_flight: 64,
             memory_bytes: 2 << 30,
+            body_timeout: Duration::from_secs(10),
         },
+        connections: ConnectionLimits::default(),
+        rates: ClientRates::default(),
         drain: Drain { delay: Duration::ZERO, timeout: Duration::from_secs(30) },
         cors_origins: Vec::new(),
     }

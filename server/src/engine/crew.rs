@@ -45,10 +45,11 @@ pub fn posts(providers: &[Provider], options: &EngineOptions) -> Vec<Post> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Device;
+    use crate::engine::{Device, Precision};
 
     fn threads(threads: usize, engines: Option<usize>) -> Vec<usize> {
-        let options = EngineOptions { library: None, device: Device::Cpu, threads, engines };
+        let options =
+            EngineOptions { library: None, device: Device::Cpu, threads, engines, precision: Precision::Float32 };
         posts(&[Provider::Cpu], &options).iter().map(|post| post.threads).collect()
     }
 
@@ -63,7 +64,13 @@ mod tests {
 
     #[test]
     fn every_gpu_has_engines() {
-        let options = EngineOptions { library: None, device: Device::Auto, threads: 16, engines: None };
+        let options = EngineOptions {
+            library: None,
+            device: Device::Auto,
+            threads: 16,
+            engines: None,
+            precision: Precision::Float32,
+        };
         let devices: Vec<usize> =
             posts(&[Provider::Cuda(0), Provider::Cuda(3)], &options).iter().map(|post| post.device).collect();
         assert_eq!(devices, [0, 0, 1, 1]);

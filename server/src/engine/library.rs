@@ -7,6 +7,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use densecl_models::Precision;
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
 use ort::session::Session;
@@ -51,6 +52,7 @@ pub enum LibraryError {
 pub(super) struct Runtime {
     environment: Environment,
     provider: Provider,
+    precision: Precision,
 }
 
 impl Runtime {
@@ -59,7 +61,8 @@ impl Runtime {
         let environment = environment(options)?;
         let mut failure = None;
         for providers in Provider::candidates(&options.device) {
-            let runtimes = providers.into_iter().map(|provider| Self::start(&environment, provider)).collect();
+            let runtimes =
+                providers.into_iter().map(|provider| Self::start(&environment, provider, options.precision)).collect();
             match runtimes {
                 Ok(runtimes) => return Ok(runtimes),
                 Err(error) => failure = Some(error),
@@ -68,8 +71,8 @@ impl Runtime {
         Err(failure.expect("there is at least one candidate"))
     }
 
-    fn start(environment: &Environment, provider: Provider) -> Result<Self, EngineError> {
-        let runtime = Self { environment: environment.clone(), provider };
+    fn start(environment: &Environment, provider: Provider, precision: Precision) -> Result<Self, EngineError> {
+        let runtime = Self { environment: environment.clone(), provider, precision };
         runtime.probe().map_err(|source| {
             tracing::info!(%provider, error = %source, "device not usable");
             EngineError::Device { device: provider, source }
@@ -87,6 +90,11 @@ impl Runtime {
 
     pub(super) fn provider(&self) -> Provider {
         self.provider
+    }
+
+    /// What the models compute in.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// A builder on this runtime's device.

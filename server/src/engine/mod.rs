@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use densecl_models::ModelError;
+pub use densecl_models::Precision;
 
 use self::cache::SessionCache;
 use self::crew::Post;
@@ -46,6 +47,8 @@ pub struct EngineOptions {
     pub threads: usize,
     /// Engines on a CPU, or on each GPU; see [`crew`] for how many there are if `None`.
     pub engines: Option<usize>,
+    /// What the models compute in.
+    pub precision: Precision,
 }
 
 /// The file of one version of a model. Its bytes are read again for each new cut, so that no

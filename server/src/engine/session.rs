@@ -45,7 +45,8 @@ impl CutSession {
     ) -> Result<Self, EngineError> {
         let names: Vec<&str> = layers.names().iter().map(String::as_str).collect();
         let unreadable = |source| EngineError::Model { path: model.path.to_path_buf(), source };
-        let graph = OnnxModel::open(&model.path).and_then(|onnx| onnx.cut(&names)).map_err(unreadable)?;
+        let graph =
+            OnnxModel::open(&model.path).and_then(|onnx| onnx.cut(&names, runtime.precision())).map_err(unreadable)?;
         let session = Self::from_graph(runtime, &graph, threads)
             .map_err(|source| EngineError::Session { path: model.path.to_path_buf(), source })?;
         drop(graph);

@@ -82,11 +82,14 @@ pub(super) async fn post_correspondence(
     app.registry()?;
     let limits = app.config().limits;
     let headers = request.headers().clone();
-    let upload = context.receive(limits.timeout, Upload::read(&app, request, EXPECTED)).await?;
+    let body = app.arriving_body();
+    let upload = Upload::read(&app, body.of(request), EXPECTED);
+    let upload = context.receive(limits.body_timeout, upload).await.map_err(|error| body.explain(error))?;
     let [source, targets, mask] = upload.images;
     let uploaded = Uploaded { targets: targets.len(), has_mask: !mask.is_empty() };
     let parameters = CorrespondenceParameters::read(&app, &upload.parameters, &headers, uploaded)?;
     let files = Files::new(source, targets, mask)?;
+    // Only now: a body that drips in must not keep others out.
     let admitted = app.admit(1 + files.targets.len(), context.deadline)?;
     let answer = answer(app.clone(), context.clone(), parameters, files, admitted.clone());
     Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))

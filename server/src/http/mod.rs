@@ -6,6 +6,8 @@
 //! serve connections.
 
 mod admission;
+mod client_address;
+mod connections;
 mod correspondence;
 mod correspondence_document;
 mod correspondence_job;
@@ -26,6 +28,7 @@ mod parameters;
 mod pipeline;
 mod probes;
 mod problem;
+mod rate_limit;
 mod reply_body;
 mod state;
 mod upload;
@@ -39,6 +42,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(crate) use self::connections::{Unfinished, serve};
 pub use self::docs::document;
 pub use self::pipeline::{FeatureExtractor, PipelineError};
 pub use self::state::{AppState, Phase, StateError};
@@ -49,7 +53,8 @@ use crate::error::ApiError;
 pub fn router(state: AppState) -> Router {
     let cors = cors_layer(&state.config().cors_origins);
     let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
-    let (api, document) = api().split_for_parts();
+    let work = work().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
+    let (api, document) = describe(work).split_for_parts();
     api.merge(page::router())
         .merge(docs::router(document))
         .fallback(|| async { ApiError::NoSuchPath })
@@ -65,11 +70,25 @@ pub fn router(state: AppState) -> Router {
 
 /// The routes that the `OpenAPI` document describes, each listed once.
 fn api() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(docs::base())
+    describe(work())
+}
+
+fn describe(work: OpenApiRouter<AppState>) -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(docs::base()).merge(work).merge(operations())
+}
+
+/// What clients come for, as often as their rate allows.
+fn work() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
         .routes(routes!(features::post_features))
         .routes(routes!(correspondence::post_correspondence))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
+}
+
+/// What must answer whatever the load.
+fn operations() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
         .routes(routes!(probes::livez))
         .routes(routes!(probes::readyz))
         .routes(routes!(probes::get_metrics))

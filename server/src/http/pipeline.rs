@@ -148,13 +148,14 @@ impl Pipeline {
 }
 
 impl RequestContext {
-    /// Waits for a body, but not past the deadline.
+    /// Waits for a body as long as `limit`, but not past the request's own deadline.
     pub(super) async fn receive<T>(
         &self,
         limit: Duration,
         body: impl Future<Output = Result<T, ApiError>>,
     ) -> Result<T, ApiError> {
-        let timeout = tokio::time::timeout_at(self.deadline.into(), body).await;
+        let until = self.deadline.min(Instant::now() + limit);
+        let timeout = tokio::time::timeout_at(until.into(), body).await;
         timeout.unwrap_or(Err(ApiError::BodyTooSlow { limit }))
     }
 

@@ -7,6 +7,11 @@ use axum::response::{IntoResponse, Response};
 use super::state::{AppState, Phase};
 use crate::error::{ApiError, Problem};
 
+/// Whether this path must answer whatever the load, also on a connection too many.
+pub(super) fn is_probe(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/metrics")
+}
+
 /// Whether the process works at all. It needs no restart while this answers.
 #[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, description = "It does", body = String)))]
 pub(super) async fn livez() -> &'static str {

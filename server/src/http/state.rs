@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::admission::{Admission, Admitted};
+use super::admission::{Admission, Admitted, ArrivingBody};
 use super::cpu_pool::CpuPool;
+use super::rate_limit::RateLimits;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
@@ -42,6 +43,7 @@ struct Shared {
     registry: OnceLock<Registry>,
     cpu: CpuPool,
     admission: Admission,
+    rates: Option<RateLimits>,
 }
 
 impl AppState {
@@ -52,8 +54,9 @@ impl AppState {
     pub fn new(config: Config) -> Result<Self, StateError> {
         let cpu = CpuPool::new(config.engine.threads)?;
         let metrics = Metrics::new();
-        let admission = Admission::new(config.limits.max_in_flight, config.limits.memory_bytes, metrics.budget.clone());
+        let admission = Admission::new(&config.limits, &metrics.budget);
         Ok(Self(Arc::new(Shared {
+            rates: RateLimits::new(&config.rates),
             config,
             metrics,
             phase: watch::Sender::new(Phase::Loading),
@@ -112,6 +115,16 @@ impl AppState {
     /// The pool for work that would block the async threads.
     pub(super) fn cpu(&self) -> &CpuPool {
         &self.0.cpu
+    }
+
+    /// How often each client may ask for work, if that is limited.
+    pub(super) fn client_rates(&self) -> Option<&RateLimits> {
+        self.0.rates.as_ref()
+    }
+
+    /// Makes room for the body of a request, as it comes.
+    pub(super) fn arriving_body(&self) -> ArrivingBody {
+        self.0.admission.body()
     }
 
     /// Takes on a request with this many images, which must be answered by `deadline`.

@@ -213,7 +213,7 @@ impl Format {
             Self::WebP => webp::pixels(bytes, header.decoding_bytes),
             Self::Gif => gif::pixels(bytes, header.stored),
             Self::Bmp => bmp::pixels(bytes, header.decoding_bytes),
-            Self::Tiff => tiff::pixels(bytes, header.decoding_bytes),
+            Self::Tiff => tiff::pixels(bytes),
         }
     }
 
@@ -242,25 +242,7 @@ fn decode_with_image(
         ImageError::Limits(_) => DecodeError::TooMuchMemory { format: format.name() },
         error => format.corrupt(error.to_string()),
     })?;
-    Ok(rgb8_from(picture))
-}
-
-/// See [`decode`] for what happens to each mode.
-fn rgb8_from(picture: DynamicImage) -> RgbImage {
-    let upper = |value: &u16| (value >> 8) as u8;
-    let (width, height) = (picture.width(), picture.height());
-    let bytes: Vec<u8> = match picture {
-        DynamicImage::ImageRgb16(deep) => deep.as_raw().iter().map(upper).collect(),
-        DynamicImage::ImageRgba16(deep) => {
-            deep.as_raw().chunks_exact(4).flat_map(|pixel| pixel[..3].iter().map(upper)).collect()
-        }
-        DynamicImage::ImageLuma16(deep) => deep.as_raw().iter().flat_map(|grey| [upper(grey); 3]).collect(),
-        DynamicImage::ImageLumaA16(deep) => {
-            deep.as_raw().chunks_exact(2).flat_map(|pixel| [upper(&pixel[0]); 3]).collect()
-        }
-        shallow => return shallow.into_rgb8(),
-    };
-    RgbImage::from_raw(width, height, bytes).expect("three values were made of every pixel")
+    Ok(picture.into_rgb8())
 }
 
 fn upright(pixels: RgbImage, orientation: Orientation) -> RgbImage {

@@ -23,6 +23,10 @@ impl<'a> Fields<'a> {
         Self { bytes, order: ByteOrder::Little }
     }
 
+    pub(super) fn is_little_endian(&self) -> bool {
+        self.order == ByteOrder::Little
+    }
+
     /// `length` bytes from `at`.
     pub(super) fn slice(&self, at: u64, length: u64) -> Option<&'a [u8]> {
         let start = usize::try_from(at).ok()?;

@@ -40,8 +40,8 @@ pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
                 return Ok(FileHeader {
                     stored: frame.size,
                     orientation: orientation.flatten().unwrap_or(Orientation::NoTransforms),
-                    // The decoder keeps copies of metadata, which are no longer than the file.
-                    decoding_bytes: frame.decoding_bytes(components_of_scan) + bytes.len() as u64,
+                    // The decoder keeps copies of metadata, in buffers that grow as they fill.
+                    decoding_bytes: frame.decoding_bytes(components_of_scan) + 2 * bytes.len() as u64,
                 });
             }
             _ => {}
@@ -51,19 +51,30 @@ pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
 }
 
 pub(super) fn pixels(bytes: &[u8], size: ImageSize) -> Result<RgbImage, DecodeError> {
+    let rgb = samples(bytes, Some(ColorSpace::RGB))?;
+    RgbImage::from_raw(size.width, size.height, rgb).ok_or_else(|| Jpeg.corrupt("it has several sizes"))
+}
+
+/// The samples `[H, W, C]` in `color_space`, or as they are stored.
+pub(super) fn samples(bytes: &[u8], color_space: Option<ColorSpace>) -> Result<Vec<u8>, DecodeError> {
     check_scans(bytes)?;
+    let failed = |error| match error {
+        DecodeErrors::Unsupported(scheme) => Jpeg.unsupported(format!("{scheme:?}")),
+        error => Jpeg.corrupt(error.to_string()),
+    };
     let options = DecoderOptions::default()
-        .jpeg_set_out_colorspace(ColorSpace::RGB)
+        .jpeg_set_out_colorspace(color_space.unwrap_or(ColorSpace::RGB))
         .set_max_width(usize::from(u16::MAX))
         .set_max_height(usize::from(u16::MAX))
         // Stray bytes between segments are common and harmless.
         .set_strict_mode(false);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    let rgb = decoder.decode().map_err(|error| match error {
-        DecodeErrors::Unsupported(scheme) => Jpeg.unsupported(format!("{scheme:?}")),
-        error => Jpeg.corrupt(error.to_string()),
-    })?;
-    RgbImage::from_raw(size.width, size.height, rgb).ok_or_else(|| Jpeg.corrupt("it has several sizes"))
+    if color_space.is_none() {
+        decoder.decode_headers().map_err(failed)?;
+        let stored = decoder.input_colorspace().unwrap_or(ColorSpace::RGB);
+        decoder.set_options(options.jpeg_set_out_colorspace(stored));
+    }
+    decoder.decode().map_err(failed)
 }
 
 /// The decoder fills what is missing with grey and calls it a picture, and it takes any number of scans.

@@ -11,6 +11,7 @@ pub(super) enum Tag {
     BitsPerSample = 258,
     Compression = 259,
     PhotometricInterpretation = 262,
+    FillOrder = 266,
     StripOffsets = 273,
     Orientation = 274,
     SamplesPerPixel = 277,

@@ -1,0 +1,90 @@
+//! Replies on their way out, in pieces small enough to see whether the client takes them.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, Bytes};
+use http_body::{Frame, SizeHint};
+
+use super::activity::UnderWay;
+
+/// Bytes of a piece.
+const PIECE: usize = 64 << 10;
+
+/// A reply's body. It is asked for the next piece when the connection has room for it; a client
+/// that does not read shows by the next piece not being asked for.
+pub(super) struct ReplyBody {
+    body: Body,
+    /// What is left of a frame that was larger than a piece.
+    rest: Bytes,
+    under_way: UnderWay,
+}
+
+impl ReplyBody {
+    pub(super) fn new(body: Body, under_way: UnderWay) -> Self {
+        Self { body, rest: Bytes::new(), under_way }
+    }
+}
+
+impl http_body::Body for ReplyBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.under_way.taken();
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()?.map(Frame::into_data) {
+                Some(Ok(data)) => self.rest = data,
+                Some(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        self.under_way.offered();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.len() as u64;
+        let body = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+    use http_body_util::BodyExt;
+
+    use super::super::activity::{Activity, Protocol};
+    use super::*;
+
+    #[tokio::test]
+    async fn pieces_add_up_and_the_request_ends_with_the_body() {
+        let activity = Activity::new();
+        let bytes: Vec<u8> = (0..200_000_u32).map(|index| (index % 251) as u8).collect();
+        let mut body = ReplyBody::new(Body::from(bytes.clone()), activity.begin_request(Protocol::Http1));
+        assert_eq!(body.size_hint().exact(), Some(200_000));
+        let mut received = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let piece = frame.unwrap().into_data().unwrap();
+            assert!(piece.len() <= PIECE);
+            received.extend_from_slice(&piece);
+            assert_eq!(body.size_hint().exact(), Some((200_000 - received.len()) as u64));
+        }
+        assert!(received == bytes && body.is_end_stream());
+        assert!(activity.is_busy());
+        drop(body);
+        assert!(!activity.is_busy());
+    }
+}
