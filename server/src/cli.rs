@@ -239,9 +239,9 @@ pub struct OfflineArgs {
     /// A parameter of the request, such as layer=res3+res4; see the API for all of them
     #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = parse_parameter)]
     pub parameters: Vec<(String, String)>,
-    /// Format of the result: json, npy, png, or raw for features
-    #[arg(long, default_value = "json")]
-    pub format: String,
+    /// Format of the result, such as json, npy or png; json if not given, and with --mask png
+    #[arg(long)]
+    pub format: Option<String>,
     /// File for the result; standard output if not given
     #[arg(long, short, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -298,8 +298,12 @@ pub struct FeaturesArgs {
 pub struct CorrespondenceArgs {
     /// The image whose points are looked for
     pub source: PathBuf,
-    /// The image that they are looked for in
-    pub target: PathBuf,
+    /// The images that they are looked for in
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<PathBuf>,
+    /// Labels of the source's pixels as PNG, to be carried over to the target
+    #[arg(long, value_name = "FILE")]
+    pub mask: Option<PathBuf>,
     /// Parameters and result.
     #[command(flatten)]
     pub offline: OfflineArgs,
