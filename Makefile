@@ -91,6 +91,13 @@ bench-trainer: setup-trainer ## Time the trainer's step against eager PyTorch's 
 	$(ENV); .runtime/bench/bin/python trainer/bench/compare.py --trainer target/release/densecl-trainer \
 	    $(if $(filter cuda,$(DEVICE)),--device cuda) $(ARGS)
 
+.PHONY: bench-server
+bench-server: setup-server ## Time the server against the parts it is made of, and against a Python loop
+	$(PYTHON) -m venv .runtime/bench-server
+	.runtime/bench-server/bin/pip install --quiet --disable-pip-version-check -r server/benches/ladder/requirements.txt
+	$(ENV); cargo bench --locked -p densecl-server --bench ladder -- --model $(abspath $(MODELS)) \
+	    --python $(abspath .runtime/bench-server/bin/python) $(ARGS) -- --device $(DEVICE)
+
 .PHONY: deny
 deny: ## Check licences and advisories of the dependencies (needs cargo-deny)
 	cargo deny check

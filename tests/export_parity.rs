@@ -4,7 +4,7 @@ use std::path::Path;
 
 use densecl_models::OnnxModel;
 use densecl_models::graph::WeightStorage;
-use densecl_server::engine::{Device, ImageBatch, LayerSet, ModelFile};
+use densecl_server::engine::{Device, ImageBatch, LayerSet, Load, ModelFile};
 use densecl_trainer::augment::Normalization;
 use densecl_trainer::checkpoint::{Checkpoint, locate};
 use densecl_trainer::config::Config;
@@ -47,7 +47,8 @@ fn errors(checkpoint: &Path, onnx: &Path) -> Vec<(String, f64)> {
         let images = Tensor::randint(256, [2, height, width, 3], (Kind::Uint8, tch::Device::Cpu));
         let mut pixels = vec![0_u8; images.numel()];
         images.copy_data(&mut pixels, images.numel());
-        let batch = ImageBatch { count: 2, height: height as usize, width: width as usize, pixels: &pixels };
+        let (first, second) = pixels.split_at(pixels.len() / 2);
+        let batch = ImageBatch { height: height as usize, width: width as usize, images: &[first, second] };
 
         let input = Normalization::IMAGENET.apply(&(images.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0));
         let (maps, dense, _global) = encoder.features(&input);
@@ -58,10 +59,11 @@ fn errors(checkpoint: &Path, onnx: &Path) -> Vec<(String, f64)> {
                 None => dense.expect("a dense head"),
             };
             let layers = LayerSet::new([layer.name.clone()]).expect("one layer");
-            let found = engine.run(&file, &layers, batch).expect("a run").remove(0);
-            let shape: Vec<i64> = found.shape.iter().map(|&dim| dim as i64).collect();
-            assert_eq!(shape, expected.size(), "{}", layer.name);
-            errors.push((format!("{} {height}x{width}", layer.name), relative_error(&found.data, expected)));
+            let found = engine.run(&file, &layers, batch, Load::Idle).expect("a run").concat();
+            let shape = [found.len(), found[0].channels, found[0].height, found[0].width].map(|dim| dim as i64);
+            assert_eq!(shape[..], expected.size(), "{}", layer.name);
+            let data: Vec<f32> = found.into_iter().flat_map(|image| image.data).collect();
+            errors.push((format!("{} {height}x{width}", layer.name), relative_error(&data, expected)));
         }
     }
     errors

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use densecl_server::config::Batching;
+use densecl_server::batch::Batching;
 use densecl_tests::pictures::{png, texture};
 use densecl_tests::server::{TestServer, config, largest_difference, npy};
 use ndarray::ArrayD;
@@ -26,7 +26,7 @@ async fn a_batched_answer_equals_a_single_one() {
     let pictures: Vec<_> = (0..).zip(sizes).map(|(seed, size)| png(&texture(seed, (0, 0), size))).collect();
 
     let alone = TestServer::with({
-        let batching = Batching { max_batch: 1, max_wait: Duration::ZERO };
+        let batching = Batching::NONE;
         densecl_server::config::Config { batching, ..config() }
     })
     .await;
@@ -38,7 +38,8 @@ async fn a_batched_answer_equals_a_single_one() {
     assert!((images - runs).abs() < 0.5, "{images} images in {runs} runs");
 
     let together = TestServer::with({
-        let batching = Batching { max_batch: 4, max_wait: Duration::from_millis(500) };
+        let max_wait = Some(Duration::from_millis(500));
+        let batching = Batching { max_batch: 4, max_wait, max_batch_pixels: None };
         densecl_server::config::Config { batching, ..config() }
     })
     .await;
@@ -55,7 +56,7 @@ async fn a_batched_answer_equals_a_single_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overloaded_server_answers_everybody() {
-    let batching = Batching { max_batch: 1, max_wait: Duration::ZERO };
+    let batching = Batching::NONE;
     let server = TestServer::with(densecl_server::config::Config { batching, ..config() }).await;
     let picture = png(&texture(9, (0, 0), (256, 256)));
     let asked: Vec<_> = (0..48)

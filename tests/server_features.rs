@@ -2,8 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use densecl_server::engine::Precision;
 use densecl_tests::pictures::{encoded, png, texture};
-use densecl_tests::server::{TestServer, header, json, largest_difference, npy, part, succeed};
+use densecl_tests::server::{TestServer, config, header, json, largest_difference, npy, part, succeed};
 use image::ImageFormat;
 use ndarray::{ArrayD, Axis};
 use reqwest::multipart::Form;
@@ -152,4 +153,16 @@ async fn accept_chooses_the_format() {
     }
     let response = succeed(server.features(photo(), &[("side", "64")])).await;
     assert_eq!(response.json::<Value>().await.expect("JSON")["encoding"], "base64");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn float16_arithmetic_is_close_to_float32() {
+    let query = [("layer", "res5"), ("side", "128"), ("format", "npy")];
+    let expected = npy(TestServer::start().await.features(photo(), &query)).await;
+    let mut narrow = config();
+    narrow.engine.precision = Precision::Float16;
+    let found = npy(TestServer::with(narrow).await.features(photo(), &query)).await;
+    assert_ne!(found, expected, "the arithmetic was the same");
+    let cosines = (&found * &expected).sum_axis(Axis(0));
+    assert!(cosines.iter().all(|&cosine| cosine > 0.999), "{cosines}");
 }

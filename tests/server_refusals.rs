@@ -74,8 +74,12 @@ async fn forms_that_are_wrong() {
     refused(post(Form::new().part("image", part(b""))), 400, "empty-part").await;
     refused(post(Form::new().text("layer", "res4")), 400, "missing-part").await;
     refused(post(Form::new().part("photo", part(&photo()))), 400, "unknown-parameter").await;
-    let twice = Form::new().part("image", part(&photo())).part("image", part(&photo()));
-    refused(post(twice), 422, "too-many-images").await;
+    let many = (0..33).fold(Form::new(), |form, _| form.part("image", part(&photo())));
+    refused(post(many), 422, "too-many-images").await;
+    let many = (0..10_000).fold(Form::new(), |form, index| form.text(format!("a{index}"), "1"));
+    refused(post(many), 413, "too-many-parameters").await;
+    let long = Form::new().text("points", " ".repeat(8 << 20)).part("image", part(&photo()));
+    refused(post(long), 413, "parameters-too-large").await;
 
     let raw = |content_type: &str, body: &'static [u8]| {
         server.client.post(server.url("/features")).header("Content-Type", content_type).body(body)
@@ -84,9 +88,15 @@ async fn forms_that_are_wrong() {
     refused(raw("multipart/form-data", b"--x"), 400, "malformed-body").await;
     refused(raw("text/plain", b"hello"), 415, "unsupported-content-type").await;
     refused(raw("application/x-www-form-urlencoded", b"a=b"), 415, "unsupported-content-type").await;
+    refused(raw("image/png", b"hello").header("Content-Encoding", "gzip"), 415, "unsupported-content-encoding").await;
+    refused(raw("application/json", b"{\"images\": [\"aGk=\", \"?\"]}"), 400, "malformed-parameter").await;
+    refused(raw("application/json", b"[]"), 400, "malformed-body").await;
+    refused(raw("application/json", b"{\"side\": 512}"), 400, "missing-part").await;
 
     let target = Form::new().part("source", part(&photo()));
     refused(server.client.post(server.url("/correspondence")).multipart(target), 400, "missing-part").await;
+    let twice = Form::new().part("source", part(&photo())).part("source", part(&photo()));
+    refused(server.client.post(server.url("/correspondence")).multipart(twice), 422, "too-many-images").await;
     refused(server.correspondence(&photo(), b"", &[]), 400, "empty-part").await;
     refused(server.correspondence(&photo(), b"text", &[]), 415, "unsupported-image").await;
     let raw = server.client.post(server.url("/correspondence")).header("Content-Type", "image/png").body(photo());

@@ -9,6 +9,7 @@
 //! come out as slices and shapes.
 
 mod cut;
+mod float16;
 pub mod graph;
 mod manifest;
 mod onnx_model;
@@ -16,7 +17,7 @@ pub mod repository;
 pub mod resnet;
 
 pub use manifest::{Layer, Manifest, ManifestError, Training};
-pub use onnx_model::{ModelError, OnnxModel};
+pub use onnx_model::{ModelError, OnnxModel, Precision};
 
 /// Rust types of the ONNX messages, generated from `proto/onnx.proto`.
 #[expect(

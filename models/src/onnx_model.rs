@@ -8,6 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::cut::cut;
+use crate::float16::{Float16Error, to_float16};
 use crate::manifest::{Manifest, ManifestError};
 use crate::proto::{
     GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto, tensor_proto,
@@ -20,6 +21,16 @@ const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 /// The graph input that every model has: uint8 `[N, H, W, 3]`.
 pub(crate) const INPUT: &str = "images";
+
+/// The floating-point type that a graph computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// As the models are made.
+    #[default]
+    Float32,
+    /// 11 significant bits: for GPUs.
+    Float16,
+}
 
 /// A model as it is stored: an ONNX graph and the manifest that describes it.
 #[derive(Clone, Debug)]
@@ -123,12 +134,22 @@ impl OnnxModel {
         self.graph().output.iter().map(ValueInfoProto::name)
     }
 
-    /// ONNX bytes of the part of the graph that computes `outputs`, in that order.
+    /// ONNX bytes of the part of the graph that computes `outputs`, in that order. Inputs and
+    /// outputs keep their types whatever the `precision` between them.
     ///
     /// # Errors
-    /// If the graph has no output of one of these names.
-    pub fn cut(&self, outputs: &[&str]) -> Result<Vec<u8>, ModelError> {
+    /// If the graph has no output of one of these names, or cannot be computed in float16.
+    pub fn cut(&self, outputs: &[&str], precision: Precision) -> Result<Vec<u8>, ModelError> {
         let graph = cut(self.graph(), outputs).map_err(|name| ModelError::UnknownOutput(name.to_owned()))?;
+        let graph = match precision {
+            Precision::Float32 => graph,
+            Precision::Float16 => to_float16(graph).map_err(|error| match error {
+                Float16Error::Operator(name) => {
+                    ModelError::Unsuitable(format!("operator `{name}` is not run in float16 here"))
+                }
+                Float16Error::Range(name) => ModelError::Unsuitable(format!("`{name}` is too large for float16")),
+            })?,
+        };
         let header = ModelProto { graph: None, ..header_of(&self.proto) };
         Ok(ModelProto { graph: Some(graph), ..header }.encode_to_vec())
     }

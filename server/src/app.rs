@@ -154,10 +154,10 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 /// If the engine does not start or a model cannot be loaded.
 pub fn load(state: &AppState) -> Result<(), ServeError> {
     let config = state.config();
-    let batcher = Batcher::start(config.batcher(), state.metrics().batch.clone())?;
+    let batcher = Batcher::start(&config.batcher(), &state.metrics().batch)?;
     let registry = Registry::open(&config.models, batcher)?;
     let models = registry.all().count();
-    tracing::info!(models, provider = %registry.provider(), "ready");
+    tracing::info!(models, providers = ?registry.providers(), "ready");
     state.become_ready(registry);
     Ok(())
 }

@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::batch::{BatchPolicy, BatcherOptions, QueueLimits};
-use crate::config::{
-    Batching, ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span,
-};
-use crate::engine::{Device, EngineOptions};
+use crate::batch::{BatcherOptions, Batching, QueueLimits};
+use crate::config::{ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span};
+use crate::engine::{Device, EngineOptions, Precision};
 
 mod connections;
 
@@ -69,12 +67,18 @@ pub struct RepositoryArgs {
 /// How models run.
 #[derive(Clone, Debug, Args)]
 pub struct EngineArgs {
-    /// Where models run: auto, cpu, cuda or cuda:N; CUDA that cannot start is an error
+    /// Where models run: auto, cpu, cuda, or cuda:N,M for several GPUs; CUDA that cannot start is an error
     #[arg(long, env = "DENSECL_DEVICE", default_value = "auto")]
     device: Device,
     /// Threads for inference, and for decoding and matching; all cores by default
     #[arg(long, env = "DENSECL_THREADS", value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// Engines on the CPU, or on each GPU; by default one a thread (up to 8) and 2 on a GPU
+    #[arg(long, env = "DENSECL_ENGINES", value_name = "N")]
+    engines: Option<NonZeroUsize>,
+    /// What models compute in; float16 pays on a GPU
+    #[arg(long, env = "DENSECL_PRECISION", value_enum, default_value_t)]
+    precision: ComputePrecision,
     /// The shared library of ONNX Runtime; looked for in the usual places by default
     #[arg(long, env = "DENSECL_ONNXRUNTIME", value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
@@ -85,10 +89,25 @@ impl EngineArgs {
         let cores = || available_parallelism().map_or(1, NonZeroUsize::get);
         EngineOptions {
             library: self.onnxruntime.clone(),
-            device: self.device,
+            device: self.device.clone(),
             threads: self.threads.map_or_else(cores, NonZeroUsize::get),
+            engines: self.engines.map(NonZeroUsize::get),
+            precision: match self.precision {
+                ComputePrecision::Float32 => Precision::Float32,
+                ComputePrecision::Float16 => Precision::Float16,
+            },
         }
     }
+}
+
+/// The floating-point type of a model's arithmetic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ComputePrecision {
+    /// 24 significant bits.
+    #[default]
+    Float32,
+    /// 11 significant bits.
+    Float16,
 }
 
 /// How the log is written.
@@ -121,12 +140,18 @@ pub struct ServeArgs {
     repository: RepositoryArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Images of equal size that run together
-    #[arg(long, env = "DENSECL_MAX_BATCH", value_name = "N", default_value = "8")]
+    /// Images of equal size that run together; on a CPU only small ones do
+    #[arg(long, env = "DENSECL_MAX_BATCH", value_name = "N", default_value = "32")]
     max_batch: NonZeroUsize,
-    /// Milliseconds that an image waits for others of its size
-    #[arg(long, env = "DENSECL_MAX_QUEUE_MS", value_name = "MS", default_value_t = 2)]
-    max_queue_ms: u32,
+    /// Milliseconds that an image waits for others of its size; by default 0 on a CPU, 2 on a GPU
+    #[arg(long, env = "DENSECL_MAX_QUEUE_MS", value_name = "MS")]
+    max_queue_ms: Option<u32>,
+    /// Images that are decoded, wait or run at a time; more are refused
+    #[arg(long, env = "DENSECL_MAX_IN_FLIGHT", value_name = "N", default_value = "128")]
+    max_in_flight: NonZeroUsize,
+    /// Memory for pixels, feature maps and replies of all requests together
+    #[arg(long, env = "DENSECL_MAX_MEMORY", value_name = "SIZE", default_value = "2GiB")]
+    max_memory: ByteSize,
     /// Largest side that a request may ask for, in pixels
     #[arg(long, env = "DENSECL_MAX_SIDE", value_name = "PX", default_value_t = 2048,
         value_parser = clap::value_parser!(u32).range(32..=16384))]
@@ -138,6 +163,9 @@ pub struct ServeArgs {
     #[arg(long, env = "DENSECL_MAX_PIXELS", value_name = "N", default_value_t = 50_000_000,
         value_parser = clap::value_parser!(u64).range(1..))]
     max_pixels: u64,
+    /// Most images of a request
+    #[arg(long, env = "DENSECL_MAX_IMAGES", value_name = "N", default_value = "32")]
+    max_images: NonZeroUsize,
     /// Largest reply
     #[arg(long, env = "DENSECL_MAX_RESPONSE", value_name = "SIZE", default_value = "1GiB")]
     max_response: ByteSize,
@@ -172,16 +200,20 @@ impl ServeArgs {
             engine: self.engine.options(),
             batching: Batching {
                 max_batch: self.max_batch.get(),
-                max_wait: Duration::from_millis(u64::from(self.max_queue_ms)),
+                max_wait: self.max_queue_ms.map(|wait| Duration::from_millis(u64::from(wait))),
+                max_batch_pixels: None,
             },
             limits: RequestLimits {
                 max_side_px: self.max_side,
                 max_body_bytes: self.max_body.0,
                 max_pixels: self.max_pixels,
                 max_response_bytes: self.max_response.0,
+                max_images: self.max_images.get(),
                 max_points: MAX_POINTS,
                 timeout: self.request_timeout.0,
                 body_timeout: self.body_timeout.0.min(self.request_timeout.0),
+                max_in_flight: self.max_in_flight.get(),
+                memory_bytes: self.max_memory.0,
             },
             connections: self.connections.limits(),
             rates: self.connections.rates(),
@@ -218,15 +250,18 @@ impl OfflineArgs {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             models: self.repository.models.clone(),
             engine: self.engine.options(),
-            batching: Batching { max_batch: 1, max_wait: Duration::ZERO },
+            batching: Batching::NONE,
             limits: RequestLimits {
                 max_side_px: LARGEST_SIDE_PX,
                 max_body_bytes: u64::MAX,
                 max_pixels: u64::from(u32::MAX),
                 max_response_bytes: u64::MAX,
+                max_images: 1_000_000,
                 max_points: 1_000_000,
                 timeout: NO_HURRY,
                 body_timeout: NO_HURRY,
+                max_in_flight: 64,
+                memory_bytes: u64::MAX,
             },
             connections: ConnectionLimits::default(),
             rates: ClientRates::default(),
@@ -296,8 +331,8 @@ impl EvaluateArgs {
     pub fn batcher(&self) -> BatcherOptions {
         BatcherOptions {
             engine: self.engine.options(),
-            policy: BatchPolicy { max_batch: 1, max_batch_pixels: u64::MAX, max_wait: Duration::ZERO },
-            limits: QueueLimits { max_requests: 1, max_pixels: u64::MAX },
+            batching: Batching::NONE,
+            limits: QueueLimits { max_requests: 1, max_pixels: u64::MAX, max_image_pixels: u64::MAX },
         }
     }
 }

@@ -5,16 +5,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::batch::{BatchPolicy, BatcherOptions, QueueLimits};
+use crate::batch::{BatcherOptions, Batching, QueueLimits};
 use crate::engine::EngineOptions;
 
 mod connections;
 
 pub use self::connections::{ClientRates, ConnectionLimits, ProxyNetwork, Rate};
 
-/// Waiting images, in multiples of the largest batch: enough to keep the engine busy, few enough
-/// that a request at the end still meets its deadline.
-const QUEUED_BATCHES: usize = 16;
+/// Pixels of waiting images, in multiples of the largest image.
+const QUEUED_LARGEST_IMAGES: u64 = 16;
 
 /// All settings of a server.
 #[derive(Clone, Debug)]
@@ -39,15 +38,6 @@ pub struct Config {
     pub cors_origins: Vec<CorsOrigin>,
 }
 
-/// Limits of a batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Batching {
-    /// Images per run.
-    pub max_batch: usize,
-    /// How long an image waits for others of its size.
-    pub max_wait: Duration,
-}
-
 /// What a request may ask for.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
@@ -59,12 +49,18 @@ pub struct RequestLimits {
     pub max_pixels: u64,
     /// Bytes of a reply.
     pub max_response_bytes: u64,
+    /// Images of a request.
+    pub max_images: usize,
     /// Points of a request.
     pub max_points: usize,
     /// Time for a whole request.
     pub timeout: Duration,
     /// Time for the body of a request to arrive, within `timeout`.
     pub body_timeout: Duration,
+    /// Images that are decoded, wait or run at a time; more are refused.
+    pub max_in_flight: usize,
+    /// Bytes of pixels, feature maps and replies that all requests together may hold.
+    pub memory_bytes: u64,
 }
 
 /// How a server stops.
@@ -77,20 +73,17 @@ pub struct Drain {
 }
 
 impl Config {
-    /// The engine, the queue and the batches that these settings make.
+    /// The engines, the queue and the batches that these settings make.
     pub fn batcher(&self) -> BatcherOptions {
-        // No batch holds more than the largest single image, so that a batch's activations never
-        // need more memory than that image's.
-        let max_batch_pixels = u64::from(self.limits.max_side_px).pow(2);
-        let max_requests = self.batching.max_batch.saturating_mul(QUEUED_BATCHES);
+        let max_image_pixels = u64::from(self.limits.max_side_px).pow(2);
         BatcherOptions {
             engine: self.engine.clone(),
-            policy: BatchPolicy {
-                max_batch: self.batching.max_batch,
-                max_batch_pixels,
-                max_wait: self.batching.max_wait,
+            batching: self.batching,
+            limits: QueueLimits {
+                max_requests: self.limits.max_in_flight,
+                max_pixels: max_image_pixels.saturating_mul(QUEUED_LARGEST_IMAGES),
+                max_image_pixels,
             },
-            limits: QueueLimits { max_requests, max_pixels: max_batch_pixels.saturating_mul(QUEUED_BATCHES as u64) },
         }
     }
 }

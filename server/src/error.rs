@@ -11,13 +11,15 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::batch::BatchError;
-use crate::features::{GridError, PointError};
+use crate::features::{ComponentsError, GridError, MAX_PLACES_PER_SIDE, PointError, RenderError, WindowError};
 use crate::image::DecodeError;
 use crate::matching::MatchError;
 use crate::registry::LookupError;
 
 /// How long a client should wait before it tries an overloaded server again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Predictions reach no further.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// An error reply, as RFC 9457 has it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -48,12 +50,20 @@ pub struct Problem {
 pub enum ApiError {
     #[error("the request has no body")]
     EmptyBody,
-    #[error("part `{name}` is empty: 0 bytes")]
+    #[error("`{name}` is empty: 0 bytes")]
     EmptyPart { name: String },
-    #[error("part `{name}` is missing")]
+    #[error("`{name}` is missing")]
     MissingPart { name: &'static str },
-    #[error("part `{name}` comes {count} times")]
-    RepeatedPart { name: &'static str, count: usize },
+    #[error("`{name}` comes more than once")]
+    RepeatedPart { name: &'static str },
+    #[error("there are more images than are taken: at most {limit}")]
+    TooManyImages { limit: usize },
+    #[error("there are more parameters than any request has: at most {limit} are read")]
+    TooManyParameters { limit: usize },
+    #[error("with `{name}` the parameters take more than {limit} bytes")]
+    ParametersTooLarge { name: String, limit: u64 },
+    #[error("{name}: {error}")]
+    OfImage { name: String, error: Box<Self> },
     #[error("unknown part or parameter `{name}`: {expected}")]
     UnknownParameter { name: String, expected: String },
     #[error("parameter `{name}`: {reason}")]
@@ -64,10 +74,14 @@ pub enum ApiError {
     PointNotFinite,
     #[error("bodies of type `{found}` are not read here")]
     ContentType { found: String, expected: &'static str },
+    #[error("bodies in the encoding `{found}` are not read here")]
+    ContentEncoding { found: String },
     #[error("`{accept}` asks for none of the formats of this reply: {offered}")]
     NotAcceptable { accept: String, offered: String },
     #[error("the body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
+    #[error("the image and its feature maps would take {bytes} bytes of memory; all requests together have {limit}")]
+    TooMuchMemory { bytes: u64, limit: u64 },
     #[error("the reply would have {bytes} bytes; at most {limit} are sent")]
     ReplyTooLarge { bytes: u64, limit: u64 },
     #[error("the body did not arrive within {} s", limit.as_secs_f32())]
@@ -84,16 +98,18 @@ pub enum ApiError {
     Point(#[from] PointError),
     #[error(transparent)]
     Grid(#[from] GridError),
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    #[error(transparent)]
+    Components(#[from] ComponentsError),
     #[error("there are {count} points; at most {limit} are taken")]
     TooManyPoints { count: usize, limit: usize },
     #[error("{count} points against {cells} cells are too many comparisons; at most {limit} are made")]
     TooManyComparisons { count: usize, cells: usize, limit: u64 },
     #[error("{0}")]
     Conflict(String),
-    #[error("{0}")]
-    NotSupported(String),
-    #[error("the server is busy")]
-    Overloaded,
+    #[error("the server has as much to do as it can answer in time")]
+    Overloaded { retry_after: Duration },
     #[error("there are more than {limit} connections")]
     TooManyConnections { limit: usize },
     #[error("this client has sent too many requests")]
@@ -116,6 +132,12 @@ impl ApiError {
         Self::Internal(cause.into())
     }
 
+    /// Says which of several images this is about. A failure that would have met any image stays as it is.
+    #[must_use]
+    pub fn of_image(self, name: String) -> Self {
+        if self.row().status < 500 { Self::OfImage { name, error: Box::new(self) } } else { self }
+    }
+
     /// What the sender is told.
     pub fn problem(&self) -> Problem {
         let Row { status, slug, title, hint } = self.row();
@@ -123,7 +145,7 @@ impl ApiError {
             kind: format!("/problems/{slug}"),
             title,
             status,
-            detail: self.to_string(),
+            detail: shortened(self.to_string()),
             limit: self.limit(),
             hint,
             retry_after: self.retry_after(status),
@@ -131,8 +153,9 @@ impl ApiError {
     }
 
     fn retry_after(&self, status: u16) -> Option<Duration> {
-        match self {
-            Self::RateLimited { wait } => Some(*wait),
+        match *self {
+            Self::Overloaded { retry_after } => Some(retry_after.clamp(RETRY_AFTER, LONGEST_RETRY_AFTER)),
+            Self::RateLimited { wait } => Some(wait),
             _ => (status == 503).then_some(RETRY_AFTER),
         }
     }
@@ -141,13 +164,19 @@ impl ApiError {
         match *self {
             Self::BodyTooLarge { limit }
             | Self::ReplyTooLarge { limit, .. }
+            | Self::TooMuchMemory { limit, .. }
+            | Self::ParametersTooLarge { limit, .. }
             | Self::TooManyComparisons { limit, .. } => Some(limit),
             Self::BodyTooSlow { limit } | Self::DeadlinePassed { limit } => Some(limit.as_secs()),
             Self::Decode(DecodeError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
             Self::SideOutOfRange { max_side_px, .. } => Some(u64::from(max_side_px)),
             Self::TooManyPoints { limit, .. } | Self::TooManyConnections { limit } => Some(limit as u64),
             Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
+            Self::Window(WindowError::Resolution { .. }) => Some(u64::from(MAX_PLACES_PER_SIDE)),
+            Self::Components(ComponentsError::Count { channels, .. }) => Some(channels as u64),
             Self::RepeatedPart { .. } => Some(1),
+            Self::TooManyImages { limit } | Self::TooManyParameters { limit } => Some(limit as u64),
+            Self::OfImage { ref error, .. } => error.limit(),
             _ => None,
         }
     }
@@ -156,10 +185,22 @@ impl ApiError {
         match self {
             Self::EmptyBody => row(400, "empty-body", "Empty body", "Send the bytes of an image."),
             Self::EmptyPart { .. } | Self::Decode(DecodeError::Empty) => {
-                row(400, "empty-part", "Empty part", "Send the bytes of an image in this part.")
+                row(400, "empty-part", "Empty part", "Send the bytes of an image in it.")
             }
-            Self::MissingPart { .. } => row(400, "missing-part", "Missing part", "Add the part to the form."),
-            Self::RepeatedPart { .. } => row(422, "too-many-images", "Too many images", "Send one image per request."),
+            Self::MissingPart { .. } => {
+                row(400, "missing-part", "Missing part", "Add the part to the form, or the field to the JSON object.")
+            }
+            Self::RepeatedPart { .. } => row(422, "too-many-images", "Too many images", "Send it once."),
+            Self::TooManyImages { .. } => {
+                row(422, "too-many-images", "Too many images", "Send the images in several requests.")
+            }
+            Self::TooManyParameters { .. } => {
+                row(413, "too-many-parameters", "Too many parameters", "See /docs for the parameters of this path.")
+            }
+            Self::ParametersTooLarge { .. } => {
+                row(413, "parameters-too-large", "Parameters too large", "Send fewer points, or several requests.")
+            }
+            Self::OfImage { error, .. } => error.row(),
             Self::UnknownParameter { .. } => {
                 row(400, "unknown-parameter", "Unknown parameter", "See /docs for the parameters of this path.")
             }
@@ -172,6 +213,9 @@ impl ApiError {
             Self::ContentType { expected, .. } => {
                 row(415, "unsupported-content-type", "Unsupported content type", expected)
             }
+            Self::ContentEncoding { .. } => {
+                row(415, "unsupported-content-encoding", "Unsupported content encoding", "Send the body as it is.")
+            }
             Self::NotAcceptable { .. } => {
                 row(406, "not-acceptable", "Not acceptable", "Change `Accept`, or name a `format`.")
             }
@@ -179,15 +223,18 @@ impl ApiError {
             Self::ReplyTooLarge { .. } => {
                 row(413, "reply-too-large", "Reply too large", "Ask for a coarser layer, a smaller side or float16.")
             }
+            Self::TooMuchMemory { .. } => row(
+                413,
+                "too-much-memory",
+                "Too much memory",
+                "Send a smaller image, or ask for a coarser layer or a smaller side.",
+            ),
             Self::BodyTooSlow { .. } => row(408, "body-too-slow", "Body too slow", "Try again, or send less."),
             Self::DeadlinePassed { .. } => {
                 row(504, "deadline-passed", "Deadline passed", "Try again, or ask for a smaller side.")
             }
             Self::Conflict(_) => {
                 row(422, "conflicting-parameters", "Conflicting parameters", "Leave out one of the two.")
-            }
-            Self::NotSupported(_) => {
-                row(422, "not-supported", "Not supported yet", "Leave the parameter at its default.")
             }
             Self::NoSuchPath => row(404, "no-such-path", "No such path", "See /docs for the paths there are."),
             Self::MethodNotAllowed { .. } => {
@@ -196,12 +243,14 @@ impl ApiError {
             Self::Internal(_) => {
                 row(500, "internal", "Internal error", "Try again; if it persists, report the X-Request-Id.")
             }
-            Self::Overloaded => row(503, "overloaded", "Overloaded", "Try again after Retry-After, or elsewhere."),
             Self::TooManyConnections { .. } => {
                 row(503, "too-many-connections", "Too many connections", "Try again after Retry-After, or elsewhere.")
             }
             Self::RateLimited { .. } => {
                 row(429, "rate-limited", "Too many requests", "Wait for Retry-After, and send requests more slowly.")
+            }
+            Self::Overloaded { .. } => {
+                row(503, "overloaded", "Overloaded", "Try again after Retry-After, or elsewhere.")
             }
             Self::Loading => row(503, "loading", "Loading", "Try again after Retry-After, or elsewhere."),
             Self::Draining => row(503, "draining", "Draining", "Try another replica."),
@@ -211,10 +260,23 @@ impl ApiError {
             | Self::SideOutOfRange { .. }
             | Self::Point(_)
             | Self::Grid(_)
+            | Self::Window(_)
+            | Self::Components(_)
             | Self::TooManyPoints { .. }
             | Self::TooManyComparisons { .. } => range_row(self),
         }
     }
+}
+
+/// What a sender wrote comes back in `detail`, but not megabytes of it.
+fn shortened(mut detail: String) -> String {
+    const MAX_BYTES: usize = 1000;
+    if detail.len() > MAX_BYTES {
+        let end = detail.floor_char_boundary(MAX_BYTES);
+        detail.truncate(end);
+        detail.push('…');
+    }
+    detail
 }
 
 /// The part of a [`Problem`] that is the same for all of its kind.
@@ -231,7 +293,7 @@ const fn row(status: u16, slug: &'static str, title: &'static str, hint: &'stati
 
 fn image_row(error: &DecodeError) -> Row {
     match error {
-        DecodeError::Empty => row(400, "empty-part", "Empty part", "Send the bytes of an image in this part."),
+        DecodeError::Empty => row(400, "empty-part", "Empty part", "Send the bytes of an image in it."),
         DecodeError::UnknownFormat | DecodeError::Unsupported { .. } => {
             row(415, "unsupported-image", "Not an image we read", "Send a JPEG, PNG, WebP, GIF, BMP or TIFF.")
         }
@@ -274,6 +336,24 @@ fn range_row(error: &ApiError) -> Row {
         ApiError::Grid(GridError::Spacing { .. }) => {
             row(422, "grid-out-of-range", "Grid out of range", "Choose a spacing of at least 1 pixel.")
         }
+        ApiError::Window(WindowError::OutsideImage { .. }) => row(
+            422,
+            "crop-outside",
+            "Crop outside the image",
+            "Choose x,y,w,h within the upright image, at least one pixel wide and high.",
+        ),
+        ApiError::Window(WindowError::NoCells { .. }) => row(
+            422,
+            "crop-without-cells",
+            "Crop without cells",
+            "Choose a larger crop, a finer layer, or `resolution=pixel`.",
+        ),
+        ApiError::Window(WindowError::Resolution { .. }) => {
+            row(422, "resolution-out-of-range", "Resolution out of range", "Choose a resolution within the range.")
+        }
+        ApiError::Components(_) => {
+            row(422, "components-out-of-range", "Components out of range", "Choose no more components than channels.")
+        }
         ApiError::TooManyComparisons { .. } => row(
             422,
             "too-many-comparisons",
@@ -284,10 +364,19 @@ fn range_row(error: &ApiError) -> Row {
     }
 }
 
+impl From<RenderError> for ApiError {
+    fn from(error: RenderError) -> Self {
+        match error {
+            RenderError::Window(error) => error.into(),
+            RenderError::Components(error) => error.into(),
+        }
+    }
+}
+
 impl From<BatchError> for ApiError {
     fn from(error: BatchError) -> Self {
         match error {
-            BatchError::QueueFull => Self::Overloaded,
+            BatchError::Overloaded { retry_after } => Self::Overloaded { retry_after },
             BatchError::Closed => Self::Draining,
             // The handler's own deadline fires first and knows the limit; this is the race's other end.
             BatchError::DeadlinePassed => Self::DeadlinePassed { limit: Duration::ZERO },
@@ -316,8 +405,10 @@ mod tests {
 
     #[test]
     fn what_passes_says_when_to_retry() {
-        assert_eq!(ApiError::Overloaded.problem().retry_after, Some(RETRY_AFTER));
-        let wait = Duration::from_secs(7);
+        let overloaded = |seconds| ApiError::Overloaded { retry_after: Duration::from_secs(seconds) };
+        assert_eq!(overloaded(0).problem().retry_after, Some(RETRY_AFTER));
+        assert_eq!(overloaded(7).problem().retry_after, Some(Duration::from_secs(7)));
+        let wait = Duration::from_millis(700);
         assert_eq!(ApiError::RateLimited { wait }.problem().retry_after, Some(wait));
         assert_eq!(ApiError::EmptyBody.problem().retry_after, None);
     }

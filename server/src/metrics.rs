@@ -22,6 +22,8 @@ pub struct Metrics {
     pub http: HttpMetrics,
     /// What the batcher counts.
     pub batch: BatchMetrics,
+    /// Memory set aside for requests.
+    pub budget: BudgetMetrics,
 }
 
 impl Metrics {
@@ -30,7 +32,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("densecl");
         let http = HttpMetrics::register(&mut registry);
         let batch = BatchMetrics::register(&mut registry);
-        Self { registry, http, batch }
+        let budget = BudgetMetrics::register(&mut registry);
+        Self { registry, http, batch, budget }
     }
 
     /// The `OpenMetrics` text.
@@ -219,6 +222,33 @@ impl BatchMetrics {
     /// Notes an image that is not worth running any more.
     pub fn dropped(&self, reason: Dropped) {
         self.dropped.get_or_create(&DroppedLabels { reason }).inc();
+    }
+}
+
+/// Memory for pixels, feature maps and replies.
+#[derive(Clone, Debug)]
+pub struct BudgetMetrics {
+    taken: Gauge,
+    limit: Gauge,
+}
+
+impl BudgetMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let metrics = Self { taken: Gauge::default(), limit: Gauge::default() };
+        let help = "Memory set aside for pixels, feature maps and replies";
+        registry.register("request_memory_bytes", help, metrics.taken.clone());
+        registry.register("request_memory_limit_bytes", "Most memory that is set aside", metrics.limit.clone());
+        metrics
+    }
+
+    /// Sets how many bytes are set aside.
+    pub fn taken(&self, bytes: u64) {
+        self.taken.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Sets how many may be.
+    pub fn limit(&self, bytes: u64) {
+        self.limit.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 

@@ -5,7 +5,7 @@ pub mod server;
 
 use std::path::{Path, PathBuf};
 
-use densecl_server::engine::{Device, Engine, EngineOptions};
+use densecl_server::engine::{Device, Engine, EngineOptions, Precision};
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -28,6 +28,12 @@ pub fn onnxruntime() -> PathBuf {
 /// # Panics
 /// If ONNX Runtime cannot be loaded.
 pub fn engine(device: Device) -> Engine {
-    let options = EngineOptions { library: Some(onnxruntime()), device, threads: 1 };
+    let options = EngineOptions {
+        library: Some(onnxruntime()),
+        device,
+        threads: 1,
+        engines: None,
+        precision: Precision::Float32,
+    };
     Engine::start(&options).expect("ONNX Runtime starts")
 }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use densecl_server::app::{Application, ServeError};
-use densecl_server::config::{Batching, ClientRates, Config, ConnectionLimits, Drain, RequestLimits};
-use densecl_server::engine::{Device, EngineOptions};
+use densecl_server::batch::Batching;
+use densecl_server::config::{ClientRates, Config, ConnectionLimits, Drain, RequestLimits};
+use densecl_server::engine::{Device, EngineOptions, Precision};
 use densecl_server::http::AppState;
 use ndarray::ArrayD;
 use ndarray_npy::ReadNpyExt;
@@ -28,16 +29,25 @@ pub fn config() -> Config {
     Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         models: models(),
-        engine: EngineOptions { library: Some(crate::onnxruntime()), device: Device::Cpu, threads: 2 },
-        batching: Batching { max_batch: 8, max_wait: Duration::from_millis(2) },
+        engine: EngineOptions {
+            library: Some(crate::onnxruntime()),
+            device: Device::Cpu,
+            threads: 2,
+            engines: None,
+            precision: Precision::Float32,
+        },
+        batching: Batching { max_batch: 8, max_wait: None, max_batch_pixels: None },
         limits: RequestLimits {
             max_side_px: 2048,
             max_body_bytes: 32 << 20,
             max_pixels: 50_000_000,
             max_response_bytes: 1 << 30,
+            max_images: 32,
             max_points: 10_000,
             timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(10),
+            max_in_flight: 64,
+            memory_bytes: 2 << 30,
         },
         connections: ConnectionLimits::default(),
         rates: ClientRates::default(),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::manifest::tests::manifest;
-use crate::{Manifest, ModelError, OnnxModel};
+use crate::{Manifest, ModelError, OnnxModel, Precision};
 
 /// Weights of a small network, different in every element.
 fn weights(architecture: Architecture, stem_width: usize) -> Weights {
@@ -84,7 +84,7 @@ fn a_file_is_read_as_it_was_written() {
 fn a_cut_holds_what_its_layers_need_and_no_more() {
     let model = model();
     let nodes = |outputs: &[&str]| {
-        let bytes = model.cut(outputs).unwrap();
+        let bytes = model.cut(outputs, Precision::Float32).unwrap();
         let proto: crate::proto::ModelProto = prost::Message::decode(bytes.as_slice()).unwrap();
         let graph = proto.graph.unwrap();
         assert_eq!(graph.output.iter().map(|o| o.name().to_owned()).collect::<Vec<_>>(), outputs);
@@ -105,7 +105,7 @@ fn a_cut_holds_what_its_layers_need_and_no_more() {
     let both = nodes(&["res4", "res2"]);
     assert!(both.len() > res2.len() && both.contains(&"res2".to_owned()));
     assert!(!nodes(&["dense"]).iter().any(|name| name.contains("global_head")));
-    assert!(matches!(model.cut(&["res9"]), Err(ModelError::UnknownOutput(name)) if name == "res9"));
+    assert!(matches!(model.cut(&["res9"], Precision::Float32), Err(ModelError::UnknownOutput(name)) if name == "res9"));
 }
 
 #[test]

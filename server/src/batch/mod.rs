@@ -1,11 +1,12 @@
-//! Collects requests into batches and runs them on an engine thread.
+//! Collects requests into batches and runs them on engine threads.
 //!
-//! [`Batcher::submit`] puts a request into a bounded queue; an engine thread takes batches of
-//! equal model, layers and image size out of it. Every request that was accepted is answered
-//! exactly once, unless its caller has gone. A panic inside a run fails that batch alone.
+//! [`Batcher::submit`] puts a request into a bounded queue; engine threads take batches of equal
+//! model, layers and image size out of it. Every request that was accepted is answered exactly
+//! once, unless its caller has gone. A panic inside a run fails that batch alone.
 //!
 //! It neither decodes nor resizes, and knows nothing of HTTP.
 
+pub mod forecast;
 pub mod policy;
 mod queue;
 mod worker;
@@ -19,8 +20,15 @@ use tokio::sync::oneshot;
 pub use self::policy::BatchPolicy;
 use self::queue::Queue;
 pub use self::queue::QueueLimits;
-use crate::engine::{EngineError, EngineOptions, LayerSet, ModelFile, Provider};
+pub use crate::engine::LayerOutput;
+use crate::engine::{Engine, EngineError, EngineOptions, LayerSet, ModelFile, Provider};
 use crate::metrics::BatchMetrics;
+
+/// On a CPU a batch is worth its while only as long as reading the weights takes most of the time:
+/// for small images. Measured with ResNet-18: 64 px gain, 224 px do not.
+const CPU_BATCH_PIXELS: u64 = 1 << 16;
+/// How long an image waits for others of its size where batches pay.
+const GPU_MAX_WAIT: Duration = Duration::from_millis(2);
 
 /// One image that layers are wanted of.
 #[derive(Clone, Debug)]
@@ -50,19 +58,6 @@ impl BatchRequest {
     }
 }
 
-/// What one layer says of one image.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LayerOutput {
-    /// Length of a descriptor.
-    pub channels: usize,
-    /// Cells along y.
-    pub height: usize,
-    /// Cells along x.
-    pub width: usize,
-    /// Un-normalised, `[channels, height, width]`.
-    pub data: Vec<f32>,
-}
-
 /// The answer to a [`BatchRequest`].
 #[derive(Clone, Debug)]
 pub struct BatchReply {
@@ -77,14 +72,17 @@ pub struct BatchReply {
 /// Why a request was not answered with layers.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum BatchError {
-    /// The queue has no room; try again later.
-    #[error("the queue is full")]
-    QueueFull,
-    /// The deadline passed before the request's turn came.
+    /// The queue has no room, or is too long for the request's deadline.
+    #[error("too much work waits already")]
+    Overloaded {
+        /// When there may be room again.
+        retry_after: Duration,
+    },
+    /// The deadline passed before the request's turn came, or would pass before its end.
     #[error("the deadline passed in the queue")]
     DeadlinePassed,
-    /// The engine is shutting down.
-    #[error("the engine has shut down")]
+    /// The engines are shutting down.
+    #[error("the engines have shut down")]
     Closed,
     /// The engine failed.
     #[error(transparent)]
@@ -94,75 +92,129 @@ pub enum BatchError {
     Panicked(Arc<str>),
 }
 
+/// What may share a run; `None` is what suits the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching {
+    /// Images per run.
+    pub max_batch: usize,
+    /// How long an image waits for others of its size. By default not at all on a CPU, where a
+    /// batch gains little.
+    pub max_wait: Option<Duration>,
+    /// Pixels per run; a single larger image still runs, alone.
+    pub max_batch_pixels: Option<u64>,
+}
+
+impl Batching {
+    /// One image at a time, at once.
+    pub const NONE: Self = Self { max_batch: 1, max_wait: Some(Duration::ZERO), max_batch_pixels: None };
+
+    fn policy(self, provider: Provider, limits: QueueLimits) -> BatchPolicy {
+        let (max_wait, max_batch_pixels) = match provider {
+            Provider::Cpu => (Duration::ZERO, CPU_BATCH_PIXELS),
+            // No batch holds more than the largest single image, so that a batch's activations
+            // never need more memory than that image's.
+            Provider::Cuda(_) => (GPU_MAX_WAIT, limits.max_image_pixels),
+        };
+        BatchPolicy {
+            max_batch: self.max_batch,
+            max_batch_pixels: self.max_batch_pixels.unwrap_or(max_batch_pixels),
+            max_wait: self.max_wait.unwrap_or(max_wait),
+        }
+    }
+}
+
 /// How a [`Batcher`] is set up.
 #[derive(Clone, Debug)]
 pub struct BatcherOptions {
-    /// The engine behind it.
+    /// The engines behind it.
     pub engine: EngineOptions,
     /// What may run together.
-    pub policy: BatchPolicy,
+    pub batching: Batching,
     /// What may wait.
     pub limits: QueueLimits,
 }
 
-/// The way into the queue of an engine thread. Dropping the last one stops the thread, after it
-/// has answered all that waits.
+/// The way into the queue of the engine threads. Dropping the last one stops the threads, after
+/// they have answered all that waits.
 #[derive(Clone)]
 pub struct Batcher(Arc<Inner>);
 
 struct Inner {
     queue: Arc<Queue>,
-    provider: Provider,
-    thread: Option<JoinHandle<()>>,
+    providers: Vec<Provider>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Batcher {
-    /// Starts an engine on a thread of its own.
+    /// Starts engines, each on a thread of its own.
     ///
     /// # Errors
     /// If ONNX Runtime or the device cannot be used, or no thread can be started.
-    pub fn start(options: BatcherOptions, metrics: BatchMetrics) -> Result<Self, StartError> {
-        let queue = Arc::new(Queue::new(options.policy, options.limits, metrics.clone()));
-        let (provider, thread) = worker::start(options.engine, Arc::clone(&queue), metrics)?;
-        Ok(Self(Arc::new(Inner { queue, provider, thread: Some(thread) })))
+    pub fn start(options: &BatcherOptions, metrics: &BatchMetrics) -> Result<Self, StartError> {
+        let engines = Engine::start_all(&options.engine)?;
+        let providers: Vec<Provider> = engines.iter().map(Engine::provider).collect();
+        let policy = options.batching.policy(providers[0], options.limits);
+        let queue = Arc::new(Queue::new(engines.len(), policy, options.limits, metrics.clone()));
+        let mut inner = Inner { queue, providers, threads: Vec::new() };
+        for (index, engine) in engines.into_iter().enumerate() {
+            let thread = worker::start(index, engine, Arc::clone(&inner.queue), metrics.clone());
+            inner.threads.push(thread.map_err(StartError::Thread)?);
+        }
+        Ok(Self(Arc::new(inner)))
     }
 
-    /// What the models really run on.
-    pub fn provider(&self) -> Provider {
-        self.0.provider
+    /// What each engine really runs on; at least one.
+    pub fn providers(&self) -> &[Provider] {
+        &self.0.providers
     }
 
     /// Puts a request into the queue. Dropping the receiver takes it out again, unless it already
     /// runs.
     ///
     /// # Errors
-    /// If the queue is full or closed.
+    /// If the queue is full, too long for the request's deadline, or closed.
     pub fn submit(
         &self,
         request: BatchRequest,
     ) -> Result<oneshot::Receiver<Result<BatchReply, BatchError>>, BatchError> {
         self.0.queue.push(request)
     }
+
+    /// How long an image that came now would wait for its turn.
+    pub fn predicted_wait(&self) -> Duration {
+        self.0.queue.predicted_wait()
+    }
+
+    /// Builds the sessions of every engine for these layers and runs each on a black image, so
+    /// that no request has to wait for that. Blocks until all have done so.
+    ///
+    /// # Errors
+    /// If the model does not run.
+    pub fn warm_up(&self, model: &ModelFile, layers: &LayerSet, size: (usize, usize)) -> Result<(), BatchError> {
+        let (height, width) = size;
+        let rehearsal = worker::Rehearsal { model: model.clone(), layers: layers.clone(), height, width };
+        for done in self.0.queue.send_to_all(&rehearsal)? {
+            done.recv().unwrap_or(Err(BatchError::Closed))?;
+        }
+        Ok(())
+    }
 }
 
-/// The engine thread could not be started.
+/// The engine threads could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The engine does not start.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The operating system gives no thread.
-    #[error("cannot start the engine thread")]
+    #[error("cannot start the engine threads")]
     Thread(#[source] std::io::Error),
-    /// The thread ended before the engine had started.
-    #[error("the engine thread ended while starting")]
-    Died,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.queue.close();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic of the thread was logged where it happened.
             let _ = thread.join();
         }

@@ -1,6 +1,9 @@
-//! Which waiting requests run together, and when: a pure function of what waits.
+//! Which waiting requests run together, and when, and which never will: pure functions of what
+//! waits.
 
 use std::time::Duration;
+
+use crate::metrics::Dropped;
 
 /// One request as the policy sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +14,26 @@ pub struct Waiting<K> {
     pub pixels: u64,
     /// How long it has waited.
     pub waited: Duration,
+    /// How much longer its answer would be of use.
+    pub time_left: Duration,
+    /// How long a run of it alone is expected to take.
+    pub expected: Duration,
+    /// Whether its caller still waits.
+    pub is_wanted: bool,
+}
+
+impl<K> Waiting<K> {
+    /// Why there is no point in running it, if there is none: work that is not begun costs
+    /// nothing.
+    ///
+    /// Expectations err, so a request is given up only when even a run in half the time expected
+    /// would be too late.
+    pub fn hopeless(&self) -> Option<Dropped> {
+        if !self.is_wanted {
+            return Some(Dropped::CallerGone);
+        }
+        (self.time_left.is_zero() || self.time_left < self.expected / 2).then_some(Dropped::Deadline)
+    }
 }
 
 /// Limits of a batch.
@@ -100,7 +123,27 @@ mod tests {
         BatchPolicy { max_batch: 3, max_batch_pixels: 1000, max_wait: Duration::from_millis(10) };
 
     fn waiting(key: u8, pixels: u64, waited_ms: u64) -> Waiting<u8> {
-        Waiting { key, pixels, waited: Duration::from_millis(waited_ms) }
+        Waiting {
+            key,
+            pixels,
+            waited: Duration::from_millis(waited_ms),
+            time_left: Duration::from_secs(1),
+            expected: Duration::ZERO,
+            is_wanted: true,
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_in_time_is_hopeless() {
+        let with = |time_left_ms, expected_ms| Waiting {
+            time_left: Duration::from_millis(time_left_ms),
+            expected: Duration::from_millis(expected_ms),
+            ..waiting(1, 100, 0)
+        };
+        assert_eq!(with(100, 150).hopeless(), None);
+        assert_eq!(with(100, 250).hopeless(), Some(Dropped::Deadline));
+        assert_eq!(with(0, 0).hopeless(), Some(Dropped::Deadline));
+        assert_eq!(Waiting { is_wanted: false, ..with(100, 0) }.hopeless(), Some(Dropped::CallerGone));
     }
 
     #[test]

@@ -8,11 +8,24 @@ use super::*;
 use crate::engine::{LayerSet, ModelFile};
 use crate::metrics::Metrics;
 
-const LIMITS: QueueLimits = QueueLimits { max_requests: 3, max_pixels: 10_000 };
+const LIMITS: QueueLimits = QueueLimits { max_requests: 3, max_pixels: 10_000, max_image_pixels: 10_000 };
+const ENGINE: usize = 0;
 
 fn queue(max_wait: Duration) -> Queue {
     let policy = BatchPolicy { max_batch: 2, max_batch_pixels: 1 << 20, max_wait };
-    Queue::new(policy, LIMITS, Metrics::new().batch)
+    Queue::new(2, policy, LIMITS, Metrics::new().batch)
+}
+
+/// The next batch for an engine, and what else the machine does.
+fn next(queue: &Queue, engine: usize) -> Option<(Vec<Pending>, Load)> {
+    queue.next(engine).map(|work| match work {
+        Work::Run(batch, load) => (batch, load),
+        Work::Rehearse(..) => panic!("nobody asked for a rehearsal"),
+    })
+}
+
+fn next_batch(queue: &Queue) -> Option<Vec<Pending>> {
+    next(queue, ENGINE).map(|(batch, _)| batch)
 }
 
 fn request(side: usize) -> BatchRequest {
@@ -30,18 +43,18 @@ fn request(side: usize) -> BatchRequest {
 fn equal_sizes_share_a_batch() {
     let queue = queue(Duration::ZERO);
     let _waiting: Vec<_> = [32, 64, 32].map(|side| queue.push(request(side)).unwrap()).into();
-    assert_eq!(queue.next_batch().unwrap().len(), 2);
-    assert_eq!(queue.next_batch().unwrap()[0].request.height, 64);
+    assert_eq!(next_batch(&queue).unwrap().len(), 2);
+    assert_eq!(next_batch(&queue).unwrap()[0].request.height, 64);
 }
 
 #[test]
 fn refuses_what_it_cannot_hold() {
     let queue = queue(Duration::ZERO);
     let _large = queue.push(request(200)).unwrap();
-    assert!(matches!(queue.push(request(32)), Err(BatchError::QueueFull)), "too many pixels");
-    assert_eq!(queue.next_batch().unwrap().len(), 1);
+    assert!(matches!(queue.push(request(32)), Err(BatchError::Overloaded { .. })), "too many pixels");
+    assert_eq!(next_batch(&queue).unwrap().len(), 1);
     let _waiting: Vec<_> = (0..3).map(|_| queue.push(request(32)).unwrap()).collect();
-    assert!(matches!(queue.push(request(32)), Err(BatchError::QueueFull)), "too many requests");
+    assert!(matches!(queue.push(request(32)), Err(BatchError::Overloaded { .. })), "too many requests");
 }
 
 #[test]
@@ -51,7 +64,7 @@ fn gone_callers_make_room_and_are_never_run() {
         drop(queue.push(request(32)).unwrap());
     }
     let _stays = queue.push(request(64)).unwrap();
-    assert_eq!(queue.next_batch().unwrap()[0].request.height, 64);
+    assert_eq!(next_batch(&queue).unwrap()[0].request.height, 64);
 }
 
 #[test]
@@ -59,7 +72,7 @@ fn a_passed_deadline_is_answered_without_a_run() {
     let queue = queue(Duration::ZERO);
     let late = queue.push(BatchRequest { deadline: Instant::now(), ..request(32) }).unwrap();
     let _in_time = queue.push(request(64)).unwrap();
-    assert_eq!(queue.next_batch().unwrap()[0].request.height, 64);
+    assert_eq!(next_batch(&queue).unwrap()[0].request.height, 64);
     assert!(matches!(late.blocking_recv().unwrap(), Err(BatchError::DeadlinePassed)));
 }
 
@@ -69,8 +82,8 @@ fn closing_runs_what_waits_and_refuses_the_rest() {
     let _waiting = queue.push(request(32)).unwrap();
     queue.close();
     assert!(matches!(queue.push(request(32)), Err(BatchError::Closed)));
-    assert_eq!(queue.next_batch().unwrap().len(), 1, "it does not wait an hour for company");
-    assert!(queue.next_batch().is_none());
+    assert_eq!(next_batch(&queue).unwrap().len(), 1, "it does not wait an hour for company");
+    assert!(next_batch(&queue).is_none());
 }
 
 #[test]
@@ -88,8 +101,48 @@ fn a_waiting_engine_wakes_when_work_arrives() {
     let queue = Arc::new(queue(Duration::ZERO));
     let engine = std::thread::spawn({
         let queue = Arc::clone(&queue);
-        move || queue.next_batch().map(|batch| batch.len())
+        move || next_batch(&queue).map(|batch| batch.len())
     });
     let _waiting = queue.push(request(32)).unwrap();
     assert_eq!(engine.join().unwrap(), Some(1));
+}
+
+#[test]
+fn a_lone_request_has_the_machine_to_itself() {
+    let queue = queue(Duration::ZERO);
+    let _first = queue.push(request(32)).unwrap();
+    assert_eq!(next(&queue, 0).unwrap().1, Load::Idle);
+    let _second = queue.push(request(32)).unwrap();
+    assert_eq!(next(&queue, 1).unwrap().1, Load::Busy, "engine 0 still runs");
+    let _others: Vec<_> = [32, 64].map(|side| queue.push(request(side)).unwrap()).into();
+    assert_eq!(next(&queue, 0).unwrap().1, Load::Busy, "engine 1 still runs");
+    assert_eq!(next(&queue, 1).unwrap().1, Load::Busy);
+}
+
+#[test]
+fn what_would_come_too_late_is_refused_at_once() {
+    let queue = queue(Duration::ZERO);
+    let _run = queue.push(request(32)).unwrap();
+    let batch = next_batch(&queue).unwrap();
+    queue.observe(&batch, Load::Busy, Duration::from_secs(10));
+    let soon = |side| BatchRequest { deadline: Instant::now() + Duration::from_secs(6), ..request(side) };
+    // Engine 0 is at it again; what waits takes ten seconds more, shared by two engines.
+    let _waiting = queue.push(request(32)).unwrap();
+    assert!(queue.predicted_wait() > Duration::from_secs(4), "{:?}", queue.predicted_wait());
+    let refused = queue.push(soon(32)).unwrap_err();
+    assert!(matches!(refused, BatchError::Overloaded { retry_after } if retry_after > Duration::from_secs(4)));
+}
+
+#[test]
+fn every_engine_rehearses_once() {
+    let queue = queue(Duration::ZERO);
+    let BatchRequest { model, layers, height, width, .. } = request(32);
+    let answers = queue.send_to_all(&Rehearsal { model, layers, height, width }).unwrap();
+    let _waiting = queue.push(request(32)).unwrap();
+    for engine in [0, 1] {
+        let Some(Work::Rehearse(_, done)) = queue.next(engine) else { panic!("a rehearsal comes first") };
+        done.send(Ok(())).unwrap();
+    }
+    assert!(answers.iter().all(|answer| matches!(answer.recv(), Ok(Ok(())))));
+    assert!(next_batch(&queue).is_some());
 }

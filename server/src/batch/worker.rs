@@ -1,86 +1,105 @@
-//! The engine thread: takes batches, runs them, hands out the answers.
+//! The engine threads: each takes batches, runs them, and hands out the answers.
 
 use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use super::queue::{Pending, Queue};
-use super::{BatchError, BatchReply, LayerOutput, StartError};
-use crate::engine::{Engine, EngineOptions, ImageBatch, LayerBatch, Provider};
+use super::queue::{Pending, Queue, Work};
+use super::{BatchError, BatchReply};
+use crate::engine::{Engine, EngineError, ImageBatch, LayerOutput, LayerSet, Load, ModelFile};
 use crate::metrics::BatchMetrics;
 
-/// Starts the thread and waits until its engine has started too.
-pub(super) fn start(
-    options: EngineOptions,
-    queue: Arc<Queue>,
-    metrics: BatchMetrics,
-) -> Result<(Provider, JoinHandle<()>), StartError> {
-    let (started, has_started) = mpsc::sync_channel(1);
-    let body = move || {
-        // The starter waits for what is sent, so sending cannot fail.
-        match Engine::start(&options) {
-            Err(error) => drop(started.send(Err(error))),
-            Ok(mut engine) => {
-                let _ = started.send(Ok(engine.provider()));
-                serve(&mut engine, &queue, &metrics);
-            }
-        }
-    };
-    let thread = thread::Builder::new().name("engine".to_owned()).spawn(body).map_err(StartError::Thread)?;
-    let provider = has_started.recv().map_err(|_| StartError::Died)??;
-    Ok((provider, thread))
+/// A run on a black image, for what it leaves behind.
+#[derive(Clone, Debug)]
+pub(super) struct Rehearsal {
+    pub(super) model: ModelFile,
+    pub(super) layers: LayerSet,
+    pub(super) height: usize,
+    pub(super) width: usize,
 }
 
-fn serve(engine: &mut Engine, queue: &Queue, metrics: &BatchMetrics) {
+/// Starts thread `index` of the queue's.
+pub(super) fn start(
+    index: usize,
+    mut engine: Engine,
+    queue: Arc<Queue>,
+    metrics: BatchMetrics,
+) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(format!("engine-{index}")).spawn(move || serve(index, &mut engine, &queue, &metrics))
+}
+
+fn serve(index: usize, engine: &mut Engine, queue: &Queue, metrics: &BatchMetrics) {
     // Whatever ends this thread, nobody is left waiting for it.
     let _abandon = AbandonOnDrop(queue);
-    while let Some(batch) = queue.next_batch() {
-        let begun = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| run(engine, &batch)));
-        let result = result.unwrap_or_else(|panic| {
+    while let Some(work) = queue.next(index) {
+        match work {
+            Work::Run(batch, load) => {
+                let begun = Instant::now();
+                let result = unless_it_panics(engine, |engine| run(engine, &batch, load));
+                let time = begun.elapsed();
+                metrics.ran(batch.len(), time);
+                if result.is_ok() {
+                    queue.observe(&batch, load, time);
+                }
+                answer(batch, begun, result);
+            }
+            Work::Rehearse(rehearsal, done) => {
+                let result = unless_it_panics(engine, |engine| rehearse(engine, &rehearsal, index));
+                // Whoever asked may have lost interest after another engine's failure.
+                let _ = done.send(result);
+            }
+        }
+    }
+}
+
+fn unless_it_panics<T>(
+    engine: &mut Engine,
+    work: impl FnOnce(&mut Engine) -> Result<T, EngineError>,
+) -> Result<T, BatchError> {
+    match catch_unwind(AssertUnwindSafe(|| work(engine))) {
+        Ok(result) => result.map_err(|error| BatchError::Engine(Arc::new(error))),
+        Err(panic) => {
             // What the panic left behind in the sessions is unknown.
             engine.reset();
             Err(BatchError::Panicked(message_of(&*panic).into()))
-        });
-        metrics.ran(batch.len(), begun.elapsed());
-        answer(batch, begun, &result);
+        }
     }
 }
 
-/// Runs one batch; the outputs are `[layer][N, C, h, w]`.
-fn run(engine: &mut Engine, batch: &[Pending]) -> Result<Vec<LayerBatch>, BatchError> {
+/// Runs one batch: the layers of each image.
+fn run(engine: &mut Engine, batch: &[Pending], load: Load) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
     let first = &batch.first().expect("a batch has at least one request").request;
-    let joined: Vec<u8>;
-    let pixels = if batch.len() == 1 {
-        &first.rgb
-    } else {
-        joined = batch.iter().map(|pending| pending.request.rgb.as_slice()).collect::<Vec<_>>().concat();
-        &joined
-    };
-    let images = ImageBatch { count: batch.len(), height: first.height, width: first.width, pixels };
-    engine.run(&first.model, &first.layers, images).map_err(|error| BatchError::Engine(Arc::new(error)))
+    let images: Vec<&[u8]> = batch.iter().map(|pending| pending.request.rgb.as_slice()).collect();
+    let images = ImageBatch { height: first.height, width: first.width, images: &images };
+    engine.run(&first.model, &first.layers, images, load)
 }
 
-fn answer(batch: Vec<Pending>, begun: Instant, result: &Result<Vec<LayerBatch>, BatchError>) {
-    let inference = begun.elapsed();
-    for (place, pending) in batch.into_iter().enumerate() {
-        let reply = result.as_ref().map_err(Clone::clone).map(|layers| BatchReply {
-            layers: layers.iter().map(|layer| image_of(layer, place)).collect(),
-            queued: begun.saturating_duration_since(pending.enqueued),
-            inference,
-        });
-        // The caller may have gone while the batch ran; then there is nobody to tell.
-        let _ = pending.reply.send(reply);
+fn rehearse(engine: &mut Engine, rehearsal: &Rehearsal, index: usize) -> Result<(), EngineError> {
+    let Rehearsal { model, layers, height, width } = rehearsal;
+    let black = vec![0; height * width * 3];
+    let batch = ImageBatch { height: *height, width: *width, images: &[&black] };
+    engine.run(model, layers, batch, Load::Busy)?;
+    if index == 0 {
+        // The sessions for a machine that is otherwise idle are shared: one engine is enough.
+        engine.run(model, layers, batch, Load::Idle)?;
     }
+    Ok(())
 }
 
-/// The part of `[N, C, h, w]` that belongs to one image.
-fn image_of(layer: &LayerBatch, place: usize) -> LayerOutput {
-    let [_, channels, height, width] = layer.shape;
-    let length = channels * height * width;
-    LayerOutput { channels, height, width, data: layer.data[place * length..(place + 1) * length].to_vec() }
+fn answer(batch: Vec<Pending>, begun: Instant, result: Result<Vec<Vec<LayerOutput>>, BatchError>) {
+    let inference = begun.elapsed();
+    let answers: Vec<Result<Vec<LayerOutput>, BatchError>> = match result {
+        Ok(images) => images.into_iter().map(Ok).collect(),
+        Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
+    };
+    for (pending, layers) in batch.into_iter().zip(answers) {
+        let queued = begun.saturating_duration_since(pending.enqueued);
+        // The caller may have gone while the batch ran; then there is nobody to tell.
+        let _ = pending.reply.send(layers.map(|layers| BatchReply { layers, queued, inference }));
+    }
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> &str {

@@ -6,20 +6,20 @@ use std::str::FromStr;
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 
 /// Where the user wants models to run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Device {
     /// CUDA if it can be used, else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// A CUDA device by its number; an error if it cannot be used.
-    Cuda(u32),
+    /// CUDA devices by their numbers, at least one; an error if one of them cannot be used.
+    Cuda(Vec<u32>),
 }
 
 /// `--device` was something else.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a device: use auto, cpu, cuda or cuda:N")]
+#[error("`{0}` is not a device: use auto, cpu, cuda, cuda:N or cuda:N,M,…")]
 pub struct DeviceParseError(String);
 
 impl FromStr for Device {
@@ -29,16 +29,20 @@ impl FromStr for Device {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
+            "cuda" => Ok(Self::Cuda(vec![0])),
             _ => text
                 .strip_prefix("cuda:")
-                .and_then(|number| number.parse().ok())
-                // The number goes to CUDA as a signed one.
-                .filter(|&number| i32::try_from(number).is_ok())
+                .and_then(|numbers| numbers.split(',').map(device_number).collect::<Option<Vec<_>>>())
+                .filter(|numbers| (1..numbers.len()).all(|place| !numbers[..place].contains(&numbers[place])))
                 .map(Self::Cuda)
                 .ok_or_else(|| DeviceParseError(text.to_owned())),
         }
     }
+}
+
+/// The number goes to CUDA as a signed one.
+fn device_number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|&number| i32::try_from(number).is_ok())
 }
 
 /// Where models really run.
@@ -60,12 +64,13 @@ impl fmt::Display for Provider {
 }
 
 impl Provider {
-    /// What to try for `device`, best first; only the last one's failure is an error.
-    pub(super) fn candidates(device: Device) -> Vec<Self> {
+    /// The sets of providers to try for `device`, best first; only the last one's failure is an
+    /// error.
+    pub(super) fn candidates(device: &Device) -> Vec<Vec<Self>> {
         match device {
-            Device::Auto if ep::CUDA::is_available().unwrap_or(false) => vec![Self::Cuda(0), Self::Cpu],
-            Device::Auto | Device::Cpu => vec![Self::Cpu],
-            Device::Cuda(number) => vec![Self::Cuda(number)],
+            Device::Auto if ep::CUDA::is_available().unwrap_or(false) => vec![vec![Self::Cuda(0)], vec![Self::Cpu]],
+            Device::Auto | Device::Cpu => vec![vec![Self::Cpu]],
+            Device::Cuda(numbers) => vec![numbers.iter().copied().map(Self::Cuda).collect()],
         }
     }
 
@@ -92,9 +97,10 @@ mod tests {
         let read = |text: &str| text.parse::<Device>();
         assert_eq!(read("auto"), Ok(Device::Auto));
         assert_eq!(read("cpu"), Ok(Device::Cpu));
-        assert_eq!(read("cuda"), Ok(Device::Cuda(0)));
-        assert_eq!(read("cuda:3"), Ok(Device::Cuda(3)));
-        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:4294967295", "CPU"] {
+        assert_eq!(read("cuda"), Ok(Device::Cuda(vec![0])));
+        assert_eq!(read("cuda:3"), Ok(Device::Cuda(vec![3])));
+        assert_eq!(read("cuda:2,0"), Ok(Device::Cuda(vec![2, 0])));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:4294967295", "CPU", "cuda:0,", "cuda:0,0", "cuda:0,x"] {
             assert_eq!(read(wrong), Err(DeviceParseError(wrong.to_owned())), "{wrong}");
         }
     }

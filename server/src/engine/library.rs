@@ -7,13 +7,15 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use densecl_models::Precision;
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::TensorRef;
 
-use super::{EngineError, EngineOptions, ImageBatch, Provider, probe};
+use super::session::Threads;
+use super::{EngineError, EngineOptions, Provider, probe};
 
 const LIBRARY: &str = "libonnxruntime.so";
 
@@ -46,34 +48,43 @@ pub enum LibraryError {
 }
 
 /// A loaded ONNX Runtime with a device that works.
+#[derive(Clone)]
 pub(super) struct Runtime {
     environment: Environment,
     provider: Provider,
+    precision: Precision,
 }
 
 impl Runtime {
-    pub(super) fn start(options: &EngineOptions) -> Result<Self, EngineError> {
+    /// One runtime for each device; at least one.
+    pub(super) fn start_all(options: &EngineOptions) -> Result<Vec<Self>, EngineError> {
         let environment = environment(options)?;
         let mut failure = None;
-        for provider in Provider::candidates(options.device) {
-            let runtime = Self { environment: environment.clone(), provider };
-            match runtime.probe() {
-                Ok(()) => return Ok(runtime),
-                Err(source) => {
-                    tracing::info!(%provider, error = %source, "device not usable");
-                    failure = Some(EngineError::Device { device: provider, source });
-                }
+        for providers in Provider::candidates(&options.device) {
+            let runtimes =
+                providers.into_iter().map(|provider| Self::start(&environment, provider, options.precision)).collect();
+            match runtimes {
+                Ok(runtimes) => return Ok(runtimes),
+                Err(error) => failure = Some(error),
             }
         }
         Err(failure.expect("there is at least one candidate"))
     }
 
+    fn start(environment: &Environment, provider: Provider, precision: Precision) -> Result<Self, EngineError> {
+        let runtime = Self { environment: environment.clone(), provider, precision };
+        runtime.probe().map_err(|source| {
+            tracing::info!(%provider, error = %source, "device not usable");
+            EngineError::Device { device: provider, source }
+        })?;
+        Ok(runtime)
+    }
+
     /// Runs the smallest model there is.
     fn probe(&self) -> ort::Result<()> {
         let model = probe::model().map_err(ort::Error::wrap)?;
-        let mut session = self.session_builder()?.commit_from_memory(&model)?;
-        let ImageBatch { count, height, width, pixels } = probe::IMAGE;
-        let input = TensorRef::from_array_view(([count, height, width, 3], pixels))?;
+        let mut session = self.session_builder(Threads::All)?.commit_from_memory(&model)?;
+        let input = TensorRef::from_array_view(([1, 1, 1, 3], probe::PIXEL))?;
         session.run(ort::inputs![input]).map(|_| ())
     }
 
@@ -81,8 +92,13 @@ impl Runtime {
         self.provider
     }
 
+    /// What the models compute in.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// A builder on this runtime's device.
-    pub(super) fn session_builder(&self) -> ort::Result<SessionBuilder> {
+    pub(super) fn session_builder(&self, threads: Threads) -> ort::Result<SessionBuilder> {
         let builder = Session::builder(&self.environment)?
             .with_execution_providers([self.provider.dispatch()])
             .map_err(forget_builder)?
@@ -91,7 +107,14 @@ impl Runtime {
             // Patterns are kept per input shape, and requests bring any number of shapes.
             .with_memory_pattern(false)
             .map_err(forget_builder)?;
-        Ok(builder)
+        match threads {
+            Threads::All => Ok(builder),
+            Threads::Own(count) => builder
+                .with_independent_thread_pool()
+                .and_then(|builder| builder.with_intra_threads(count))
+                .and_then(|builder| builder.with_intra_op_spinning(false))
+                .map_err(forget_builder),
+        }
     }
 }
 

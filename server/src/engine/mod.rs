@@ -3,41 +3,52 @@
 //! An [`Engine`] is a plain synchronous object that one thread owns. It keeps a bounded number of
 //! sessions, each built from the part of a graph that computes just the layers asked for: ONNX
 //! Runtime runs the whole graph whichever outputs are fetched, so an early layer of an uncut
-//! graph would cost as much as the last one.
+//! graph would cost as much as the last one. [`Engine::start_all`] starts as many engines as the
+//! machine is worth ([`crew`]), one for each thread that is to run models.
 //!
 //! It does not queue, batch or wait; that is `batch`. It knows nothing of HTTP or of images:
-//! pixels come in as `[N, H, W, 3]` bytes, layers go out as `[N, C, h, w]` floats.
+//! pixels come in as bytes, layers go out as floats.
 
 mod cache;
+pub mod crew;
 mod device;
+mod heap;
 mod library;
 mod probe;
 mod session;
+mod whole;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use densecl_models::ModelError;
+pub use densecl_models::Precision;
 
 use self::cache::SessionCache;
+use self::crew::Post;
 pub use self::device::{Device, DeviceParseError, Provider};
 pub use self::library::LibraryError;
 use self::library::Runtime;
-use self::session::CutSession;
+use self::session::{CutSession, Threads};
+use self::whole::WholeMachine;
 
 /// Sessions kept per engine. One is a cut of one model; all the layers of one model and a few
 /// hypercolumns fit.
 const MAX_SESSIONS: usize = 8;
 
-/// How an [`Engine`] is set up.
+/// How engines are set up.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// The shared library of ONNX Runtime; looked for in the usual places if `None`.
     pub library: Option<PathBuf>,
     /// Where models run.
     pub device: Device,
-    /// Threads that one inference may use.
+    /// Threads that inference may use on a CPU, all engines together.
     pub threads: usize,
+    /// Engines on a CPU, or on each GPU; see [`crew`] for how many there are if `None`.
+    pub engines: Option<usize>,
+    /// What the models compute in.
+    pub precision: Precision,
 }
 
 /// The file of one version of a model. Its bytes are read again for each new cut, so that no
@@ -73,23 +84,34 @@ impl LayerSet {
 /// Images of one size as a model takes them.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageBatch<'a> {
-    /// How many there are.
-    pub count: usize,
     /// Height of each, in pixels.
     pub height: usize,
     /// Width of each, in pixels.
     pub width: usize,
-    /// RGB bytes, `[count, height, width, 3]`.
-    pub pixels: &'a [u8],
+    /// RGB bytes of each, `[height, width, 3]`; at least one image.
+    pub images: &'a [&'a [u8]],
 }
 
-/// What one layer says of a batch of images.
+/// What one layer says of one image.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LayerBatch {
-    /// `[N, C, h, w]`.
-    pub shape: [usize; 4],
-    /// Un-normalised descriptors in that order.
+pub struct LayerOutput {
+    /// Length of a descriptor.
+    pub channels: usize,
+    /// Cells along y.
+    pub height: usize,
+    /// Cells along x.
+    pub width: usize,
+    /// Un-normalised, `[channels, height, width]`.
     pub data: Vec<f32>,
+}
+
+/// What else the machine does while a batch runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Nothing: the run may use all threads.
+    Idle,
+    /// Other engines run too, or are about to.
+    Busy,
 }
 
 /// Why a model could not be run.
@@ -135,20 +157,48 @@ pub enum EngineError {
     },
 }
 
+/// Sessions by what they compute.
+type Sessions = SessionCache<(ModelFile, LayerSet), CutSession>;
+
 /// Runs models on one device.
 pub struct Engine {
     runtime: Runtime,
-    sessions: SessionCache<(ModelFile, LayerSet), CutSession>,
+    threads: Threads,
+    sessions: Sessions,
+    /// The sessions with all threads, which the engines lend each other.
+    whole: Option<WholeMachine>,
 }
 
 impl Engine {
-    /// Loads ONNX Runtime and settles on a device.
+    /// Loads ONNX Runtime, settles on a device, and starts one engine that has all threads to
+    /// itself.
     ///
     /// # Errors
     /// If the library cannot be found or loaded, or CUDA was asked for and cannot be used.
     pub fn start(options: &EngineOptions) -> Result<Self, EngineError> {
-        let runtime = Runtime::start(options)?;
-        Ok(Self { runtime, sessions: SessionCache::new(MAX_SESSIONS) })
+        let options = EngineOptions { engines: Some(1), ..options.clone() };
+        let mut engines = Self::start_all(&options)?;
+        Ok(engines.swap_remove(0))
+    }
+
+    /// Loads ONNX Runtime, settles on the devices, and starts as many engines as [`crew`] says;
+    /// at least one.
+    ///
+    /// # Errors
+    /// As for [`Engine::start`].
+    pub fn start_all(options: &EngineOptions) -> Result<Vec<Self>, EngineError> {
+        let runtimes = Runtime::start_all(options)?;
+        let providers: Vec<Provider> = runtimes.iter().map(Runtime::provider).collect();
+        let posts = crew::posts(&providers, options);
+        let shares_cpu = posts.len() > 1 && providers == [Provider::Cpu];
+        let whole = shares_cpu.then(|| WholeMachine::new(MAX_SESSIONS));
+        let engine = |Post { device, threads }: Post| Self {
+            runtime: runtimes[device].clone(),
+            threads: if threads == options.threads { Threads::All } else { Threads::Own(threads) },
+            sessions: SessionCache::new(MAX_SESSIONS),
+            whole: whole.clone(),
+        };
+        Ok(posts.into_iter().map(engine).collect())
     }
 
     /// What models really run on.
@@ -156,35 +206,33 @@ impl Engine {
         self.runtime.provider()
     }
 
-    /// Builds the session for these layers, so that the first request need not wait for it.
+    /// Computes `layers` of all images of a batch: a list per image, each in the order of
+    /// [`LayerSet::names`].
     ///
     /// # Errors
-    /// If the file cannot be read or ONNX Runtime refuses it.
-    pub fn prepare(&mut self, model: &ModelFile, layers: &LayerSet) -> Result<(), EngineError> {
-        self.session(model, layers).map(|_| ())
-    }
-
-    /// Computes `layers` of all `images`, in the order of [`LayerSet::names`].
-    ///
-    /// # Errors
-    /// If the session cannot be built or the run fails.
+    /// If a session cannot be built or the run fails.
     pub fn run(
         &mut self,
         model: &ModelFile,
         layers: &LayerSet,
-        images: ImageBatch<'_>,
-    ) -> Result<Vec<LayerBatch>, EngineError> {
-        self.session(model, layers)?.run(layers, images)
+        batch: ImageBatch<'_>,
+        load: Load,
+    ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
+        let Self { runtime, threads, sessions, whole } = self;
+        let key = (model.clone(), layers.clone());
+        if load == Load::Idle
+            && let Some(mut lent) = whole.as_ref().and_then(WholeMachine::take)
+        {
+            let build = || CutSession::build(runtime, model, layers, Threads::All);
+            return lent.sessions().get_or_insert_with(key, build)?.run(layers, batch);
+        }
+        let build = || CutSession::build(runtime, model, layers, *threads);
+        sessions.get_or_insert_with(key, build)?.run(layers, batch)
     }
 
-    /// Forgets every session; the next run builds its own again.
+    /// Forgets every session of its own; the next run builds them again.
     pub fn reset(&mut self) {
         self.sessions.clear();
-    }
-
-    fn session(&mut self, model: &ModelFile, layers: &LayerSet) -> Result<&mut CutSession, EngineError> {
-        let Self { runtime, sessions } = self;
-        sessions.get_or_insert_with((model.clone(), layers.clone()), || CutSession::build(runtime, model, layers))
     }
 }
 

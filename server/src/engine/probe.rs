@@ -7,10 +7,8 @@ use densecl_models::graph::{Attribute, Axis, GraphBuilder};
 use densecl_models::proto::tensor_proto::DataType;
 use densecl_models::{Layer, Manifest, ModelError, OnnxModel};
 
-use super::ImageBatch;
-
-/// The image that it is tried on.
-pub(super) const IMAGE: ImageBatch<'static> = ImageBatch { count: 1, height: 1, width: 1, pixels: &[1, 2, 3] };
+/// The image that it is tried on: one pixel.
+pub(super) const PIXEL: &[u8] = &[1, 2, 3];
 /// Its one output.
 const OUTPUT: &str = "probe";
 

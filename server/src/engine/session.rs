@@ -1,59 +1,134 @@
 //! One ONNX Runtime session for one cut of a model.
 
 use densecl_models::OnnxModel;
-use ort::session::{RunOptions, Session};
-use ort::value::TensorRef;
+
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::{IoBinding, RunOptions, Session};
+use ort::value::{DynValue, Tensor};
 
 use super::library::Runtime;
-use super::{EngineError, ImageBatch, LayerBatch, LayerSet, ModelFile, Provider};
+use super::{EngineError, ImageBatch, LayerOutput, LayerSet, ModelFile, Provider, heap};
+
+/// Runs of more pixels than this give their memory back afterwards: what the largest image ever
+/// seen took would otherwise stay with the process. Smaller ones keep it, and are the faster for it.
+const KEPT_PIXELS: usize = 1 << 18;
+
+/// Which threads a session's runs use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Threads {
+    /// Those of the pool that all such sessions share.
+    All,
+    /// As many of its own, the calling one included.
+    Own(usize),
+}
 
 /// A session and the settings of its runs. Only the thread that owns it uses it.
 pub(super) struct CutSession {
     session: Session,
-    run_options: RunOptions,
+    /// Name of the model's input.
+    input: String,
+    /// Host memory that the device reads from directly.
+    allocator: Allocator,
+    /// Host memory that the device writes to directly.
+    output_memory: MemoryInfo<'static>,
+    usual: RunOptions,
+    large: RunOptions,
 }
 
 impl CutSession {
     /// Reads the model's file and builds a session that computes just `layers`.
-    pub(super) fn build(runtime: &Runtime, model: &ModelFile, layers: &LayerSet) -> Result<Self, EngineError> {
+    pub(super) fn build(
+        runtime: &Runtime,
+        model: &ModelFile,
+        layers: &LayerSet,
+        threads: Threads,
+    ) -> Result<Self, EngineError> {
         let names: Vec<&str> = layers.names().iter().map(String::as_str).collect();
         let unreadable = |source| EngineError::Model { path: model.path.to_path_buf(), source };
-        let graph = OnnxModel::open(&model.path).and_then(|onnx| onnx.cut(&names)).map_err(unreadable)?;
-        let refused = |source| EngineError::Session { path: model.path.to_path_buf(), source };
-        let session =
-            runtime.session_builder().and_then(|mut builder| builder.commit_from_memory(&graph)).map_err(refused)?;
-        let run_options = run_options(runtime.provider()).map_err(refused)?;
-        tracing::info!(model = %model.name, version = model.version, layers = %layers.names().join("+"), "session built");
-        Ok(Self { session, run_options })
+        let graph =
+            OnnxModel::open(&model.path).and_then(|onnx| onnx.cut(&names, runtime.precision())).map_err(unreadable)?;
+        let session = Self::from_graph(runtime, &graph, threads)
+            .map_err(|source| EngineError::Session { path: model.path.to_path_buf(), source })?;
+        drop(graph);
+        heap::return_freed();
+        tracing::info!(model = %model.name, version = model.version, layers = %layers.names().join("+"), ?threads, "session built");
+        Ok(session)
     }
 
-    pub(super) fn run(&mut self, layers: &LayerSet, images: ImageBatch<'_>) -> Result<Vec<LayerBatch>, EngineError> {
-        let shape = [images.count, images.height, images.width, 3];
-        let input = TensorRef::from_array_view((shape, images.pixels)).map_err(EngineError::Run)?;
-        let outputs =
-            self.session.run_with_options(ort::inputs![input], &self.run_options).map_err(EngineError::Run)?;
-        let mut batches = Vec::with_capacity(layers.names().len());
-        for layer in layers.names() {
-            let wrong = |reason: String| EngineError::Output { layer: layer.clone(), reason };
-            let value = outputs.get(layer).ok_or_else(|| wrong("it is missing".to_owned()))?;
-            let (shape, data) = value.try_extract_tensor::<f32>().map_err(EngineError::Run)?;
-            let dimensions: Vec<usize> = shape.iter().filter_map(|&d| usize::try_from(d).ok()).collect();
-            let shape: [usize; 4] =
-                dimensions.try_into().map_err(|d| wrong(format!("its shape {d:?} is not [N, C, h, w]")))?;
-            if shape[0] != images.count || shape.contains(&0) {
-                return Err(wrong(format!("its shape is {shape:?} for {} images", images.count)));
-            }
-            batches.push(LayerBatch { shape, data: data.to_vec() });
+    fn from_graph(runtime: &Runtime, graph: &[u8], threads: Threads) -> ort::Result<Self> {
+        let session = runtime.session_builder(threads)?.commit_from_memory(graph)?;
+        let input = session.inputs().first().map(|input| input.name().to_owned()).unwrap_or_default();
+        let provider = runtime.provider();
+        let allocator = Allocator::new(&session, host_memory(provider, MemoryType::CPUInput)?)?;
+        let output_memory = host_memory(provider, MemoryType::CPUOutput)?;
+        let mut large = RunOptions::new()?;
+        if provider == Provider::Cpu {
+            large.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
         }
-        Ok(batches)
+        Ok(Self { session, input, allocator, output_memory, usual: RunOptions::new()?, large })
+    }
+
+    /// Runs a batch: a list of layers per image.
+    pub(super) fn run(
+        &mut self,
+        layers: &LayerSet,
+        batch: ImageBatch<'_>,
+    ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
+        let binding = self.bind(layers, batch).map_err(EngineError::Run)?;
+        let pixels = batch.images.len() * batch.height * batch.width;
+        let options = if pixels > KEPT_PIXELS { &self.large } else { &self.usual };
+        let outputs = self.session.run_binding_with_options(&binding, options).map_err(EngineError::Run)?;
+        let mut images: Vec<Vec<LayerOutput>> = Vec::new();
+        images.resize_with(batch.images.len(), Vec::new);
+        for layer in layers.names() {
+            let value = outputs.get(layer).ok_or_else(|| wrong(layer, "it is missing".to_owned()))?;
+            split(layer, value, &mut images)?;
+        }
+        Ok(images)
+    }
+
+    /// The images in memory that the device reads from, `[N, H, W, 3]`, and the layers in memory
+    /// that it writes to.
+    fn bind(&self, layers: &LayerSet, batch: ImageBatch<'_>) -> ort::Result<IoBinding> {
+        let ImageBatch { height, width, images } = batch;
+        let mut input = Tensor::<u8>::new(&self.allocator, [images.len(), height, width, 3])?;
+        let (_, pixels) = input.extract_tensor_mut();
+        for (place, image) in pixels.chunks_exact_mut(height * width * 3).zip(images) {
+            place.copy_from_slice(image);
+        }
+        let mut binding = self.session.create_binding()?;
+        binding.bind_input(&self.input, &input)?;
+        for layer in layers.names() {
+            binding.bind_output_to_device(layer, &self.output_memory)?;
+        }
+        Ok(binding)
     }
 }
 
-/// Memory of the largest image ever seen would otherwise stay with the process.
-fn run_options(provider: Provider) -> ort::Result<RunOptions> {
-    let mut options = RunOptions::new()?;
-    if provider == Provider::Cpu {
-        options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+/// Memory of the host as `provider` likes it best: pinned for a GPU.
+fn host_memory(provider: Provider, memory_type: MemoryType) -> ort::Result<MemoryInfo<'static>> {
+    match provider {
+        Provider::Cpu => MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default),
+        Provider::Cuda(_) => MemoryInfo::new(AllocationDevice::CUDA_PINNED, 0, AllocatorType::Device, memory_type),
     }
-    Ok(options)
+}
+
+/// Gives each image its part of a layer's `[N, C, h, w]`.
+fn split(layer: &str, value: &DynValue, images: &mut [Vec<LayerOutput>]) -> Result<(), EngineError> {
+    let (shape, data) = value.try_extract_tensor::<f32>().map_err(EngineError::Run)?;
+    let dimensions: Vec<usize> = shape.iter().filter_map(|&d| usize::try_from(d).ok()).collect();
+    let [count, channels, height, width]: [usize; 4] =
+        dimensions.try_into().map_err(|d| wrong(layer, format!("its shape {d:?} is not [N, C, h, w]")))?;
+    if count != images.len() || data.is_empty() {
+        let shape = [count, channels, height, width];
+        return Err(wrong(layer, format!("its shape is {shape:?} for {} images", images.len())));
+    }
+    for (image, data) in images.iter_mut().zip(data.chunks_exact(channels * height * width)) {
+        image.push(LayerOutput { channels, height, width, data: data.to_vec() });
+    }
+    Ok(())
+}
+
+fn wrong(layer: &str, reason: String) -> EngineError {
+    EngineError::Output { layer: layer.to_owned(), reason }
 }

@@ -2,32 +2,34 @@
 
 use rayon::prelude::*;
 
-use super::resample::steps;
-use super::{FeatureMap, PrincipalComponents};
-use crate::image::{ImageSize, RgbImage};
+use super::interpolated::{Axis, Place};
+use super::{FeatureMap, PrincipalComponents, Window};
+use crate::image::RgbImage;
 
 /// The share of cells at either end of a component that may saturate: a few outliers must not wash out the rest.
 const SATURATED: f64 = 0.02;
 /// What a component without any variance looks like.
 const MIDDLE: f32 = 0.5;
 
-/// The first three principal components of `map` as red, green and blue, bilinearly at the size of the picture. Each
-/// component is stretched so that all but the outermost 2 % at either end use the full range. With fewer than three
-/// channels the remaining colours stay at their middle.
-pub fn components_picture(map: &FeatureMap, image: ImageSize) -> RgbImage {
+/// The first three principal components of the whole `map` as red, green and blue, bilinearly at the places of
+/// `window`, or at its pixels if it is at cells. Each component is stretched so that all but the outermost 2 % at either
+/// end use the full range. With fewer than three channels the remaining colours stay at their middle.
+#[expect(clippy::missing_panics_doc, reason = "pixels are not cells")]
+pub fn components_picture(map: &FeatureMap, window: Window) -> RgbImage {
     let grid = map.grid();
     let planes = color_planes(map);
-    let columns = steps(grid.width, image.width as usize);
-    let rows = steps(grid.height, image.height as usize);
-    let mut picture = RgbImage::new(image.width, image.height);
-    let line_bytes = (3 * image.width as usize).max(1);
-    picture.par_chunks_exact_mut(line_bytes).zip(&rows).for_each(|(line, &(y0, y1, fy))| {
-        for (pixel, &(x0, x1, fx)) in line.chunks_exact_mut(3).zip(&columns) {
+    let (columns, rows) = Axis::both(grid, &window.in_pixels()).expect("the places are pixels, not cells");
+    let columns: Vec<Place> = (0..columns.len()).map(|column| columns.place(column)).collect();
+    let mut picture = RgbImage::new(columns.len() as u32, rows.len() as u32);
+    let line_bytes = (3 * columns.len()).max(1);
+    picture.par_chunks_exact_mut(line_bytes).enumerate().for_each(|(row, line)| {
+        let row = rows.place(row);
+        for (pixel, column) in line.chunks_exact_mut(3).zip(&columns) {
             for (value, plane) in pixel.iter_mut().zip(&planes) {
-                let (above, below) = (&plane[y0 * grid.width..], &plane[y1 * grid.width..]);
-                let top = above[x0] + (above[x1] - above[x0]) * fx;
-                let bottom = below[x0] + (below[x1] - below[x0]) * fx;
-                *value = ((top + (bottom - top) * fy) * 255.0).round() as u8;
+                let (above, below) = (&plane[row.before * grid.width..], &plane[row.after * grid.width..]);
+                let top = above[column.before] + (above[column.after] - above[column.before]) * column.fraction;
+                let bottom = below[column.before] + (below[column.after] - below[column.before]) * column.fraction;
+                *value = ((top + (bottom - top) * row.fraction) * 255.0).round() as u8;
             }
         }
     });
@@ -63,22 +65,32 @@ fn stretched(plane: &[f32]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::{CropBox, Resolution};
+    use crate::image::ImageSize;
+
+    fn window(width: u32, height: u32, crop: Option<CropBox>) -> Window {
+        Window::new(ImageSize { width, height }, crop, Resolution::Grid).unwrap()
+    }
 
     #[test]
     fn regions_get_colours_of_their_own() {
         // Left half one direction, right half another.
         let data = (0..4 * 64).map(|i| if (i % 8 < 4) == (i / 64 % 2 == 0) { 1.0 } else { 0.0 }).collect();
         let map = FeatureMap::new(4, 8, 8, data).unwrap();
-        let picture = components_picture(&map, ImageSize { width: 80, height: 40 });
+        let picture = components_picture(&map, window(80, 40, None));
         assert_eq!(picture.dimensions(), (80, 40));
         assert_eq!(picture.get_pixel(5, 5), picture.get_pixel(5, 35));
         assert_eq!(picture.get_pixel(5, 5)[0].abs_diff(picture.get_pixel(75, 5)[0]), 255);
+        let crop = CropBox { x: 70, y: 10, width: 8, height: 6 };
+        let part = components_picture(&map, window(80, 40, Some(crop)));
+        assert_eq!(part.dimensions(), (8, 6));
+        assert_eq!(part.get_pixel(3, 2), picture.get_pixel(73, 12));
     }
 
     #[test]
     fn a_map_without_variance_is_grey() {
         let map = FeatureMap::new(1, 2, 2, vec![3.0; 4]).unwrap();
-        let picture = components_picture(&map, ImageSize { width: 5, height: 3 });
+        let picture = components_picture(&map, window(5, 3, None));
         assert!(picture.pixels().all(|pixel| pixel.0 == [128; 3]));
     }
 }

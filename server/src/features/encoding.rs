@@ -1,10 +1,8 @@
-//! Tensors as bytes: raw little-endian, npy, base64 and nested numbers for JSON.
+//! Tensors as bytes: raw little-endian and npy.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
-use ndarray::{ArrayView, ArrayViewD, Axis, Dimension};
+use ndarray::{ArrayView, Dimension};
 use serde::{Deserialize, Serialize};
 
 /// Type of the numbers of a reply.
@@ -27,6 +25,24 @@ pub enum Layout {
     Chw,
     /// Rows, columns, channels.
     Hwc,
+}
+
+impl Layout {
+    /// Its name in requests and replies.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chw => "chw",
+            Self::Hwc => "hwc",
+        }
+    }
+
+    /// The shape of a map in this order.
+    pub fn shape(self, channels: usize, height: usize, width: usize) -> [usize; 3] {
+        match self {
+            Self::Chw => [channels, height, width],
+            Self::Hwc => [height, width, channels],
+        }
+    }
 }
 
 impl Dtype {
@@ -110,47 +126,11 @@ pub fn encode_npy<D: Dimension>(tensor: ArrayView<'_, f32, D>, dtype: Dtype) -> 
     file
 }
 
-/// A tensor in JSON: `{"dtype": "float32", "shape": [...], "encoding": "base64", "data": "..."}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Base64Tensor {
-    /// Type of the numbers.
-    pub dtype: Dtype,
-    /// Sizes of the axes.
-    pub shape: Vec<usize>,
-    /// Always `base64`.
-    pub encoding: &'static str,
-    /// The values, little-endian and in C order, as standard base64.
-    pub data: String,
-}
-
-impl Base64Tensor {
-    /// Encodes `tensor`.
-    pub fn new<D: Dimension>(tensor: ArrayView<'_, f32, D>, dtype: Dtype) -> Self {
-        let shape = tensor.shape().to_vec();
-        Self { dtype, shape, encoding: "base64", data: BASE64.encode(encode_raw(tensor, dtype)) }
-    }
-}
-
-/// A tensor as nested JSON arrays of numbers, written while serialising: no tree is built.
-#[derive(Clone, Debug)]
-pub struct NestedArray<'a>(pub ArrayViewD<'a, f32>);
-
-impl Serialize for NestedArray<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let tensor = &self.0;
-        match (tensor.ndim(), tensor.first()) {
-            (0, Some(number)) => serializer.serialize_f32(*number),
-            (0 | 1, _) => serializer.collect_seq(tensor.iter()),
-            _ => serializer.collect_seq(tensor.axis_iter(Axis(0)).map(NestedArray)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::features::FeatureMap;
-    use ndarray::{Array1, Array3, array};
+    use ndarray::{Array1, Array3};
     use ndarray_npy::ReadNpyExt as _;
     use proptest::prelude::*;
 
@@ -187,18 +167,6 @@ mod tests {
         }
         let text = String::from_utf8_lossy(&npy_header(Dtype::Float16, &[7])).into_owned();
         assert!(text.contains("{'descr': '<f2', 'fortran_order': False, 'shape': (7,), }"), "{text}");
-    }
-
-    #[test]
-    fn json_holds_base64_or_numbers() {
-        let tensor = Base64Tensor::new(array![1.0_f32, -2.0].view(), Dtype::Float16);
-        let json = serde_json::to_value(&tensor).unwrap();
-        assert_eq!(
-            json,
-            serde_json::json!({"dtype": "float16", "shape": [2], "encoding": "base64", "data": "ADwAwA=="})
-        );
-        let nested = serde_json::to_string(&NestedArray(map().view(Layout::Hwc).into_dyn())).unwrap();
-        assert_eq!(nested, "[[[0.0,3.0],[1.0,4.0],[2.0,-5.5]]]");
     }
 
     proptest! {

@@ -64,10 +64,7 @@ impl FeatureMap {
 
     /// The shape in the order of `layout`.
     pub fn shape(&self, layout: Layout) -> [usize; 3] {
-        match layout {
-            Layout::Chw => [self.channels, self.grid.height, self.grid.width],
-            Layout::Hwc => [self.grid.height, self.grid.width, self.channels],
-        }
+        layout.shape(self.channels, self.grid.height, self.grid.width)
     }
 
     /// The values in the order of `layout`, without a copy.

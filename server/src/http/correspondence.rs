@@ -4,18 +4,26 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use super::admission::Admitted;
 use super::correspondence_parameters::{CorrespondenceForm, CorrespondenceParameters};
 use super::correspondence_reply::{CorrespondenceDocument, CorrespondenceReply, Side};
 use super::observe::{RequestContext, Stage};
 use super::pipeline::{Decoded, Pipeline, stack};
+use super::problem_responses::WorkProblems;
 use super::state::AppState;
-use super::upload::{Expected, Upload};
+use super::upload::{Count, Expected, ImageField, Upload};
 use crate::batch::LayerOutput;
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::features::{ImagePoints, LayerScaling, NormalizedMap};
 use crate::matching::{MatchOptions, MatchSide, PointMatch, Queries, correspond};
 
-const EXPECTED: Expected = Expected { images: &["source", "target"], raw: false };
+const EXPECTED: Expected<2> = Expected {
+    images: [
+        ImageField { part: "source", json: "source", count: Count::One },
+        ImageField { part: "target", json: "target", count: Count::One },
+    ],
+    raw: false,
+};
 
 /// Multiply-adds that one request may cost in matching. A match of every cell with every cell
 /// grows with the fourth power of `side`; this keeps it within seconds on a small machine.
@@ -46,8 +54,7 @@ const MAX_MULTIPLICATIONS: u64 = 1 << 38;
                 ("X-Request-Id" = String, description = "Taken over from the request, or made"),
             )
         ),
-        (status = "4XX", description = "The request cannot be answered", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "The server cannot answer it now", body = Problem, content_type = "application/problem+json"),
+        WorkProblems,
     )
 )]
 pub(super) async fn post_correspondence(
@@ -58,23 +65,24 @@ pub(super) async fn post_correspondence(
     app.registry()?;
     let limits = app.config().limits;
     let headers = request.headers().clone();
-    let upload = context.receive(limits.body_timeout, Upload::read(request, EXPECTED, limits.max_body_bytes)).await?;
-    // A body that drips in must not keep others out.
-    let _admitted = app.admit()?;
+    let upload = context.receive(limits.body_timeout, Upload::read(&app, request, EXPECTED)).await?;
     let parameters = CorrespondenceParameters::read(&app, &upload.parameters, &headers)?;
-    context.answer(limits.timeout, answer(app.clone(), context.clone(), parameters, upload)).await
+    let admitted = app.admit(2, context.deadline)?;
+    let answer = answer(app.clone(), context.clone(), parameters, upload, admitted.clone());
+    Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))
 }
 
 async fn answer(
     app: AppState,
     context: RequestContext,
     parameters: CorrespondenceParameters,
-    upload: Upload,
+    upload: Upload<2>,
+    admitted: Admitted,
 ) -> Result<Response, ApiError> {
     let CorrespondenceParameters { extraction, asked, options, format } = parameters;
-    let pipeline = Pipeline { app, context, extraction };
-    let [source, target]: [_; 2] =
-        upload.images.try_into().map_err(|_| ApiError::internal(anyhow::anyhow!("the form has two images")))?;
+    let pipeline = Pipeline { app, context, extraction, admitted };
+    let [source, target] = upload.images.map(|images| images.into_iter().next().ok_or(ApiError::EmptyBody));
+    let (source, target) = (source?, target?);
     let (source, target) = tokio::try_join!(pipeline.decode(source), pipeline.decode(target))?;
     let points = asked.within(source.size)?;
     let (source, source_layers) = without_input(source);

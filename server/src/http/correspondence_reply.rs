@@ -8,7 +8,9 @@ use utoipa::ToSchema;
 
 use super::correspondence::Matched;
 use super::correspondence_parameters::CorrespondenceFormat;
-use super::features_reply::{ImageSizeDocument, LAYER, MODEL, media_type};
+use super::features_document::ImageSizeDocument;
+use super::features_reply::{LAYER, MODEL};
+use super::negotiation::media_type;
 use super::pipeline::{Extraction, FeatureId};
 use crate::error::ApiError;
 use crate::features::{Dtype, encode_npy};

@@ -1,33 +1,49 @@
 //! `POST /features`: an image in, a feature map out.
 
 use axum::Extension;
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use futures_util::future::try_join_all;
 
-use super::features_parameters::{FeaturesParameters, FeaturesQuery};
-use super::features_reply::{FeaturesDocument, FeaturesReply};
+use super::admission::Admitted;
+use super::features_document::FeaturesJson;
+use super::features_parameters::{FeaturesParameters, FeaturesQuery, Wanted};
+use super::features_reply::{AskedImage, FeaturesReply};
 use super::observe::{RequestContext, Stage};
 use super::pipeline::{Decoded, Pipeline};
+use super::problem_responses::WorkProblems;
 use super::state::AppState;
-use super::upload::{Expected, Upload};
-use crate::error::{ApiError, Problem};
-use crate::features::ImagePoints;
+use super::upload::{Count, Expected, ImageField, Upload};
+use crate::error::ApiError;
+use crate::registry::ModelInput;
 
-const EXPECTED: Expected = Expected { images: &["image"], raw: true };
+const EXPECTED: Expected<1> =
+    Expected { images: [ImageField { part: "image", json: "images", count: Count::Several }], raw: true };
 
-/// The form of a request that is not a raw body.
+/// The form of a request.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "it describes the form, which is read part by part")]
 pub(super) struct FeaturesForm {
-    /// The image. All parameters of the query can be parts, too.
+    /// An image; several parts of this name are several images. All parameters of the query can be parts, too.
     #[schema(value_type = String, format = Binary)]
     image: Vec<u8>,
 }
 
-/// Dense features of an image: one descriptor per cell, or descriptors at points.
+/// The JSON object of a request.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "it describes the object, which is read field by field")]
+pub(super) struct FeaturesObject {
+    /// Images in standard base64. All parameters of the query can be fields, too: as JSON has them (`"side": 512`, `"points": [[12.5, 40]]`) or as text.
+    #[schema(min_items = 1, example = json!(["iVBORw0KGgo…"]))]
+    images: Vec<String>,
+}
+
+/// Dense features of images: one descriptor per cell, per pixel, or at points.
 ///
-/// The image is the raw body, or the part `image` of a form. It is told by its content: JPEG, PNG,
-/// WebP, GIF, BMP or TIFF; of an animation the first frame. Its EXIF orientation is applied.
+/// An image is the raw body, a part `image` of a form, or base64 in the list `images` of a JSON object; the last two
+/// may hold several, which are answered as JSON or safetensors. An image is told by its content: JPEG, PNG, WebP, GIF,
+/// BMP or TIFF; of an animation the first frame. Its EXIF orientation is applied.
 #[utoipa::path(
     post,
     path = "/features",
@@ -38,29 +54,30 @@ pub(super) struct FeaturesForm {
         (Vec<u8> = "image/jpeg"),
         (Vec<u8> = "image/png"),
         (FeaturesForm = "multipart/form-data"),
+        (FeaturesObject = "application/json"),
     )),
     responses(
         (
             status = 200,
             description = "The features",
             content(
-                (FeaturesDocument<'static> = "application/json"),
+                (FeaturesJson<'static> = "application/json"),
                 (Vec<u8> = "application/x-npy"),
+                (Vec<u8> = "application/x-safetensors"),
                 (Vec<u8> = "application/octet-stream"),
                 (Vec<u8> = "image/png"),
             ),
             headers(
                 ("Densecl-Model" = String, description = "Name and version, `name/version`"),
                 ("Densecl-Layer" = String, description = "The layer, or several joined by `+`"),
-                ("Densecl-Shape" = String, description = "Sizes of the axes, such as `512,12,16`"),
-                ("Densecl-Image-Size" = String, description = "Pixels of the upright image, `WxH`"),
-                ("Densecl-Feature-Id" = String, description = "Names the features by image, model, layer and side"),
+                ("Densecl-Shape" = String, description = "Of one image: sizes of the axes, such as `512,12,16`"),
+                ("Densecl-Image-Size" = String, description = "Of one image: pixels of the upright image, `WxH`"),
+                ("Densecl-Feature-Id" = String, description = "Of one image: names the features by image, model, layer and side"),
                 ("Server-Timing" = String, description = "Milliseconds per stage"),
                 ("X-Request-Id" = String, description = "Taken over from the request, or made"),
             )
         ),
-        (status = "4XX", description = "The request cannot be answered", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "The server cannot answer it now", body = Problem, content_type = "application/problem+json"),
+        WorkProblems,
     )
 )]
 pub(super) async fn post_features(
@@ -71,29 +88,38 @@ pub(super) async fn post_features(
     app.registry()?;
     let limits = app.config().limits;
     let headers = request.headers().clone();
-    let upload = context.receive(limits.body_timeout, Upload::read(request, EXPECTED, limits.max_body_bytes)).await?;
-    // A body that drips in must not keep others out.
-    let _admitted = app.admit()?;
-    let parameters = FeaturesParameters::read(&app, &upload.parameters, &headers)?;
-    context.answer(limits.timeout, answer(app.clone(), context.clone(), parameters, upload)).await
+    let upload = context.receive(limits.body_timeout, Upload::read(&app, request, EXPECTED)).await?;
+    let [images] = upload.images;
+    let parameters = FeaturesParameters::read(&app, &upload.parameters, &headers, images.len())?;
+    let admitted = app.admit(images.len(), context.deadline)?;
+    let answer = answer(app.clone(), context.clone(), parameters, images, admitted.clone());
+    Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))
 }
 
 async fn answer(
     app: AppState,
     context: RequestContext,
     parameters: FeaturesParameters,
-    upload: Upload,
+    images: Vec<Bytes>,
+    admitted: Admitted,
 ) -> Result<Response, ApiError> {
-    let FeaturesParameters { extraction, points, reply: options } = parameters;
-    let max_bytes = app.config().limits.max_response_bytes;
-    let pipeline = Pipeline { app, context, extraction };
-    let bytes = upload.images.into_iter().next().ok_or(ApiError::EmptyBody)?;
-    let Decoded { image, size, id, input } = pipeline.decode(bytes).await?;
-    // Only its size matters from here on; its pixels need not wait in the queue.
-    drop(image);
-    let points = points.map(|points| ImagePoints::new(points, size)).transpose()?;
-    let layers = pipeline.infer(input).await?;
-    let extraction = pipeline.extraction.clone();
-    let reply = FeaturesReply { extraction, size, id, points, options, max_bytes };
-    pipeline.on_cpu(Stage::Encode, move || reply.write(layers)).await
+    let FeaturesParameters { extraction, wanted, reply: options } = parameters;
+    let (max_bytes, cpu) = (app.config().limits.max_response_bytes, app.cpu().clone());
+    let reply = FeaturesReply { extraction: extraction.clone(), options, max_bytes, cpu };
+    let pipeline = Pipeline { app, context, extraction, admitted };
+    let decoding = images.into_iter().enumerate().map(async |(index, image)| {
+        decode(&pipeline, &wanted, image).await.map_err(|error| reply.of_image(index, error))
+    });
+    let (asked, inputs): (Vec<_>, Vec<_>) = try_join_all(decoding).await?.into_iter().unzip();
+    reply.check(&asked)?;
+    // All at once: images of equal shape share a run.
+    let layers = try_join_all(inputs.into_iter().map(|input| pipeline.infer(input))).await?;
+    let images = asked.into_iter().zip(layers).collect();
+    pipeline.on_cpu(Stage::Encode, move || reply.write(images)).await
+}
+
+async fn decode(pipeline: &Pipeline, wanted: &Wanted, image: Bytes) -> Result<(AskedImage, ModelInput), ApiError> {
+    // Only the size of the picture matters from here on; its pixels need not wait in the queue.
+    let Decoded { size, id, input, .. } = pipeline.decode(image).await?;
+    Ok((AskedImage { id, rendering: wanted.of(size)? }, input))
 }

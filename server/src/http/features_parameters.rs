@@ -5,12 +5,15 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa::openapi::schema::Schema;
 
-use super::negotiation::{ReplyFormat, negotiate};
-use super::parameters::{Parameters, one_of, read_points};
+use super::negotiation::{ReplyFormat, negotiate, negotiate_among};
+use super::parameters::{Parameters, one_of, read_points, read_text};
 use super::pipeline::{Extraction, ExtractionChoice};
 use super::state::AppState;
 use crate::error::ApiError;
-use crate::features::{Dtype, Layout, PixelPoint};
+use crate::features::{
+    CropBox, Dtype, GridSize, ImagePoints, Layout, NumberForm, PixelPoint, Places, Rendering, Resolution, Window,
+};
+use crate::image::{ImageSize, inference_size};
 
 /// As they are written, in the query or as parts of the form.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -27,13 +30,19 @@ pub(super) struct FeaturesQuery {
     /// Pixels that the image's longer side is resized to, 32 to the server's limit; the manifest's default if not given.
     #[param(minimum = 32)]
     side: Option<u64>,
-    /// `grid`: one descriptor per cell. Other resolutions are not supported yet.
-    #[param(schema_with = resolutions)]
+    /// `grid`: one descriptor per cell. `pixel`: one per pixel of the image, bilinearly between the cells. `WxH`: so many across and down. Large replies are computed while they are sent.
+    #[param(pattern = "^(grid|pixel|[0-9]+x[0-9]+)$", default = "grid")]
     resolution: Option<String>,
+    /// `x,y,w,h` in whole pixels of the upright image: this window of the result. With `grid` the cells whose centres lie in it; with `WxH` so many places within the window. The whole image if not given.
+    #[param(example = "0,0,320,240")]
+    crop: Option<String>,
     /// `[[x, y], …]` in pixels of the upright image, (0, 0) being the centre of its top-left pixel: descriptors at these points, `[P, C]`, instead of a map.
     #[param(example = "[[12.5, 40]]")]
     points: Option<String>,
-    /// `l2`: every descriptor has length 1. `none`: as the model computes it.
+    /// Project the descriptors on so many principal components of the whole map, 1 to its channels, whichever part of it is asked for.
+    #[param(minimum = 1)]
+    components: Option<usize>,
+    /// `l2`: every descriptor has length 1, also after it was interpolated or projected. `none`: as the model computes it.
     #[param(schema_with = normalizations)]
     #[serde(default)]
     normalize: Normalize,
@@ -49,7 +58,7 @@ pub(super) struct FeaturesQuery {
     #[param(schema_with = encodings)]
     #[serde(default)]
     encoding: Encoding,
-    /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `png` shows the first three principal components as colours, at the image's size.
+    /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `png` shows the first three principal components as colours, a pixel for each of the image unless `resolution` is `WxH`. Several images: `json` or `safetensors`.
     #[param(schema_with = formats)]
     format: Option<FeaturesFormat>,
 }
@@ -78,6 +87,7 @@ pub(super) enum Encoding {
 pub(super) enum FeaturesFormat {
     Json,
     Npy,
+    Safetensors,
     Raw,
     Png,
 }
@@ -86,13 +96,10 @@ impl ReplyFormat for FeaturesFormat {
     const OFFERED: &'static [(Self, &'static str)] = &[
         (Self::Json, "application/json"),
         (Self::Npy, "application/x-npy"),
+        (Self::Safetensors, "application/x-safetensors"),
         (Self::Raw, "application/octet-stream"),
         (Self::Png, "image/png"),
     ];
-}
-
-fn resolutions() -> Schema {
-    one_of(&["grid"])
 }
 
 fn normalizations() -> Schema {
@@ -112,83 +119,140 @@ fn encodings() -> Schema {
 }
 
 fn formats() -> Schema {
-    one_of(&["json", "npy", "raw", "png"])
+    one_of(&["json", "npy", "safetensors", "raw", "png"])
 }
+
+/// Formats that hold several tensors.
+const FOR_SEVERAL: &[(FeaturesFormat, &str)] =
+    &[(FeaturesFormat::Json, "application/json"), (FeaturesFormat::Safetensors, "application/x-safetensors")];
 
 /// As they are meant.
 pub(super) struct FeaturesParameters {
     pub(super) extraction: Extraction,
-    /// Not yet known to lie in the image.
-    pub(super) points: Option<Vec<PixelPoint>>,
+    pub(super) wanted: Wanted,
     pub(super) reply: ReplyOptions,
+}
+
+/// What is wanted of each image, before its size is known.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    places: WantedPlaces,
+    components: Option<usize>,
+    normalize: Normalize,
+    layout: Layout,
+}
+
+#[derive(Clone, Debug)]
+enum WantedPlaces {
+    Points(Vec<PixelPoint>),
+    Window { crop: Option<CropBox>, resolution: Resolution },
+}
+
+impl Wanted {
+    /// The same for an image of this size.
+    pub(super) fn of(&self, image: ImageSize) -> Result<Rendering, ApiError> {
+        let places = match &self.places {
+            WantedPlaces::Points(points) => Places::Points(ImagePoints::new(points.clone(), image)?),
+            &WantedPlaces::Window { crop, resolution } => Places::Window(Window::new(image, crop, resolution)?),
+        };
+        let unit = self.normalize == Normalize::L2;
+        Ok(Rendering { image, places, components: self.components, unit, layout: self.layout })
+    }
 }
 
 /// How the reply is written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReplyOptions {
-    pub(super) normalize: Normalize,
+    pub(super) format: FeaturesFormat,
     pub(super) dtype: Dtype,
     pub(super) layout: Layout,
     pub(super) encoding: Encoding,
-    pub(super) format: FeaturesFormat,
+    /// Whether several images are answered.
+    pub(super) several: bool,
 }
 
-impl FeaturesParameters {
-    pub(super) fn read(app: &AppState, parameters: &Parameters, headers: &HeaderMap) -> Result<Self, ApiError> {
-        let query: FeaturesQuery = parameters.read()?;
-        check_resolution(query.resolution.as_deref())?;
-        let extraction = Extraction::resolve(
-            app,
-            &ExtractionChoice {
-                model: query.model.as_deref(),
-                version: query.version,
-                layer: query.layer.as_deref(),
-                side: query.side,
-            },
-        )?;
-        let max_points = app.config().limits.max_points;
-        let points = query.points.as_deref().map(|text| read_points(text, max_points)).transpose()?;
-        let format = negotiate(query.format, headers)?;
-        if points.is_some() && format == FeaturesFormat::Png {
-            return Err(ApiError::Conflict("`points` gives descriptors, of which there is no `png`".to_owned()));
+impl ReplyOptions {
+    /// How numbers are written.
+    pub(super) fn number_form(self) -> NumberForm {
+        match (self.format, self.encoding) {
+            (FeaturesFormat::Json, Encoding::Base64) => NumberForm::Base64(self.dtype),
+            (FeaturesFormat::Json, Encoding::Array) => NumberForm::Decimal,
+            _ => NumberForm::Binary(self.dtype),
         }
-        let FeaturesQuery { normalize, dtype, layout, encoding, .. } = query;
-        Ok(Self { extraction, points, reply: ReplyOptions { normalize, dtype, layout, encoding, format } })
     }
 }
 
-fn check_resolution(resolution: Option<&str>) -> Result<(), ApiError> {
-    let is_size = |text: &str| {
-        text.split_once('x').is_some_and(|(width, height)| {
-            [width, height].iter().all(|side| side.parse::<u32>().is_ok_and(|side| side > 0))
-        })
-    };
-    match resolution {
-        None | Some("grid") => Ok(()),
-        Some(text) if text == "pixel" || is_size(text) => {
-            Err(ApiError::NotSupported(format!("resolution `{text}` is not supported yet, only `grid`")))
+impl FeaturesParameters {
+    /// The parameters of a request with so many images.
+    pub(super) fn read(
+        app: &AppState,
+        parameters: &Parameters,
+        headers: &HeaderMap,
+        images: usize,
+    ) -> Result<Self, ApiError> {
+        let query: FeaturesQuery = parameters.read()?;
+        let choice = ExtractionChoice {
+            model: query.model.as_deref(),
+            version: query.version,
+            layer: query.layer.as_deref(),
+            side: query.side,
+        };
+        let extraction = Extraction::resolve(app, &choice)?;
+        let format = match images {
+            0 | 1 => negotiate(query.format, headers)?,
+            _ => negotiate_among(FOR_SEVERAL, query.format, headers)?,
+        };
+        let places = query.places(format, app.config().limits.max_points)?;
+        if query.components.is_some() && format == FeaturesFormat::Png {
+            return Err(conflict("`png` shows three components, so `components` has no place"));
         }
-        Some(text) => Err(ApiError::MalformedParameter {
-            name: "resolution".to_owned(),
-            reason: format!("`{text}` is not a resolution: use grid"),
-        }),
+        let FeaturesQuery { components, normalize, dtype, layout, encoding, .. } = query;
+        Ok(Self {
+            extraction,
+            wanted: Wanted { places, components, normalize, layout },
+            reply: ReplyOptions { format, dtype, layout, encoding, several: images > 1 },
+        })
+    }
+}
+
+impl FeaturesQuery {
+    fn places(&self, format: FeaturesFormat, max_points: usize) -> Result<WantedPlaces, ApiError> {
+        let resolution = read_text("resolution", self.resolution.as_deref())?;
+        let crop = read_text("crop", self.crop.as_deref())?;
+        let Some(text) = self.points.as_deref() else {
+            return Ok(WantedPlaces::Window { crop, resolution: resolution.unwrap_or_default() });
+        };
+        let points = read_points(text, max_points)?;
+        if format == FeaturesFormat::Png {
+            return Err(conflict("`points` gives descriptors, of which there is no `png`"));
+        }
+        if crop.is_some() || resolution.is_some_and(|resolution| resolution != Resolution::Grid) {
+            return Err(conflict("`points` says where descriptors are wanted, and so do `crop` and `resolution`"));
+        }
+        Ok(WantedPlaces::Points(points))
+    }
+}
+
+fn conflict(reason: &str) -> ApiError {
+    ApiError::Conflict(reason.to_owned())
+}
+
+impl Extraction {
+    /// Channels and grid that the manifest promises for an image of this size.
+    pub(super) fn expected_map(&self, image: ImageSize) -> (usize, GridSize) {
+        let manifest = self.model.manifest();
+        let layers = || self.layers.names().iter().filter_map(|name| manifest.layer(name));
+        let channels = layers().map(|layer| layer.channels as usize).sum();
+        let stride = layers().map(|layer| layer.stride).min().unwrap_or(1).max(1);
+        let input = inference_size(image, self.side_px);
+        let cells = |side: u32| side.div_ceil(stride) as usize;
+        (channels, GridSize { width: cells(input.width), height: cells(input.height) })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_resolution_that_will_come_is_told_from_a_wrong_one() {
-        assert!(check_resolution(Some("grid")).is_ok());
-        for later in ["pixel", "640x480"] {
-            assert!(matches!(check_resolution(Some(later)), Err(ApiError::NotSupported(_))), "{later}");
-        }
-        for wrong in ["full", "0x5", "x", "640x", "-1x5"] {
-            assert!(matches!(check_resolution(Some(wrong)), Err(ApiError::MalformedParameter { .. })), "{wrong}");
-        }
-    }
 
     #[test]
     fn the_documented_words_are_the_ones_that_are_read() {
@@ -205,7 +269,8 @@ mod tests {
         ];
         for (name, words) in all {
             for word in words {
-                let parameters = Parameters::from_query(Some(&format!("{name}={word}")));
+                let mut parameters = Parameters::new(0);
+                parameters.push_query(Some(&format!("{name}={word}"))).unwrap();
                 assert!(parameters.read::<FeaturesQuery>().is_ok(), "{name}={word}");
             }
         }

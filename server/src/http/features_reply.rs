@@ -1,21 +1,23 @@
 //! Feature maps and descriptors as replies.
 
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
-use ndarray::{Array2, ArrayViewD};
-use serde::Serialize;
-use utoipa::ToSchema;
+use std::sync::Arc;
 
-use super::features_parameters::{Encoding, FeaturesFormat, Normalize, ReplyOptions};
-use super::negotiation::ReplyFormat;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+
+use super::cpu_pool::CpuPool;
+use super::features_document::Described;
+use super::features_parameters::{FeaturesFormat, ReplyOptions};
+use super::negotiation::media_type;
 use super::pipeline::{Extraction, FeatureId, stack};
+use super::reply_body::ReplyBody;
 use crate::batch::LayerOutput;
 use crate::error::ApiError;
 use crate::features::{
-    Base64Tensor, Dtype, FeatureMap, ImagePoints, LayerScaling, Layout, NestedArray, components_picture,
-    descriptors_at, encode_npy, encode_raw, l2_normalize_rows,
+    EncodedTensor, FeatureMap, GridSize, LayerScaling, Layout, Placement, Places, Rendering, Tensor, TensorEntry,
+    npy_header, safetensors_header,
 };
-use crate::image::{ImageSize, encode_png};
+use crate::image::encode_png;
 
 pub(super) const MODEL: HeaderName = HeaderName::from_static("densecl-model");
 pub(super) const LAYER: HeaderName = HeaderName::from_static("densecl-layer");
@@ -26,210 +28,185 @@ const FEATURE_ID: HeaderName = HeaderName::from_static("densecl-feature-id");
 /// What every reply to one image carries.
 pub(super) const HEADERS: [HeaderName; 5] = [MODEL, LAYER, SHAPE, IMAGE_SIZE, FEATURE_ID];
 
-/// Width and height of an image.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-pub(super) struct ImageSizeDocument {
-    /// In pixels, after the EXIF orientation is applied.
-    width: u32,
-    /// In pixels, after the EXIF orientation is applied.
-    height: u32,
-}
-
-impl From<ImageSize> for ImageSizeDocument {
-    fn from(ImageSize { width, height }: ImageSize) -> Self {
-        Self { width, height }
-    }
-}
-
-/// Pixels of the image per cell: a pixel coordinate is `(cell + 0.5) · scale − 0.5`.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-pub(super) struct CellScaleDocument {
-    /// Pixels a column.
-    x: f64,
-    /// Pixels a row.
-    y: f64,
-}
-
-/// The features of one image.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct FeaturesDocument<'a> {
-    /// Name of the model.
-    model: &'a str,
-    /// Version of the model.
-    version: u32,
-    /// The layer, or several joined by `+`.
-    layer: String,
-    /// Size of the image.
-    image_size: ImageSizeDocument,
-    /// Names the features by image, model, layer and side.
-    feature_id: String,
-    /// Of a map, not of descriptors at points.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cell_scale: Option<CellScaleDocument>,
-    /// Of a map: `chw` or `hwc`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    layout: Option<Layout>,
-    #[serde(flatten)]
-    tensor: TensorDocument<'a>,
-}
-
-/// Numbers in JSON.
-#[derive(Debug, Serialize, ToSchema)]
-struct TensorDocument<'a> {
-    /// `float32` or `float16`.
-    #[schema(value_type = String)]
-    dtype: Dtype,
-    /// Sizes of the axes: `[C, h, w]`, `[h, w, C]`, or `[P, C]` at points.
-    shape: Vec<usize>,
-    /// `base64` or `array`.
-    encoding: &'static str,
-    /// Little-endian numbers in C order as base64; nested arrays of numbers if `encoding` is `array`.
-    #[schema(value_type = String)]
-    data: TensorData<'a>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum TensorData<'a> {
-    Base64(String),
-    Array(NestedArray<'a>),
-}
-
-/// All that is needed to write a reply, but the layers.
+/// What the images of a request have in common.
 pub(super) struct FeaturesReply {
     pub(super) extraction: Extraction,
-    pub(super) size: ImageSize,
-    pub(super) id: FeatureId,
-    pub(super) points: Option<ImagePoints>,
     pub(super) options: ReplyOptions,
     pub(super) max_bytes: u64,
+    pub(super) cpu: CpuPool,
 }
 
-/// What the reply is about.
-enum Features {
-    Map(FeatureMap),
-    /// `[P, C]`.
-    Descriptors(Array2<f32>),
+/// An image whose features are asked for.
+pub(super) struct AskedImage {
+    pub(super) id: FeatureId,
+    pub(super) rendering: Rendering,
+}
+
+/// The features of an image, not yet computed where they lie between the cells.
+struct ImageFeatures {
+    asked: AskedImage,
+    shape: Vec<usize>,
+    placement: Option<Placement>,
+    tensor: Arc<dyn Tensor>,
 }
 
 impl FeaturesReply {
-    pub(super) fn write(&self, layers: Vec<LayerOutput>) -> Result<Response, ApiError> {
-        let features = self.features(layers)?;
-        let (shape, layout) = match &features {
-            Features::Map(map) => (map.shape(self.options.layout).to_vec(), Some(self.options.layout)),
-            Features::Descriptors(rows) => (rows.shape().to_vec(), None),
-        };
-        self.check_size(&shape)?;
-        let body = match (self.options.format, &features) {
-            (FeaturesFormat::Png, Features::Map(map)) => {
-                encode_png(&components_picture(map, self.size)).map_err(ApiError::internal)?
-            }
-            (_, Features::Map(map)) => self.encode(map.view(self.options.layout).into_dyn(), layout)?,
-            (_, Features::Descriptors(rows)) => self.encode(rows.view().into_dyn(), layout)?,
-        };
-        Ok((self.headers(&shape)?, body).into_response())
-    }
-
-    fn features(&self, layers: Vec<LayerOutput>) -> Result<Features, ApiError> {
-        let is_unit = self.options.normalize == Normalize::L2;
-        let map = if is_unit {
-            stack(layers, LayerScaling::Unit)?.into_normalized().into_map()
-        } else {
-            stack(layers, LayerScaling::AsIs)?
-        };
-        let Some(points) = &self.points else { return Ok(Features::Map(map)) };
-        let mut rows = descriptors_at(&map, self.size, points);
-        if is_unit {
-            l2_normalize_rows(&mut rows);
+    /// Refuses a reply that would be too large, or cannot be, by what the manifest says of the maps.
+    pub(super) fn check(&self, asked: &[AskedImage]) -> Result<(), ApiError> {
+        let mut bytes = 0_u64;
+        for (index, image) in asked.iter().enumerate() {
+            let (channels, grid) = self.extraction.expected_map(image.rendering.image);
+            let shape = self.shape(image, channels, grid).map_err(|error| self.of_image(index, error))?;
+            let values = shape.iter().map(|&size| size as u64).product();
+            bytes = bytes.saturating_add(match self.options.format {
+                FeaturesFormat::Png => values,
+                _ => self.options.number_form().bytes(values),
+            });
         }
-        Ok(Features::Descriptors(rows))
-    }
-
-    /// Refuses a reply that would be too large before its bytes exist.
-    fn check_size(&self, shape: &[usize]) -> Result<(), ApiError> {
-        /// A float as JSON writes it, with its comma.
-        const LONGEST_NUMBER: u64 = 16;
-        let numbers: u64 = shape.iter().map(|&size| size as u64).product();
-        let binary = numbers.saturating_mul(self.options.dtype.bytes() as u64);
-        let bytes = match (self.options.format, self.options.encoding) {
-            (FeaturesFormat::Npy | FeaturesFormat::Raw, _) => binary,
-            (FeaturesFormat::Json, Encoding::Base64) => binary.div_ceil(3).saturating_mul(4),
-            (FeaturesFormat::Json, Encoding::Array) => numbers.saturating_mul(LONGEST_NUMBER),
-            (FeaturesFormat::Png, _) => self.size.pixels().saturating_mul(3),
-        };
         if bytes > self.max_bytes {
             return Err(ApiError::ReplyTooLarge { bytes, limit: self.max_bytes });
         }
         Ok(())
     }
 
-    fn encode(&self, tensor: ArrayViewD<'_, f32>, layout: Option<Layout>) -> Result<Vec<u8>, ApiError> {
-        let dtype = self.options.dtype;
-        match self.options.format {
-            FeaturesFormat::Npy => Ok(encode_npy(tensor, dtype)),
-            FeaturesFormat::Raw => Ok(encode_raw(tensor, dtype)),
-            FeaturesFormat::Json | FeaturesFormat::Png => {
-                let tensor = tensor_document(tensor, self.options);
-                serde_json::to_vec(&self.document(tensor, layout)).map_err(ApiError::internal)
+    fn shape(&self, image: &AskedImage, channels: usize, grid: GridSize) -> Result<Vec<usize>, ApiError> {
+        match (self.options.format, &image.rendering.places) {
+            (FeaturesFormat::Png, Places::Window(window)) => {
+                let size = window.in_pixels().places(grid)?;
+                Ok(vec![size.height, size.width, 3])
             }
+            _ => Ok(image.rendering.shape(channels, grid)?),
         }
     }
 
-    fn document<'a>(&'a self, tensor: TensorDocument<'a>, layout: Option<Layout>) -> FeaturesDocument<'a> {
-        let cells = layout.map(|layout| match layout {
-            Layout::Chw => (tensor.shape[2], tensor.shape[1]),
-            Layout::Hwc => (tensor.shape[1], tensor.shape[0]),
-        });
-        let per_cell = |pixels: u32, cells: usize| f64::from(pixels) / cells as f64;
-        FeaturesDocument {
-            model: self.extraction.model.name(),
-            version: self.extraction.model.version(),
-            layer: self.extraction.layer_name(),
-            image_size: self.size.into(),
-            feature_id: self.id.to_string(),
-            cell_scale: cells.map(|(columns, rows)| CellScaleDocument {
-                x: per_cell(self.size.width, columns),
-                y: per_cell(self.size.height, rows),
-            }),
-            layout,
-            tensor,
+    /// The reply, from the layers of each image.
+    pub(super) fn write(&self, images: Vec<(AskedImage, Vec<LayerOutput>)>) -> Result<Response, ApiError> {
+        if self.options.format == FeaturesFormat::Png {
+            return self.write_picture(images);
         }
+        let images = images
+            .into_iter()
+            .enumerate()
+            .map(|(index, (asked, layers))| self.features(asked, layers).map_err(|error| self.of_image(index, error)));
+        let images = images.collect::<Result<Vec<_>, _>>()?;
+        let body = match self.options.format {
+            FeaturesFormat::Json => self.json(&images)?,
+            FeaturesFormat::Safetensors => self.safetensors(&images),
+            FeaturesFormat::Npy => self.one(&images, npy_header(self.options.dtype, &images[0].shape)),
+            FeaturesFormat::Raw | FeaturesFormat::Png => self.one(&images, Vec::new()),
+        };
+        let mut headers = self.headers()?;
+        if let [image] = &images[..] {
+            describe(&mut headers, &image.asked, &image.shape)?;
+        }
+        Ok((headers, body.into_body(self.cpu.clone())).into_response())
     }
 
-    fn headers(&self, shape: &[usize]) -> Result<[(HeaderName, HeaderValue); 6], ApiError> {
+    fn map(&self, asked: &AskedImage, layers: Vec<LayerOutput>) -> Result<FeatureMap, ApiError> {
+        let scaling = if asked.rendering.unit { LayerScaling::Unit } else { LayerScaling::AsIs };
+        let map = stack(layers, scaling)?;
+        Ok(map)
+    }
+
+    fn features(&self, asked: AskedImage, layers: Vec<LayerOutput>) -> Result<ImageFeatures, ApiError> {
+        let map = self.map(&asked, layers)?;
+        let placement = match &asked.rendering.places {
+            Places::Window(window) => Some(window.placement(map.grid())?),
+            Places::Points(_) => None,
+        };
+        let tensor = asked.rendering.of(map)?;
+        Ok(ImageFeatures { shape: tensor.shape(), asked, placement, tensor })
+    }
+
+    fn write_picture(&self, images: Vec<(AskedImage, Vec<LayerOutput>)>) -> Result<Response, ApiError> {
+        let (asked, layers) = images.into_iter().next().ok_or(ApiError::EmptyBody)?;
+        let picture = asked.rendering.picture(self.map(&asked, layers)?);
+        let shape = [picture.height() as usize, picture.width() as usize, 3];
+        let mut headers = self.headers()?;
+        describe(&mut headers, &asked, &shape)?;
+        let file = encode_png(&picture).map_err(ApiError::internal)?;
+        Ok((headers, file).into_response())
+    }
+
+    /// The numbers of the only image, after `head`.
+    fn one(&self, images: &[ImageFeatures], head: Vec<u8>) -> ReplyBody {
+        images.iter().fold(ReplyBody::from_bytes(head), |body, image| body.tensor(self.encoded(image)))
+    }
+
+    fn json(&self, images: &[ImageFeatures]) -> Result<ReplyBody, ApiError> {
+        let mut body = ReplyBody::from_bytes(if self.options.several { "{\"images\":[" } else { "" });
+        for (index, image) in images.iter().enumerate() {
+            let (mut head, tail) =
+                self.described(image).json(self.options.number_form()).map_err(ApiError::internal)?;
+            if index > 0 {
+                head.insert(0, ',');
+            }
+            body = body.bytes(head).tensor(self.encoded(image)).bytes(tail);
+        }
+        Ok(if self.options.several { body.bytes("]}") } else { body })
+    }
+
+    /// The tensor `features` of one image, `0`, `1`, … of several.
+    fn safetensors(&self, images: &[ImageFeatures]) -> ReplyBody {
         let model = &self.extraction.model;
-        let shape = shape.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-        let value = |text: String| HeaderValue::try_from(text).map_err(ApiError::internal);
-        Ok([
+        let mut metadata = vec![
+            ("model".to_owned(), model.name().to_owned()),
+            ("version".to_owned(), model.version().to_string()),
+            ("layer".to_owned(), self.extraction.layer_name()),
+        ];
+        let mut entries = Vec::new();
+        for (index, image) in images.iter().enumerate() {
+            let (name, prefix) = if self.options.several {
+                (index.to_string(), format!("{index}."))
+            } else {
+                ("features".into(), String::new())
+            };
+            metadata.extend(self.described(image).metadata(&prefix));
+            entries.push(TensorEntry { name, shape: image.shape.clone() });
+        }
+        self.one(images, safetensors_header(&entries, self.options.dtype, &metadata))
+    }
+
+    fn encoded(&self, image: &ImageFeatures) -> EncodedTensor {
+        EncodedTensor::new(Arc::clone(&image.tensor), self.options.number_form())
+    }
+
+    fn described<'a>(&'a self, image: &'a ImageFeatures) -> Described<'a> {
+        let ImageFeatures { asked, shape, placement, .. } = image;
+        let layout: Layout = self.options.layout;
+        Described {
+            extraction: &self.extraction,
+            size: asked.rendering.image,
+            id: &asked.id,
+            shape,
+            map: placement.map(|placement| (placement, layout)),
+        }
+    }
+
+    /// Says which image an error is about, if there are several.
+    pub(super) fn of_image(&self, index: usize, error: ApiError) -> ApiError {
+        if self.options.several { error.of_image(format!("images[{index}]")) } else { error }
+    }
+
+    fn headers(&self) -> Result<HeaderMap, ApiError> {
+        let model = &self.extraction.model;
+        Ok(HeaderMap::from_iter([
             (header::CONTENT_TYPE, HeaderValue::from_static(media_type(self.options.format))),
             (MODEL, value(format!("{}/{}", model.name(), model.version()))?),
             (LAYER, value(self.extraction.layer_name())?),
-            (SHAPE, value(shape)?),
-            (IMAGE_SIZE, value(format!("{}x{}", self.size.width, self.size.height))?),
-            (FEATURE_ID, value(self.id.to_string())?),
-        ])
+        ]))
     }
 }
 
-fn tensor_document(tensor: ArrayViewD<'_, f32>, options: ReplyOptions) -> TensorDocument<'_> {
-    match options.encoding {
-        Encoding::Base64 => {
-            let Base64Tensor { dtype, shape, encoding, data } = Base64Tensor::new(tensor, options.dtype);
-            TensorDocument { dtype, shape, encoding, data: TensorData::Base64(data) }
-        }
-        // Numbers in text are neither 16 nor 32 bits wide; they are the ones that were computed.
-        Encoding::Array => TensorDocument {
-            dtype: Dtype::Float32,
-            shape: tensor.shape().to_vec(),
-            encoding: "array",
-            data: TensorData::Array(NestedArray(tensor)),
-        },
-    }
+/// Adds what is said of one image.
+fn describe(headers: &mut HeaderMap, asked: &AskedImage, shape: &[usize]) -> Result<(), ApiError> {
+    let size = asked.rendering.image;
+    headers.insert(SHAPE, value(shape.iter().map(usize::to_string).collect::<Vec<_>>().join(","))?);
+    headers.insert(IMAGE_SIZE, value(format!("{}x{}", size.width, size.height))?);
+    headers.insert(FEATURE_ID, value(asked.id.to_string())?);
+    Ok(())
 }
 
-/// The media type of one of the formats offered.
-pub(super) fn media_type<F: ReplyFormat + PartialEq>(format: F) -> &'static str {
-    let found = F::OFFERED.iter().find(|(offered, _)| *offered == format);
-    found.map_or("application/octet-stream", |(_, media_type)| media_type)
+fn value(text: String) -> Result<HeaderValue, ApiError> {
+    HeaderValue::try_from(text).map_err(ApiError::internal)
 }

@@ -5,6 +5,7 @@
 //! was asked for. Decoding, matching and encoding run on `cpu_pool`, never on the threads that
 //! serve connections.
 
+mod admission;
 mod client_address;
 mod connections;
 mod correspondence;
@@ -13,6 +14,7 @@ mod correspondence_reply;
 mod cpu_pool;
 mod docs;
 mod features;
+mod features_document;
 mod features_parameters;
 mod features_reply;
 mod models;
@@ -23,7 +25,9 @@ mod parameters;
 mod pipeline;
 mod probes;
 mod problem;
+mod problem_responses;
 mod rate_limit;
+mod reply_body;
 mod state;
 mod upload;
 

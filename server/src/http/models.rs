@@ -5,9 +5,10 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::problem_responses::{ListProblems, LookupProblems};
 use super::state::AppState;
-use crate::error::{ApiError, Problem};
-use crate::registry::{Registry, ServedModel};
+use crate::error::ApiError;
+use crate::registry::{Provider, Registry, ServedModel};
 
 /// All models.
 #[derive(Debug, Serialize, ToSchema)]
@@ -25,7 +26,7 @@ pub(super) struct ModelDocument {
     version: u32,
     /// `ready`.
     state: &'static str,
-    /// What it really runs on: `cpu`, or `cuda:` and a number.
+    /// What it really runs on: `cpu`, or `cuda:` and a number; several GPUs are separated by commas.
     provider: String,
     /// What the model says of itself: layers, normalisation, training, licence.
     #[schema(value_type = Object)]
@@ -39,10 +40,17 @@ impl ModelDocument {
             version: model.version(),
             // A model is not in the registry before it is.
             state: "ready",
-            provider: registry.provider().to_string(),
+            provider: devices(registry.providers()),
             manifest: model.manifest().clone(),
         }
     }
+}
+
+/// Each device once: several engines may share one.
+fn devices(providers: &[Provider]) -> String {
+    let mut names: Vec<String> = providers.iter().map(Provider::to_string).collect();
+    names.dedup();
+    names.join(",")
 }
 
 /// All models with their manifests.
@@ -52,7 +60,7 @@ impl ModelDocument {
     tag = "models",
     responses(
         (status = 200, description = "The models", body = ModelsDocument),
-        (status = 503, description = "The models are still loading", body = Problem, content_type = "application/problem+json"),
+        ListProblems,
     )
 )]
 pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<ModelsDocument>, ApiError> {
@@ -69,8 +77,7 @@ pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<Mode
     params(("name" = String, Path, description = "Name of the model")),
     responses(
         (status = 200, description = "The model", body = ModelDocument),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The models are still loading", body = Problem, content_type = "application/problem+json"),
+        LookupProblems,
     )
 )]
 pub(super) async fn get_model(

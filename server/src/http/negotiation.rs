@@ -5,31 +5,48 @@ use axum::http::{HeaderMap, header};
 use crate::error::ApiError;
 
 /// The formats that one kind of reply comes in.
-pub(super) trait ReplyFormat: Copy + 'static {
+pub(super) trait ReplyFormat: Copy + PartialEq + 'static {
     /// All of them with their media types; the first is the answer to `*/*`.
     const OFFERED: &'static [(Self, &'static str)];
 }
 
 /// `chosen` if the request names a format; else the one that its `Accept` likes best.
 pub(super) fn negotiate<F: ReplyFormat>(chosen: Option<F>, headers: &HeaderMap) -> Result<F, ApiError> {
+    negotiate_among(F::OFFERED, chosen, headers)
+}
+
+/// The same for a reply that comes in some of the formats only.
+pub(super) fn negotiate_among<F: ReplyFormat>(
+    offered: &[(F, &'static str)],
+    chosen: Option<F>,
+    headers: &HeaderMap,
+) -> Result<F, ApiError> {
+    let not_acceptable = |accept: String| {
+        let offered: Vec<&str> = offered.iter().map(|(_, media_type)| *media_type).collect();
+        ApiError::NotAcceptable { accept, offered: offered.join(", ") }
+    };
     if let Some(format) = chosen {
-        return Ok(format);
+        let is_offered = offered.iter().any(|(offered, _)| *offered == format);
+        return if is_offered { Ok(format) } else { Err(not_acceptable(media_type(format).to_owned())) };
     }
     let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let accept = if values.is_empty() { "*/*".to_owned() } else { values.join(",") };
     let ranges: Vec<MediaRange<'_>> = accept.split(',').filter_map(MediaRange::parse).collect();
     let mut best: Option<(F, f32)> = None;
-    for &(format, media_type) in F::OFFERED {
+    for &(format, media_type) in offered {
         let quality = quality_of(media_type, &ranges);
         // Of equals the first offered wins.
         if quality > best.map_or(0.0, |(_, quality)| quality) {
             best = Some((format, quality));
         }
     }
-    best.map(|(format, _)| format).ok_or_else(|| {
-        let offered: Vec<&str> = F::OFFERED.iter().map(|(_, media_type)| *media_type).collect();
-        ApiError::NotAcceptable { accept, offered: offered.join(", ") }
-    })
+    best.map(|(format, _)| format).ok_or_else(|| not_acceptable(accept))
+}
+
+/// The media type of a format.
+pub(super) fn media_type<F: ReplyFormat>(format: F) -> &'static str {
+    let found = F::OFFERED.iter().find(|(offered, _)| *offered == format);
+    found.map_or("application/octet-stream", |(_, media_type)| media_type)
 }
 
 /// How much the client likes a media type: the quality of the most specific range that covers it.
@@ -117,5 +134,8 @@ mod tests {
     fn a_named_format_beats_accept() {
         let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("text/html"))]);
         assert_eq!(negotiate(Some(Format::Png), &headers).ok(), Some(Format::Png));
+        let some = &Format::OFFERED[..1];
+        assert!(matches!(negotiate_among(some, Some(Format::Png), &headers), Err(ApiError::NotAcceptable { .. })));
+        assert_eq!(negotiate_among(some, None, &HeaderMap::new()).ok(), Some(Format::Json));
     }
 }

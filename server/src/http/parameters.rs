@@ -1,4 +1,6 @@
-//! Parameters as text, from the query and from the parts of a form alike.
+//! Parameters as text, from the query, the parts of a form and the fields of a JSON object alike.
+
+use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
@@ -6,33 +8,71 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use crate::error::ApiError;
 use crate::features::PixelPoint;
 
-/// Names and values as they came. A parameter may stand in the query or in the form, once.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Parameters(Vec<(String, String)>);
+/// More parameters than any route has.
+const MAX_COUNT: usize = 64;
+/// What a point takes as text, in `[x, y]` with all the digits that a double has.
+const POINT_BYTES: usize = 64;
+/// What all other parameters take.
+const OTHER_BYTES: usize = 64 << 10;
+
+/// Names and values as they came. A parameter may stand in the query or in the body, once.
+#[derive(Clone, Debug)]
+pub(super) struct Parameters {
+    pairs: Vec<(String, String)>,
+    bytes: usize,
+    max_bytes: usize,
+}
 
 impl Parameters {
-    pub(super) fn from_query(query: Option<&str>) -> Self {
-        let mut parameters = Self::default();
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            parameters.push(name.into_owned(), value.into_owned());
-        }
-        parameters
+    /// None yet, and room for a list of `max_points` points.
+    pub(super) fn new(max_points: usize) -> Self {
+        let max_bytes = max_points.saturating_mul(POINT_BYTES).saturating_add(OTHER_BYTES);
+        Self { pairs: Vec::new(), bytes: 0, max_bytes }
+    }
+
+    /// Adds the parameters of a query.
+    pub(super) fn push_query(&mut self, query: Option<&str>) -> Result<(), ApiError> {
+        form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+            .try_for_each(|(name, value)| self.push(name.into_owned(), value.into_owned()))
     }
 
     /// Adds a parameter. An empty value, as browsers send for a field left blank, is none.
-    pub(super) fn push(&mut self, name: String, value: String) {
-        if !value.is_empty() {
-            self.0.push((name, value));
+    pub(super) fn push(&mut self, name: String, value: String) -> Result<(), ApiError> {
+        self.check_room(&name, value.len())?;
+        self.bytes += name.len() + value.len();
+        self.pairs.push((name, value));
+        Ok(())
+    }
+
+    /// Refuses a parameter more whose value has `bytes` if that is too much.
+    pub(super) fn check_room(&self, name: &str, bytes: usize) -> Result<(), ApiError> {
+        if self.pairs.len() == MAX_COUNT {
+            return Err(ApiError::TooManyParameters { limit: MAX_COUNT });
         }
+        if self.bytes.saturating_add(name.len()).saturating_add(bytes) > self.max_bytes {
+            return Err(ApiError::ParametersTooLarge { name: name.to_owned(), limit: self.max_bytes as u64 });
+        }
+        Ok(())
+    }
+
+    /// Names and values in the order they came.
+    #[cfg(test)]
+    pub(super) fn as_slice(&self) -> &[(String, String)] {
+        &self.pairs
     }
 
     /// Reads them as the fields of `T`.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.0).finish();
+        let given = self.pairs.iter().filter(|(_, value)| !value.is_empty());
+        let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(given).finish();
         let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(text.as_bytes()));
         serde_path_to_error::deserialize(pairs).map_err(|error| {
             let name = error.path().to_string();
             let reason = error.into_inner().to_string();
+            if let Some(name) = reason.strip_prefix("duplicate field ") {
+                let reason = "it is given more than once".to_owned();
+                return ApiError::MalformedParameter { name: name.trim_matches('`').to_owned(), reason };
+            }
             match reason.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", ")) {
                 Some((name, expected)) => ApiError::UnknownParameter {
                     name: name.trim_matches('`').to_owned(),
@@ -42,6 +82,20 @@ impl Parameters {
             }
         })
     }
+}
+
+/// Reads a parameter that is written as text.
+pub(super) fn read_text<T: FromStr<Err: std::fmt::Display>>(
+    name: &str,
+    text: Option<&str>,
+) -> Result<Option<T>, ApiError> {
+    let read = |text: &str| {
+        text.parse().map_err(|error: T::Err| ApiError::MalformedParameter {
+            name: name.to_owned(),
+            reason: format!("`{text}` is {error}"),
+        })
+    };
+    text.map(read).transpose()
 }
 
 /// Reads `[[x, y], …]`, at most `limit` of them.
@@ -87,7 +141,9 @@ mod tests {
     }
 
     fn read(query: &str) -> Result<Sample, ApiError> {
-        Parameters::from_query(Some(query)).read()
+        let mut parameters = Parameters::new(1);
+        parameters.push_query(Some(query))?;
+        parameters.read()
     }
 
     #[test]
@@ -105,7 +161,16 @@ mod tests {
         let Err(ApiError::UnknownParameter { name, expected }) = read("sid=1") else { panic!("sid is known") };
         assert_eq!(name, "sid");
         assert!(expected.contains("`side`"), "{expected}");
-        assert!(matches!(read("side=1&side=2"), Err(ApiError::MalformedParameter { .. })));
+        assert!(matches!(read("side=1&side=2"), Err(ApiError::MalformedParameter { name, .. }) if name == "side"));
+    }
+
+    #[test]
+    fn their_number_and_size_are_bounded() {
+        let many = "a=1&".repeat(MAX_COUNT + 1);
+        assert!(matches!(read(&many), Err(ApiError::TooManyParameters { limit: MAX_COUNT })));
+        let long = format!("layer={}", "x".repeat(OTHER_BYTES + POINT_BYTES));
+        let Err(ApiError::ParametersTooLarge { name, .. }) = read(&long) else { panic!("{} bytes fit", long.len()) };
+        assert_eq!(name, "layer");
     }
 
     #[test]

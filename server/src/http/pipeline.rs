@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::admission::Admitted;
 use super::observe::{RequestContext, Stage};
 use super::state::AppState;
 use crate::batch::{BatchError, LayerOutput};
 use crate::engine::LayerSet;
 use crate::error::ApiError;
 use crate::features::{FeatureMap, HypercolumnError, LayerScaling, ShapeError, hypercolumn};
-use crate::image::{CELL_MULTIPLE_PX, DecodeLimits, ImageSize, ResizeError, RgbImage, decode, inference_size, resize};
+use crate::image::{
+    CELL_MULTIPLE_PX, DecodeLimits, ImageSize, ResizeError, RgbImage, decode, inference_size, probe, resize,
+};
 use crate::registry::{LookupError, ModelInput, Registry, ServedModel};
 
 /// What a request says about model, layer and side.
@@ -46,23 +49,37 @@ impl Extraction {
         Ok(Self { model, layers, side_px })
     }
 
+    /// Most bytes that the features of a picture of this size take: the model's input, its layers,
+    /// the layers as one map, and the reply made of it.
+    fn memory_bytes(&self, picture: ImageSize) -> u64 {
+        const FLOAT_BYTES: u64 = 4;
+        let input = inference_size(picture, self.side_px);
+        let manifest = self.model.manifest();
+        let layers: Vec<_> = self.layers.names().iter().filter_map(|name| manifest.layer(name)).collect();
+        let cells = |stride: u32| u64::from(input.width.div_ceil(stride)) * u64::from(input.height.div_ceil(stride));
+        let outputs: u64 = layers.iter().map(|layer| u64::from(layer.channels) * cells(layer.stride)).sum();
+        let channels: u64 = layers.iter().map(|layer| u64::from(layer.channels)).sum();
+        let map = channels * layers.iter().map(|layer| cells(layer.stride)).max().unwrap_or_default();
+        3 * input.pixels() + FLOAT_BYTES * (outputs + 2 * map)
+    }
+
     /// The layers as a request names them.
     pub(super) fn layer_name(&self) -> String {
         self.layers.names().join("+")
     }
 }
 
-/// Names the features of a picture by its pixels and by how they were computed.
+/// Names the features of a picture by the bytes of its file and by how they are computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FeatureId(String);
 
 impl FeatureId {
-    fn new(extraction: &Extraction, image: &RgbImage) -> Self {
+    fn new(extraction: &Extraction, file: &[u8]) -> Self {
         let model = &extraction.model;
         let recipe = format!("{}/{}/{}/{}", model.name(), model.version(), extraction.layer_name(), extraction.side_px);
         let mut hash = Sha256::new();
-        hash.update(format!("{recipe}\n{}x{}\n", image.width(), image.height()));
-        hash.update(image.as_raw());
+        hash.update(format!("{recipe}\n"));
+        hash.update(file);
         let hash = hash.finalize();
         let first: [u8; 16] = std::array::from_fn(|byte| hash[byte]);
         Self(format!("{:032x}", u128::from_be_bytes(first)))
@@ -89,17 +106,21 @@ pub(super) struct Pipeline {
     pub(super) app: AppState,
     pub(super) context: RequestContext,
     pub(super) extraction: Extraction,
+    pub(super) admitted: Admitted,
 }
 
 impl Pipeline {
-    /// Decodes and resizes a picture on the CPU pool.
+    /// Decodes and resizes a picture on the CPU pool, after memory for it and for its features
+    /// was set aside.
     pub(super) async fn decode(&self, bytes: Bytes) -> Result<Decoded, ApiError> {
         let limits = DecodeLimits { max_pixels: self.app.config().limits.max_pixels };
+        let header = probe(&bytes, &limits)?;
+        self.admitted.reserve(header.peak_bytes.saturating_add(self.extraction.memory_bytes(header.size)))?;
         let extraction = self.extraction.clone();
         self.on_cpu(Stage::Decode, move || {
             let image = decode(&bytes, &limits)?;
+            let id = FeatureId::new(&extraction, &bytes);
             drop(bytes);
-            let id = FeatureId::new(&extraction, &image);
             let input = model_input(&image, extraction.side_px).map_err(ApiError::internal)?;
             Ok(Decoded { size: ImageSize::of(&image), image, id, input })
         })

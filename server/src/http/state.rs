@@ -1,19 +1,17 @@
 //! What all requests share.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
+use super::admission::{Admission, Admitted};
 use super::cpu_pool::CpuPool;
 use super::rate_limit::RateLimits;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-
-/// Requests with images that are taken in at a time, in multiples of the largest batch. Each holds
-/// its body and its decoded image in memory.
-const ADMITTED_BATCHES: usize = 8;
 
 /// Where the server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +42,7 @@ struct Shared {
     phase: watch::Sender<Phase>,
     registry: OnceLock<Registry>,
     cpu: CpuPool,
-    admission: Arc<Semaphore>,
+    admission: Admission,
     rates: Option<RateLimits>,
 }
 
@@ -55,15 +53,16 @@ impl AppState {
     /// If its threads cannot be started.
     pub fn new(config: Config) -> Result<Self, StateError> {
         let cpu = CpuPool::new(config.engine.threads)?;
-        let admitted = config.batching.max_batch.saturating_mul(ADMITTED_BATCHES).min(Semaphore::MAX_PERMITS);
+        let metrics = Metrics::new();
+        let admission = Admission::new(config.limits.max_in_flight, config.limits.memory_bytes, metrics.budget.clone());
         Ok(Self(Arc::new(Shared {
             rates: RateLimits::new(&config.rates),
             config,
-            metrics: Metrics::new(),
+            metrics,
             phase: watch::Sender::new(Phase::Loading),
             registry: OnceLock::new(),
             cpu,
-            admission: Arc::new(Semaphore::new(admitted)),
+            admission,
         })))
     }
 
@@ -123,11 +122,12 @@ impl AppState {
         self.0.rates.as_ref()
     }
 
-    /// Takes a request in, until the permit is dropped.
+    /// Takes on a request with this many images, which must be answered by `deadline`.
     ///
     /// # Errors
-    /// If as many as memory allows are in already.
-    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        Arc::clone(&self.0.admission).try_acquire_owned().map_err(|_| ApiError::Overloaded)
+    /// If the models are still loading, or there is as much to do as can be done in time.
+    pub(super) fn admit(&self, images: usize, deadline: Instant) -> Result<Admitted, ApiError> {
+        let wait = self.registry()?.predicted_wait();
+        self.0.admission.admit(images, wait, deadline.saturating_duration_since(Instant::now()))
     }
 }

@@ -1,82 +1,152 @@
-//! Bodies with images: raw bytes, or a form with parts.
+//! Bodies with images: raw bytes, a form with parts, or a JSON object.
+//!
+//! All three come out the same: images by their field, and one list of parameters as text. What
+//! the images and the parameters mean is not known here.
+
+mod form;
+mod json;
 
 use axum::body::Bytes;
-use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, Multipart, Request};
-use axum::http::{StatusCode, header};
-use http_body_util::BodyExt;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderName, StatusCode, header};
 
 use super::parameters::Parameters;
+use super::state::AppState;
 use crate::error::ApiError;
 
 /// Media types of raw bodies. What the bytes really are is told by the bytes.
 const RAW_TYPES: [&str; 7] =
     ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "application/octet-stream"];
 const MULTIPART: &str = "multipart/form-data";
+const JSON: &str = "application/json";
 
-/// Which bodies a route takes.
+/// Which bodies a route takes, with `N` fields of images.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Expected {
-    /// Names of the parts that hold an image; one each.
-    pub(super) images: &'static [&'static str],
-    /// Whether a raw body stands for the first of them.
+pub(super) struct Expected<const N: usize> {
+    pub(super) images: [ImageField; N],
+    /// Whether a raw body stands for the one image of the first field.
     pub(super) raw: bool,
 }
 
-/// A body that was read: images in the order of [`Expected::images`], none of them empty.
+/// A field that holds images.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ImageField {
+    /// What a part of a form is called; each part holds one image.
+    pub(super) part: &'static str,
+    /// What the field of a JSON object is called. It holds an image, or a list of them if there may be several.
+    pub(super) json: &'static str,
+    pub(super) count: Count,
+}
+
+/// How many images a field may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    One,
+    OneOrNone,
+    /// At least one, at most what the server takes in a request.
+    Several,
+}
+
+/// A body that was read.
 #[derive(Debug)]
-pub(super) struct Upload {
-    pub(super) images: Vec<Bytes>,
+pub(super) struct Upload<const N: usize> {
+    /// The images of each field of [`Expected::images`], as many as its [`Count`] says, none of them empty.
+    pub(super) images: [Vec<Bytes>; N],
     pub(super) parameters: Parameters,
 }
 
-impl Upload {
+impl<const N: usize> Upload<N> {
     /// Reads the query and the body of a request.
-    pub(super) async fn read(request: Request, expected: Expected, max_body_bytes: u64) -> Result<Self, ApiError> {
-        let parameters = Parameters::from_query(request.uri().query());
-        if content_length(&request).is_some_and(|length| length > max_body_bytes) {
-            discard(request, max_body_bytes).await;
-            return Err(ApiError::BodyTooLarge { limit: max_body_bytes });
+    pub(super) async fn read(app: &AppState, request: Request, expected: Expected<N>) -> Result<Self, ApiError> {
+        let limits = app.config().limits;
+        let mut parameters = Parameters::new(limits.max_points);
+        parameters.push_query(request.uri().query())?;
+        if content_length(&request).is_some_and(|length| length > limits.max_body_bytes) {
+            // The connection lingers, so that a client that is still sending gets to read this.
+            return Err(ApiError::BodyTooLarge { limit: limits.max_body_bytes });
         }
+        check_content_encoding(&request)?;
         let content_type = media_type(&request)?;
-        if content_type == MULTIPART {
-            let reader = FormReader { expected, max_body_bytes, images: Vec::new(), parameters };
-            return reader.read(request).await;
+        let mut images = Images::new(expected, limits.max_images);
+        match content_type.as_str() {
+            MULTIPART => return form::Reader::new(images, parameters, limits.max_body_bytes).read(request).await,
+            JSON => {
+                let body = read_whole(request, limits.max_body_bytes).await?;
+                // Tens of megabytes of base64 would keep an async thread busy for long.
+                return app.cpu().run(move || json::read(&body, images, parameters)).await?;
+            }
+            raw if expected.raw && RAW_TYPES.contains(&raw) => {
+                let body = read_whole(request, limits.max_body_bytes).await?;
+                images.push(0, expected.images[0].part, body)?;
+            }
+            _ => {
+                let expected = if expected.raw {
+                    "Send the bytes with the image's type or application/octet-stream, a multipart/form-data form, or application/json."
+                } else {
+                    "Send a multipart/form-data form, or application/json."
+                };
+                return Err(ApiError::ContentType { found: content_type, expected });
+            }
         }
-        let is_raw = RAW_TYPES.contains(&content_type.as_str());
-        if !(expected.raw && is_raw) {
-            let expected = if expected.raw {
-                "Send the bytes with the image's type or application/octet-stream, or a multipart/form-data form."
-            } else {
-                "Send a multipart/form-data form."
-            };
-            return Err(ApiError::ContentType { found: content_type, expected });
-        }
-        let body = read_raw(request, max_body_bytes).await?;
-        Ok(Self { images: vec![body], parameters })
+        Ok(Self { images: images.finish(|field| field.part)?, parameters })
     }
 }
 
-/// Reads a body that is too large to nowhere, up to twice the limit. A client that is still
-/// sending when the connection closes would see a broken connection instead of the problem; one
-/// that asks first (`Expect`) is told before it sends.
-async fn discard(request: Request, limit: u64) {
-    if request.headers().contains_key(header::EXPECT) {
-        return;
+/// Images as they come in.
+struct Images<const N: usize> {
+    expected: Expected<N>,
+    found: [Vec<Bytes>; N],
+    max_images: usize,
+}
+
+impl<const N: usize> Images<N> {
+    fn new(expected: Expected<N>, max_images: usize) -> Self {
+        Self { expected, found: std::array::from_fn(|_| Vec::new()), max_images }
     }
-    let mut left = limit.saturating_mul(2);
-    let mut body = request.into_body();
-    while let Some(Ok(frame)) = body.frame().await {
-        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-        if bytes > left {
-            return;
+
+    /// Refuses one image more of the field at `index`, called `name` in this body, if there may be none.
+    fn check_room(&self, index: usize, name: &'static str) -> Result<(), ApiError> {
+        if self.expected.images[index].count != Count::Several && !self.found[index].is_empty() {
+            return Err(ApiError::RepeatedPart { name });
         }
-        left -= bytes;
+        if self.found.iter().map(Vec::len).sum::<usize>() >= self.max_images {
+            return Err(ApiError::TooManyImages { limit: self.max_images });
+        }
+        Ok(())
+    }
+
+    /// Adds an image to the field at `index`, called `name` in this body.
+    fn push(&mut self, index: usize, name: &'static str, image: Bytes) -> Result<(), ApiError> {
+        self.check_room(index, name)?;
+        if image.is_empty() {
+            let name = image_name(self.expected.images[index], name, self.found[index].len());
+            return Err(ApiError::EmptyPart { name });
+        }
+        self.found[index].push(image);
+        Ok(())
+    }
+
+    /// All of them, each field called by its `name` if it is missing.
+    fn finish(self, name: impl Fn(&ImageField) -> &'static str) -> Result<[Vec<Bytes>; N], ApiError> {
+        for (field, found) in self.expected.images.iter().zip(&self.found) {
+            if found.is_empty() && field.count != Count::OneOrNone {
+                return Err(ApiError::MissingPart { name: name(field) });
+            }
+        }
+        Ok(self.found)
     }
 }
 
-async fn read_raw(request: Request, limit: u64) -> Result<Bytes, ApiError> {
+/// What an image is called in an error: `source`, or `images[3]` where there may be several.
+fn image_name(field: ImageField, name: &str, index: usize) -> String {
+    match field.count {
+        Count::Several => format!("{name}[{index}]"),
+        Count::One | Count::OneOrNone => name.to_owned(),
+    }
+}
+
+async fn read_whole(request: Request, limit: u64) -> Result<Bytes, ApiError> {
     match Bytes::from_request(request, &()).await {
         Ok(body) if body.is_empty() => Err(ApiError::EmptyBody),
         Ok(body) => Ok(body),
@@ -91,74 +161,28 @@ fn body_error(rejection: &BytesRejection, limit: u64) -> ApiError {
     }
 }
 
-struct FormReader {
-    expected: Expected,
-    max_body_bytes: u64,
-    images: Vec<(&'static str, Bytes)>,
-    parameters: Parameters,
-}
-
-impl FormReader {
-    async fn read(mut self, request: Request) -> Result<Upload, ApiError> {
-        let mut form = Multipart::from_request(request, &())
-            .await
-            .map_err(|rejection| ApiError::MalformedBody(rejection.body_text()))?;
-        while let Some(field) = form.next_field().await.map_err(|error| self.form_error(&error))? {
-            self.take(field).await?;
-        }
-        let images = self.expected.images.iter().map(|&name| self.image(name)).collect::<Result<_, _>>()?;
-        Ok(Upload { images, parameters: self.parameters })
-    }
-
-    async fn take(&mut self, field: Field<'_>) -> Result<(), ApiError> {
-        let name = field.name().unwrap_or_default().to_owned();
-        if let Some(&name) = self.expected.images.iter().find(|&&image| image == name) {
-            let bytes = field.bytes().await.map_err(|error| self.form_error(&error))?;
-            self.images.push((name, bytes));
-            return Ok(());
-        }
-        if field.file_name().is_some() {
-            let expected = format!("files are taken as {}", self.expected.images.join(" and "));
-            return Err(ApiError::UnknownParameter { name, expected });
-        }
-        let bytes = field.bytes().await.map_err(|error| self.form_error(&error))?;
-        let value = String::from_utf8(bytes.into());
-        let value = value.map_err(|_| ApiError::MalformedParameter {
-            name: name.clone(),
-            reason: "it is not UTF-8 text".to_owned(),
-        })?;
-        self.parameters.push(name, value);
-        Ok(())
-    }
-
-    /// The one image of this name.
-    fn image(&self, name: &'static str) -> Result<Bytes, ApiError> {
-        let mut found = self.images.iter().filter(|(part, _)| *part == name).map(|(_, bytes)| bytes);
-        let first = found.next().ok_or(ApiError::MissingPart { name })?;
-        match found.count() {
-            0 if first.is_empty() => Err(ApiError::EmptyPart { name: name.to_owned() }),
-            0 => Ok(first.clone()),
-            more => Err(ApiError::RepeatedPart { name, count: more + 1 }),
-        }
-    }
-
-    fn form_error(&self, error: &MultipartError) -> ApiError {
-        match error.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge { limit: self.max_body_bytes },
-            _ => ApiError::MalformedBody(format!("the form cannot be read: {}", error.body_text())),
-        }
-    }
-}
-
 fn content_length(request: &Request) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+/// Bodies are taken as they are: images are dense already.
+fn check_content_encoding(request: &Request) -> Result<(), ApiError> {
+    match header_text(request, &header::CONTENT_ENCODING)? {
+        Some(found) if !found.eq_ignore_ascii_case("identity") => {
+            Err(ApiError::ContentEncoding { found: found.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The type without its parameters, in lower case; a body without one is told by its content.
 fn media_type(request: &Request) -> Result<String, ApiError> {
-    let Some(value) = request.headers().get(header::CONTENT_TYPE) else {
-        return Ok("application/octet-stream".to_owned());
-    };
-    let text = value.to_str().map_err(|_| ApiError::MalformedBody("Content-Type is not text".to_owned()))?;
-    Ok(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+    let value = header_text(request, &header::CONTENT_TYPE)?.unwrap_or("application/octet-stream");
+    Ok(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+fn header_text<'a>(request: &'a Request, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
+    let Some(value) = request.headers().get(name) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| ApiError::MalformedBody(format!("the header {name} is not text")))?;
+    Ok(Some(text.trim()))
 }

@@ -1,10 +1,18 @@
 //! From the bytes of a file to RGB pixels.
 
+mod bmp;
+mod fields;
+mod gif;
+mod jpeg;
+mod png;
+mod tiff;
+mod webp;
+
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ::image::metadata::Orientation;
-use ::image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 use super::ImageSize;
 
@@ -56,6 +64,25 @@ pub enum DecodeError {
     },
 }
 
+/// What a picture is and costs, by its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The size that the picture has when it is upright.
+    pub size: ImageSize,
+    /// Most memory that [`decode`] takes for it at any moment, its result included.
+    pub peak_bytes: u64,
+}
+
+/// Reads the header of a picture and nothing else: in microseconds, and without memory that depends on what the header
+/// says. What it refuses [`decode`] refuses too, for the same reason.
+///
+/// # Errors
+/// See [`DecodeError`]. A header that is fine does not mean that the pixels are.
+pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, DecodeError> {
+    let (_, header) = examine(bytes, limits)?;
+    Ok(Header { size: header.upright_size(), peak_bytes: header.peak_bytes() })
+}
+
 /// Decodes the first frame of a JPEG, PNG, WebP, GIF, BMP or TIFF file, told by its content.
 ///
 /// The header is read first, and the limit checked, before memory is taken for pixels. The EXIF orientation is
@@ -66,116 +93,165 @@ pub enum DecodeError {
 /// # Errors
 /// See [`DecodeError`]; each variant says which HTTP status it is meant to become.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
+    let (format, header) = examine(bytes, limits)?;
+    // The decoders are fed whatever strangers send: should one of them panic, that is a damaged picture and not the
+    // end of the thread that serves everybody. Nothing is shared with the closure, so nothing is left half-changed.
+    let pixels = catch_unwind(AssertUnwindSafe(|| format.pixels(bytes, &header)))
+        .unwrap_or_else(|_| Err(format.corrupt("the decoder gave up on it")))?;
+    Ok(upright(pixels, header.orientation))
+}
+
+/// What a header says of the picture as it is stored.
+struct FileHeader {
+    stored: ImageSize,
+    orientation: Orientation,
+    /// Most bytes that are held while decoding, the RGB result included; turning comes after.
+    decoding_bytes: u64,
+}
+
+impl FileHeader {
+    fn upright_size(&self) -> ImageSize {
+        let ImageSize { width, height } = self.stored;
+        if self.is_turned() { ImageSize { width: height, height: width } } else { self.stored }
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        let copies = if self.is_turned() { 2 } else { 1 };
+        self.decoding_bytes.max(self.stored.pixels().saturating_mul(3 * copies))
+    }
+
+    /// Whether rows become columns, which needs a second copy; the other orientations are applied in place.
+    fn is_turned(&self) -> bool {
+        use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+        matches!(self.orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
+    }
+}
+
+fn examine(bytes: &[u8], limits: &DecodeLimits) -> Result<(Format, FileHeader), DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
-    let (format, name) = recognize(bytes).ok_or(DecodeError::UnknownFormat)?;
-    // The decoders are fed whatever strangers send: should one of them panic, that is a damaged picture and not the
-    // end of the thread that serves everybody. Nothing is shared with the closure, so nothing is left half-changed.
-    catch_unwind(AssertUnwindSafe(|| decode_as(bytes, format, name, *limits)))
-        .unwrap_or_else(|_| Err(DecodeError::Corrupt { format: name, detail: "the decoder gave up on it".to_owned() }))
-}
-
-/// The formats read here, by their first bytes.
-fn recognize(bytes: &[u8]) -> Option<(ImageFormat, &'static str)> {
-    let format = ::image::guess_format(bytes).ok()?;
-    let name = match format {
-        ImageFormat::Jpeg => "JPEG",
-        ImageFormat::Png => "PNG",
-        ImageFormat::WebP => "WebP",
-        ImageFormat::Gif => "GIF",
-        ImageFormat::Bmp => "BMP",
-        ImageFormat::Tiff => "TIFF",
-        _ => return None,
-    };
-    Some((format, name))
-}
-
-fn decode_as(
-    bytes: &[u8],
-    format: ImageFormat,
-    name: &'static str,
-    limits: DecodeLimits,
-) -> Result<RgbImage, DecodeError> {
-    let failed = |error| failure(name, error);
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(allocation_limits(limits));
-    let mut decoder = reader.into_decoder().map_err(failed)?;
-    let (width, height) = decoder.dimensions();
-    let size = ImageSize { width, height };
+    let format = Format::of(bytes).ok_or(DecodeError::UnknownFormat)?;
+    let header = format.header(bytes)?;
+    let size = header.stored;
     if size.pixels() > limits.max_pixels {
-        return Err(DecodeError::TooManyPixels { size, max_pixels: limits.max_pixels });
+        return Err(DecodeError::TooManyPixels { size: header.upright_size(), max_pixels: limits.max_pixels });
     }
     if size.pixels() == 0 {
-        return Err(DecodeError::Corrupt { format: name, detail: format!("it is {width} x {height} pixels") });
+        return Err(format.corrupt(format!("it is {} x {} pixels", size.width, size.height)));
     }
-    // The JPEG decoder fills what is missing with grey and calls it a picture.
-    if format == ImageFormat::Jpeg && !jpeg_reaches_its_end(bytes) {
-        return Err(DecodeError::Corrupt { format: name, detail: "its end marker is missing".to_owned() });
+    if header.peak_bytes() > limits.max_bytes(bytes.len()) {
+        return Err(DecodeError::TooMuchMemory { format: format.name() });
     }
-    // Damaged EXIF data do not make the pixels unreadable.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let pixels = rgb8_from(DynamicImage::from_decoder(decoder).map_err(failed)?);
+    Ok((format, header))
+}
+
+impl DecodeLimits {
+    /// Most bytes that decoding may take: the largest pixels there are (four floats, and RGB beside them), tables, and
+    /// what a decoder keeps of the file.
+    fn max_bytes(&self, file_bytes: usize) -> u64 {
+        const BYTES_PER_PIXEL: u64 = 20;
+        const TABLES_BYTES: u64 = 32 << 20;
+        self.max_pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(TABLES_BYTES + 2 * file_bytes as u64)
+    }
+}
+
+/// The formats read here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Jpeg,
+    Png,
+    WebP,
+    Gif,
+    Bmp,
+    Tiff,
+}
+
+impl Format {
+    /// The format of a file, by its first bytes.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let is_webp = || bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP");
+        Some(match bytes {
+            [0xFF, 0xD8, 0xFF, ..] => Self::Jpeg,
+            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Self::Gif,
+            [b'B', b'M', ..] => Self::Bmp,
+            // 42 is TIFF, 43 is BigTIFF.
+            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Self::Tiff,
+            _ if bytes.starts_with(png::SIGNATURE) => Self::Png,
+            _ if is_webp() => Self::WebP,
+            _ => return None,
+        })
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::WebP => "WebP",
+            Self::Gif => "GIF",
+            Self::Bmp => "BMP",
+            Self::Tiff => "TIFF",
+        }
+    }
+
+    fn header(self, bytes: &[u8]) -> Result<FileHeader, DecodeError> {
+        match self {
+            Self::Jpeg => jpeg::header(bytes),
+            Self::Png => png::header(bytes),
+            Self::WebP => webp::header(bytes),
+            Self::Gif => gif::header(bytes),
+            Self::Bmp => bmp::header(bytes),
+            Self::Tiff => tiff::header(bytes),
+        }
+    }
+
+    /// The picture as it is stored.
+    fn pixels(self, bytes: &[u8], header: &FileHeader) -> Result<RgbImage, DecodeError> {
+        match self {
+            Self::Jpeg => jpeg::pixels(bytes, header.stored),
+            Self::Png => png::pixels(bytes, header.stored),
+            Self::WebP => webp::pixels(bytes, header.decoding_bytes),
+            Self::Gif => gif::pixels(bytes, header.stored),
+            Self::Bmp => bmp::pixels(bytes, header.decoding_bytes),
+            Self::Tiff => tiff::pixels(bytes),
+        }
+    }
+
+    fn corrupt(self, detail: impl Into<String>) -> DecodeError {
+        DecodeError::Corrupt { format: self.name(), detail: detail.into() }
+    }
+
+    fn unsupported(self, detail: impl Into<String>) -> DecodeError {
+        DecodeError::Unsupported { format: self.name(), detail: detail.into() }
+    }
+}
+
+/// Decodes with the `image` crate's own decoder of a format.
+fn decode_with_image(
+    bytes: &[u8],
+    format: Format,
+    image_format: ImageFormat,
+    max_bytes: u64,
+) -> Result<RgbImage, DecodeError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), image_format);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(max_bytes);
+    reader.limits(limits);
+    let picture = reader.decode().map_err(|error| match error {
+        ImageError::Unsupported(error) => format.unsupported(error.to_string()),
+        ImageError::Limits(_) => DecodeError::TooMuchMemory { format: format.name() },
+        error => format.corrupt(error.to_string()),
+    })?;
+    Ok(picture.into_rgb8())
+}
+
+fn upright(pixels: RgbImage, orientation: Orientation) -> RgbImage {
     if orientation == Orientation::NoTransforms {
-        return Ok(pixels);
+        return pixels;
     }
-    let mut upright = DynamicImage::ImageRgb8(pixels);
-    upright.apply_orientation(orientation);
-    Ok(upright.into_rgb8())
-}
-
-/// What a decoder may allocate: the largest pixels there are (four floats), and room for tables and metadata.
-fn allocation_limits(limits: DecodeLimits) -> Limits {
-    const TABLES_BYTES: u64 = 32 << 20;
-    let mut allocation = Limits::no_limits();
-    allocation.max_alloc = Some(limits.max_pixels.saturating_mul(16).saturating_add(TABLES_BYTES));
-    allocation
-}
-
-fn failure(format: &'static str, error: ImageError) -> DecodeError {
-    match error {
-        ImageError::Unsupported(error) => DecodeError::Unsupported { format, detail: error.to_string() },
-        ImageError::Limits(_) => DecodeError::TooMuchMemory { format },
-        error => DecodeError::Corrupt { format, detail: error.to_string() },
-    }
-}
-
-/// See [`decode`] for what happens to each mode.
-fn rgb8_from(picture: DynamicImage) -> RgbImage {
-    let upper = |value: &u16| (value >> 8) as u8;
-    let (width, height) = (picture.width(), picture.height());
-    let bytes: Vec<u8> = match picture {
-        DynamicImage::ImageRgb16(deep) => deep.as_raw().iter().map(upper).collect(),
-        DynamicImage::ImageRgba16(deep) => {
-            deep.as_raw().chunks_exact(4).flat_map(|pixel| pixel[..3].iter().map(upper)).collect()
-        }
-        DynamicImage::ImageLuma16(deep) => deep.as_raw().iter().flat_map(|grey| [upper(grey); 3]).collect(),
-        DynamicImage::ImageLumaA16(deep) => {
-            deep.as_raw().chunks_exact(2).flat_map(|pixel| [upper(&pixel[0]); 3]).collect()
-        }
-        shallow => return shallow.into_rgb8(),
-    };
-    RgbImage::from_raw(width, height, bytes).expect("three values were made of every pixel")
-}
-
-/// Whether the chain of JPEG segments arrives at the end-of-image marker.
-fn jpeg_reaches_its_end(bytes: &[u8]) -> bool {
-    const END_OF_IMAGE: u8 = 0xD9;
-    let mut position = 0;
-    // Between segments, and inside entropy-coded data, a marker is 0xFF followed by neither stuffing (0x00) nor
-    // another fill byte. Segments with a length are stepped over: thumbnails inside have end markers of their own.
-    while let Some(&[first, marker]) = bytes.get(position..position + 2) {
-        match (first, marker) {
-            (0xFF, END_OF_IMAGE) => return true,
-            (0xFF, 0x01 | 0xD0..=0xD8) => position += 2,
-            (0xFF, 0x02..=0xFE) => {
-                let Some(&[high, low]) = bytes.get(position + 2..position + 4) else { return false };
-                position += 2 + usize::from(u16::from_be_bytes([high, low]));
-            }
-            _ => position += 1,
-        }
-    }
-    false
+    let mut picture = DynamicImage::ImageRgb8(pixels);
+    picture.apply_orientation(orientation);
+    picture.into_rgb8()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod png;
 mod resize;
 mod size;
 
-pub use self::decode::{DecodeError, DecodeLimits, decode};
+pub use self::decode::{DecodeError, DecodeLimits, Header, decode, probe};
 pub use self::png::{PngError, encode_png};
 pub use self::resize::{ResizeError, resize};
 pub use self::size::{CELL_MULTIPLE_PX, ImageSize, inference_size};

@@ -15,12 +15,11 @@ use densecl_models::repository::{self, ModelVersion, RepositoryError};
 use densecl_models::{Layer, Manifest, ModelError, OnnxModel};
 
 use crate::batch::{BatchError, BatchReply, BatchRequest, Batcher};
-use crate::engine::{LayerSet, ModelFile, Provider};
+pub use crate::engine::Provider;
+use crate::engine::{LayerSet, ModelFile};
 
-/// Side of the image that warms a model up: it builds the session and touches every kernel.
-const WARM_UP_SIDE_PX: usize = 64;
-/// A model that takes longer to load than this is broken.
-const WARM_UP_TIMEOUT: Duration = Duration::from_mins(5);
+/// Both sides of what a model sees are multiples of this.
+const CELL_MULTIPLE_PX: usize = 32;
 
 /// Everything that can be asked for.
 pub struct Registry {
@@ -147,9 +146,14 @@ impl Registry {
         self.models.values().flat_map(BTreeMap::values)
     }
 
-    /// What the models really run on.
-    pub fn provider(&self) -> Provider {
-        self.batcher.provider()
+    /// What the models really run on: one entry for each engine.
+    pub fn providers(&self) -> &[Provider] {
+        self.batcher.providers()
+    }
+
+    /// How long an image that came now would wait for its turn.
+    pub fn predicted_wait(&self) -> Duration {
+        self.batcher.predicted_wait()
     }
 
     fn newest(&self) -> impl Iterator<Item = &ServedModel> {
@@ -229,15 +233,21 @@ impl ServedModel {
         BatchRequest { model: self.file.clone(), layers, height, width, rgb, deadline }
     }
 
+    /// Runs the default layer at the default side on every engine: it builds the sessions and
+    /// touches every kernel and all the memory that usual requests need.
     fn warm_up(&self) -> Result<(), OpenError> {
         let failed = |source| OpenError::WarmUp { path: self.file.path.to_path_buf(), source };
         let layers = LayerSet::new(self.manifest.default_layer.split('+'))
             .expect("a manifest that was checked names no layer twice");
-        let (height, width) = (WARM_UP_SIDE_PX, WARM_UP_SIDE_PX);
-        let image = ModelInput { height, width, rgb: vec![0; height * width * 3] };
-        self.run_blocking(image, layers, Instant::now() + WARM_UP_TIMEOUT).map_err(failed)?;
-        Ok(())
+        self.batcher.warm_up(&self.file, &layers, usual_size(self.manifest.default_side)).map_err(failed)
     }
+}
+
+/// Height and width of what the model sees of a photograph of 4:3 whose longer side becomes `side_px`.
+fn usual_size(side_px: u32) -> (usize, usize) {
+    let cells = |pixels: usize| pixels.div_ceil(CELL_MULTIPLE_PX).max(1) * CELL_MULTIPLE_PX;
+    let longer = side_px as usize;
+    (cells(longer * 3 / 4), cells(longer))
 }
 
 /// An image at the size that the model is to see.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ::image::{GrayImage, ImageBuffer, Luma, Rgb, RgbaImage};
+use ::image::{GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbaImage};
 
 use super::*;
 
@@ -149,6 +149,22 @@ fn a_huge_header_is_refused_at_once() {
         result,
         Err(DecodeError::TooManyPixels { size: ImageSize { width: 30_000, height: 30_000 }, .. })
     ));
+}
+
+#[test]
+fn a_probe_says_what_decoding_gives() {
+    for format in
+        [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff]
+    {
+        let file = gradient_file(format);
+        let header = probe(&file, &LIMITS).unwrap();
+        assert_eq!(header.size, ImageSize::of(&decode(&file, &LIMITS).unwrap()), "{format:?}");
+        assert!(header.peak_bytes >= 40 * 24 * 3, "{format:?}");
+    }
+    let jpeg = gradient_file(ImageFormat::Jpeg);
+    let (lying, upright) = (probe(&with_orientation(&jpeg, 6), &LIMITS).unwrap(), probe(&jpeg, &LIMITS).unwrap());
+    assert_eq!(lying.size, ImageSize { width: 24, height: 40 });
+    assert!(lying.peak_bytes >= upright.peak_bytes);
 }
 
 #[test]

@@ -1,0 +1,57 @@
+//! What is sent: JPEG files.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use image::codecs::jpeg::JpegEncoder;
+use image::{Rgb, RgbImage};
+
+/// Different pictures, so that nothing is answered from memory.
+const COUNT: usize = 16;
+const WIDTH: u32 = 640;
+const HEIGHT: u32 = 480;
+const QUALITY: u8 = 90;
+
+/// Files, sent in turn.
+#[derive(Clone)]
+pub(crate) struct Inputs(std::sync::Arc<[Vec<u8>]>);
+
+impl Inputs {
+    /// The files of a folder, or textures.
+    pub(crate) fn new(folder: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(folder) = folder else { return Ok(Self((0..COUNT).map(|seed| jpeg(seed as u32)).collect())) };
+        let mut paths: Vec<_> = std::fs::read_dir(folder)
+            .with_context(|| format!("cannot read {}", folder.display()))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "jpg"))
+            .collect();
+        paths.sort();
+        ensure!(!paths.is_empty(), "{} has no file *.jpg", folder.display());
+        Ok(Self(paths.iter().map(std::fs::read).collect::<Result<_, _>>()?))
+    }
+
+    /// All of them.
+    pub(crate) fn files(&self) -> &[Vec<u8>] {
+        &self.0
+    }
+
+    /// The one for the `index`-th request.
+    pub(crate) fn file(&self, index: usize) -> &[u8] {
+        &self.0[index % self.0.len()]
+    }
+}
+
+fn jpeg(seed: u32) -> Vec<u8> {
+    let wave = |x: u32, y: u32, channel: u32| {
+        let (x, y, phase) = (f64::from(x), f64::from(y), f64::from(seed * 3 + channel));
+        let coarse = (x / 61.0 + phase).sin() * (y / 43.0 - phase).cos();
+        let fine = (x / 5.3 + y / 7.1 * (1.0 + phase / 9.0)).sin() * 0.4;
+        ((coarse + fine + 1.4) / 2.8 * 255.0).clamp(0.0, 255.0) as u8
+    };
+    let picture = RgbImage::from_fn(WIDTH, HEIGHT, |x, y| Rgb([0, 1, 2].map(|channel| wave(x, y, channel))));
+    let mut file = Cursor::new(Vec::new());
+    let encoder = JpegEncoder::new_with_quality(&mut file, QUALITY);
+    picture.write_with_encoder(encoder).expect("a JPEG holds RGB");
+    file.into_inner()
+}

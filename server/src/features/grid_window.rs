@@ -1,0 +1,102 @@
+//! A map, or a part of its cells, in the order of a reply.
+
+use std::ops::Range;
+
+use super::tensor::{Tensor, for_each_row};
+use super::window::CellWindow;
+use super::{FeatureMap, Layout};
+
+/// The cells of a window of a map: `[C, h, w]` or `[h, w, C]`. The map is not copied.
+#[derive(Clone, Debug)]
+pub struct GridWindow {
+    map: FeatureMap,
+    cells: CellWindow,
+    layout: Layout,
+}
+
+impl GridWindow {
+    /// `cells` of `map` in the order of `layout`.
+    ///
+    /// # Panics
+    /// If the map does not have these cells.
+    pub fn new(map: FeatureMap, cells: CellWindow, layout: Layout) -> Self {
+        assert!(cells.columns.end <= map.grid().width && cells.rows.end <= map.grid().height, "{cells:?}");
+        Self { map, cells, layout }
+    }
+
+    /// The values of `count` cells of one channel, from the `first` column of a row of the window.
+    fn run(&self, channel: usize, row: usize, first: usize, count: usize) -> &[f32] {
+        let grid = self.map.grid();
+        let row = channel * grid.cells() + (self.cells.rows.start + row) * grid.width;
+        let start = row + self.cells.columns.start + first;
+        &self.map.data()[start..start + count]
+    }
+}
+
+impl Tensor for GridWindow {
+    fn shape(&self) -> Vec<usize> {
+        let (height, width) = (self.cells.rows.len(), self.cells.columns.len());
+        self.layout.shape(self.map.channels(), height, width).to_vec()
+    }
+
+    fn unit(&self) -> usize {
+        match self.layout {
+            Layout::Chw => 1,
+            Layout::Hwc => self.map.channels(),
+        }
+    }
+
+    fn append(&self, range: Range<usize>, values: &mut Vec<f32>) {
+        let (height, width) = (self.cells.rows.len(), self.cells.columns.len());
+        match self.layout {
+            Layout::Chw => for_each_row(range, width, |row, first, count| {
+                values.extend_from_slice(self.run(row / height, row % height, first, count));
+            }),
+            Layout::Hwc => {
+                let channels = self.map.channels();
+                for_each_row(range.start / channels..range.end / channels, width, |row, first, count| {
+                    let start = values.len();
+                    values.resize(start + count * channels, 0.0);
+                    let places = &mut values[start..];
+                    for channel in 0..channels {
+                        let run = self.run(channel, row, first, count);
+                        for (place, value) in places.iter_mut().skip(channel).step_by(channels).zip(run) {
+                            *place = *value;
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::tensor::all_values;
+
+    /// 2 channels of 3 rows of 4; the value is channel, row and column as digits.
+    fn window(layout: Layout, columns: Range<usize>, rows: Range<usize>) -> GridWindow {
+        let data = (0..24).map(|i| (100 * (i / 12) + 10 * (i / 4 % 3) + i % 4) as f32).collect();
+        GridWindow::new(FeatureMap::new(2, 3, 4, data).unwrap(), CellWindow { columns, rows }, layout)
+    }
+
+    #[test]
+    fn a_part_comes_in_either_order_whatever_the_pieces() {
+        for step in [1, 2, 3, 5, 100] {
+            let chw = window(Layout::Chw, 1..3, 1..3);
+            assert_eq!(chw.shape(), [2, 2, 2]);
+            assert_eq!(all_values(&chw, step), [11.0, 12.0, 21.0, 22.0, 111.0, 112.0, 121.0, 122.0]);
+            let hwc = window(Layout::Hwc, 1..3, 1..3);
+            assert_eq!(all_values(&hwc, step), [11.0, 111.0, 12.0, 112.0, 21.0, 121.0, 22.0, 122.0]);
+        }
+    }
+
+    #[test]
+    fn the_whole_window_is_the_map() {
+        let whole = window(Layout::Chw, 0..4, 0..3);
+        assert_eq!(all_values(&whole, 7), whole.map.data());
+        let hwc = window(Layout::Hwc, 0..4, 0..3);
+        assert_eq!(all_values(&hwc, 7), hwc.map.view(Layout::Hwc).iter().copied().collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,204 @@
+//! What the server takes on: so many images at a time, in so much memory, and nothing that it could
+//! not answer in time. What it cannot take on it refuses at once; nothing waits to be let in.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::response::Response;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::ApiError;
+use crate::metrics::BudgetMetrics;
+
+/// The server's bounds on work under way.
+#[derive(Clone)]
+pub(super) struct Admission {
+    images: Arc<Semaphore>,
+    max_images: usize,
+    memory: Budget,
+}
+
+impl Admission {
+    pub(super) fn new(max_images: usize, memory_bytes: u64, metrics: BudgetMetrics) -> Self {
+        let max_images = max_images.min(Semaphore::MAX_PERMITS);
+        let memory = Budget::new(memory_bytes, metrics);
+        Self { images: Arc::new(Semaphore::new(max_images)), max_images, memory }
+    }
+
+    /// Takes on a request with this many images. `wait` is how long they would have to wait for
+    /// their turn, `time_left` how long they can.
+    ///
+    /// # Errors
+    /// [`ApiError::Overloaded`] if there are too many already, or it would be in vain.
+    pub(super) fn admit(&self, images: usize, wait: Duration, time_left: Duration) -> Result<Admitted, ApiError> {
+        let overloaded = || ApiError::Overloaded { retry_after: wait };
+        if !wait.is_zero() && wait >= time_left {
+            return Err(overloaded());
+        }
+        // A request with more images than fit at all still runs, alone.
+        let permits = images.clamp(1, self.max_images) as u32;
+        let permit = Arc::clone(&self.images).try_acquire_many_owned(permits).map_err(|_| overloaded())?;
+        Ok(Admitted(Arc::new(Held { _images: permit, memory: self.memory.clone(), reserved: AtomicU64::new(0) })))
+    }
+}
+
+/// A request that was taken on. Its place and its memory are free again when the last clone is
+/// dropped: after the last byte of the reply.
+#[derive(Clone)]
+pub(super) struct Admitted(Arc<Held>);
+
+struct Held {
+    _images: OwnedSemaphorePermit,
+    memory: Budget,
+    reserved: AtomicU64,
+}
+
+impl Admitted {
+    /// Sets memory aside for this request, before it is allocated.
+    ///
+    /// # Errors
+    /// [`ApiError::Overloaded`] if others hold it, [`ApiError::TooMuchMemory`] if there is never
+    /// that much.
+    pub(super) fn reserve(&self, bytes: u64) -> Result<(), ApiError> {
+        let Held { memory, reserved, .. } = &*self.0;
+        let limit = memory.limit();
+        if bytes.saturating_add(reserved.load(Ordering::Relaxed)) > limit {
+            return Err(ApiError::TooMuchMemory { bytes, limit });
+        }
+        if !memory.take(bytes) {
+            return Err(ApiError::Overloaded { retry_after: Duration::ZERO });
+        }
+        reserved.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Keeps the request's place and memory until the reply is sent, or its reader has gone.
+    pub(super) fn until_sent(self, response: Response) -> Response {
+        response.map(|body| Body::new(HeldBody { body, _admitted: self }))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.give_back(*self.reserved.get_mut());
+    }
+}
+
+/// A body that keeps something alive.
+struct HeldBody {
+    body: Body,
+    _admitted: Admitted,
+}
+
+impl HttpBody for HeldBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Bytes that can be taken and given back.
+#[derive(Clone)]
+struct Budget(Arc<Account>);
+
+struct Account {
+    limit: u64,
+    taken: AtomicU64,
+    metrics: BudgetMetrics,
+}
+
+impl Budget {
+    fn new(limit: u64, metrics: BudgetMetrics) -> Self {
+        metrics.limit(limit);
+        Self(Arc::new(Account { limit, taken: AtomicU64::new(0), metrics }))
+    }
+
+    fn limit(&self) -> u64 {
+        self.0.limit
+    }
+
+    /// Whether there was room for `bytes`, which are then taken.
+    fn take(&self, bytes: u64) -> bool {
+        let Account { limit, taken, metrics } = &*self.0;
+        let add = |now: u64| now.checked_add(bytes).filter(|sum| sum <= limit);
+        let before = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        if let Ok(before) = before {
+            metrics.taken(before + bytes);
+        }
+        before.is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        let before = self.0.taken.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.metrics.taken(before - bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    const SOON: Duration = Duration::from_secs(1);
+
+    fn admission(max_images: usize, memory_bytes: u64) -> Admission {
+        Admission::new(max_images, memory_bytes, Metrics::new().budget)
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let admission = admission(2, 100);
+        let two = admission.admit(2, Duration::ZERO, SOON).unwrap();
+        assert!(matches!(admission.admit(1, Duration::ZERO, SOON), Err(ApiError::Overloaded { .. })));
+        drop(two);
+        assert!(admission.admit(5, Duration::ZERO, SOON).is_ok(), "a large request runs alone");
+    }
+
+    #[test]
+    fn what_would_come_too_late_is_refused() {
+        let wait = Duration::from_secs(3);
+        let refused = admission(2, 100).admit(1, wait, SOON);
+        assert!(matches!(refused, Err(ApiError::Overloaded { retry_after }) if retry_after == wait));
+    }
+
+    #[test]
+    fn memory_is_taken_once_and_given_back() {
+        let admission = admission(9, 100);
+        let one = admission.admit(1, Duration::ZERO, SOON).unwrap();
+        let other = admission.admit(1, Duration::ZERO, SOON).unwrap();
+        assert!(one.reserve(60).is_ok());
+        assert!(matches!(other.reserve(60), Err(ApiError::Overloaded { .. })));
+        assert!(matches!(one.reserve(60), Err(ApiError::TooMuchMemory { limit: 100, .. })));
+        assert!(other.reserve(40).is_ok());
+        drop(one);
+        assert!(other.reserve(60).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_reply_keeps_its_place_until_it_is_sent() {
+        let admission = admission(1, 100);
+        let admitted = admission.admit(1, Duration::ZERO, SOON).unwrap();
+        let response = admitted.until_sent(Response::new(Body::from("text")));
+        assert_eq!(response.body().size_hint().exact(), Some(4), "its length is still known");
+        assert!(admission.admit(1, Duration::ZERO, SOON).is_err());
+        assert_eq!(axum::body::to_bytes(response.into_body(), 9).await.unwrap(), "text");
+        assert!(admission.admit(1, Duration::ZERO, SOON).is_ok());
+    }
+}

@@ -1,0 +1,160 @@
+//! Chunks of a TIFF file, decompressed.
+
+use std::borrow::Cow;
+
+use fax::decoder::{DecodeStatus, Group4Decoder, pels};
+use flate2::{Decompress, FlushDecompress};
+use weezl::{BitOrder, LzwStatus};
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+
+use super::directory::{Directory, Tag};
+use super::layout::{Chunk, Layout, Photometric};
+use crate::image::decode::Format::Tiff;
+use crate::image::decode::{DecodeError, jpeg};
+
+/// How chunks are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compression {
+    Nothing,
+    Fax4,
+    Lzw,
+    Jpeg,
+    Deflate,
+    PackBits,
+}
+
+impl Compression {
+    pub(super) fn of(value: u64) -> Result<Self, DecodeError> {
+        match value {
+            1 => Ok(Self::Nothing),
+            4 => Ok(Self::Fax4),
+            5 => Ok(Self::Lzw),
+            7 => Ok(Self::Jpeg),
+            8 | 32_946 => Ok(Self::Deflate),
+            32_773 => Ok(Self::PackBits),
+            other => Err(Tiff.unsupported(format!("compression {other}"))),
+        }
+    }
+}
+
+/// The rows of `chunk` that are inside the picture, whole and not one byte more.
+pub(super) fn decompress<'a>(
+    compressed: &'a [u8],
+    layout: &Layout,
+    chunk: &Chunk,
+    directory: &Directory<'_>,
+) -> Result<Cow<'a, [u8]>, DecodeError> {
+    let length = layout.row_bytes(chunk.width) * chunk.height;
+    let rows = match layout.compression {
+        Compression::Nothing => compressed.get(..length).map(Cow::Borrowed),
+        Compression::Fax4 => fax4(compressed, chunk, length).map(Cow::Owned),
+        Compression::Lzw => lzw(compressed, length).map(Cow::Owned),
+        Compression::Deflate => deflate(compressed, length).map(Cow::Owned),
+        Compression::PackBits => pack_bits(compressed, length).map(Cow::Owned),
+        Compression::Jpeg => {
+            let tables = directory.values(Tag::JpegTables).and_then(|tables| tables.bytes());
+            Some(Cow::Owned(jpeg_rows(compressed, tables, layout, chunk, length)?))
+        }
+    };
+    rows.ok_or_else(|| Tiff.corrupt("a strip or tile ends before its pixels do"))
+}
+
+fn lzw(compressed: &[u8], length: usize) -> Option<Vec<u8>> {
+    let mut decoder = weezl::decode::Decoder::with_tiff_size_switch(BitOrder::Msb, 8);
+    let mut rows = vec![0; length];
+    let (mut read, mut written) = (0, 0);
+    while written < length {
+        let result = decoder.decode_bytes(&compressed[read..], &mut rows[written..]);
+        read += result.consumed_in;
+        written += result.consumed_out;
+        match result.status.ok()? {
+            LzwStatus::Ok => {}
+            LzwStatus::NoProgress | LzwStatus::Done => break,
+        }
+    }
+    (written == length).then_some(rows)
+}
+
+fn deflate(compressed: &[u8], length: usize) -> Option<Vec<u8>> {
+    let mut decoder = Decompress::new(true);
+    let mut rows = vec![0; length];
+    // More may be in there than the rows that are wanted, so the stream need not end.
+    decoder.decompress(compressed, &mut rows, FlushDecompress::Finish).ok()?;
+    (decoder.total_out() == length as u64).then_some(rows)
+}
+
+fn pack_bits(mut compressed: &[u8], length: usize) -> Option<Vec<u8>> {
+    let mut rows = Vec::with_capacity(length);
+    while rows.len() < length {
+        let (&control, rest) = compressed.split_first()?;
+        compressed = match control {
+            128 => rest,
+            literal @ 0..128 => {
+                let (bytes, rest) = rest.split_at_checked(usize::from(literal) + 1)?;
+                rows.extend_from_slice(&bytes[..bytes.len().min(length - rows.len())]);
+                rest
+            }
+            repeated => {
+                let (&byte, rest) = rest.split_first()?;
+                let run = 257 - usize::from(repeated);
+                rows.resize((rows.len() + run).min(length), byte);
+                rest
+            }
+        };
+    }
+    Some(rows)
+}
+
+/// CCITT group 4, of which white is zero.
+fn fax4(compressed: &[u8], chunk: &Chunk, length: usize) -> Option<Vec<u8>> {
+    let width = u16::try_from(chunk.width).ok()?;
+    let bytes = compressed.iter().map(|&byte| Ok::<u8, std::convert::Infallible>(byte));
+    let mut decoder = Group4Decoder::new(bytes, width).ok()?;
+    let mut rows = Vec::with_capacity(length);
+    for _ in 0..chunk.height {
+        if matches!(decoder.advance().ok()?, DecodeStatus::End) {
+            return None;
+        }
+        let mut byte = 0;
+        for (x, color) in pels(decoder.transition(), width).take(chunk.width).enumerate() {
+            byte = byte << 1 | u8::from(color == fax::Color::Black);
+            if x % 8 == 7 {
+                rows.push(byte);
+            }
+        }
+        if chunk.width % 8 != 0 {
+            rows.push(byte << (8 - chunk.width % 8));
+        }
+    }
+    (rows.len() == length).then_some(rows)
+}
+
+/// A chunk that is a JPEG file, the tables of which may be elsewhere.
+fn jpeg_rows(
+    compressed: &[u8],
+    tables: Option<&[u8]>,
+    layout: &Layout,
+    chunk: &Chunk,
+    length: usize,
+) -> Result<Vec<u8>, DecodeError> {
+    // Both are framed by markers of two bytes, of which the inner ones go.
+    let file = match tables {
+        Some([tables @ .., _, _]) if compressed.len() > 2 => [tables, &compressed[2..]].concat(),
+        _ => compressed.to_vec(),
+    };
+    let size = jpeg::header(&file)?.stored;
+    let channels = layout.samples_per_chunk_pixel;
+    if size.width as usize != chunk.width
+        || (size.height as usize) < chunk.height
+        || size.height > layout.chunk_height()
+    {
+        return Err(Tiff.corrupt("a JPEG inside it is not of the size of its strip or tile"));
+    }
+    let color_space = (layout.photometric == Photometric::YCbCr).then_some(ColorSpace::RGB);
+    let mut rows = jpeg::samples(&file, color_space)?;
+    if rows.len() != chunk.width * size.height as usize * channels {
+        return Err(Tiff.corrupt("a JPEG inside it does not have its samples"));
+    }
+    rows.truncate(length);
+    Ok(rows)
+}
