@@ -175,6 +175,9 @@ pub struct ServeArgs {
     /// Time for the body of a request to arrive
     #[arg(long, env = "DENSECL_BODY_TIMEOUT", value_name = "TIME", default_value = "10s")]
     body_timeout: Span,
+    /// Memory for the bodies that arrive at the same time
+    #[arg(long, env = "DENSECL_MAX_BODY_MEMORY", value_name = "SIZE", default_value = "512MiB")]
+    max_body_memory: ByteSize,
     #[command(flatten)]
     connections: ConnectionArgs,
     /// Time between failing /readyz and closing the door, for load balancers to notice
@@ -212,6 +215,7 @@ impl ServeArgs {
                 max_points: MAX_POINTS,
                 timeout: self.request_timeout.0,
                 body_timeout: self.body_timeout.0.min(self.request_timeout.0),
+                body_memory_bytes: self.max_body_memory.0,
                 max_in_flight: self.max_in_flight.get(),
                 memory_bytes: self.max_memory.0,
             },
@@ -260,6 +264,7 @@ impl OfflineArgs {
                 max_points: 1_000_000,
                 timeout: NO_HURRY,
                 body_timeout: NO_HURRY,
+                body_memory_bytes: u64::MAX,
                 max_in_flight: 64,
                 memory_bytes: u64::MAX,
             },

@@ -153,6 +153,8 @@ pub enum Refusal {
     RateLimited,
     /// Its connection was one too many.
     TooManyConnections,
+    /// Bodies took all the memory that they may.
+    BodyMemory,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -46,6 +46,7 @@ pub fn config() -> Config {
             max_points: 10_000,
             timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(10),
+            body_memory_bytes: 512 << 20,
             max_in_flight: 64,
             memory_bytes: 2 << 30,
         },

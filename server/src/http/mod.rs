@@ -6,6 +6,7 @@
 //! serve connections.
 
 mod admission;
+mod body_memory;
 mod client_address;
 mod connections;
 mod correspondence;
@@ -51,7 +52,9 @@ use crate::error::ApiError;
 pub fn router(state: AppState) -> Router {
     let cors = cors_layer(&state.config().cors_origins);
     let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
-    let work = work().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
+    let work = work()
+        .route_layer(middleware::from_fn_with_state(state.clone(), body_memory::limit_bodies))
+        .route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
     let (api, document) = describe(work).split_for_parts();
     api.merge(page::router())
         .merge(docs::router(document))

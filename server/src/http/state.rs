@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::admission::{Admission, Admitted};
+use super::body_memory::BodyMemory;
 use super::cpu_pool::CpuPool;
 use super::rate_limit::RateLimits;
 use crate::config::Config;
@@ -43,6 +44,7 @@ struct Shared {
     registry: OnceLock<Registry>,
     cpu: CpuPool,
     admission: Admission,
+    bodies: BodyMemory,
     rates: Option<RateLimits>,
 }
 
@@ -56,6 +58,8 @@ impl AppState {
         let metrics = Metrics::new();
         let admission = Admission::new(config.limits.max_in_flight, config.limits.memory_bytes, metrics.budget.clone());
         Ok(Self(Arc::new(Shared {
+            // A body that is allowed must fit when it comes alone.
+            bodies: BodyMemory::new(config.limits.body_memory_bytes.max(config.limits.max_body_bytes)),
             rates: RateLimits::new(&config.rates),
             config,
             metrics,
@@ -115,6 +119,11 @@ impl AppState {
     /// The pool for work that would block the async threads.
     pub(super) fn cpu(&self) -> &CpuPool {
         &self.0.cpu
+    }
+
+    /// The memory of bodies that arrive.
+    pub(super) fn body_memory(&self) -> &BodyMemory {
+        &self.0.bodies
     }
 
     /// How often each client may ask for work, if that is limited.
