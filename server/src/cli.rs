@@ -214,10 +214,9 @@ impl ServeArgs {
                 max_images: self.max_images.get(),
                 max_points: MAX_POINTS,
                 timeout: self.request_timeout.0,
-                body_timeout: self.body_timeout.0.min(self.request_timeout.0),
-                body_memory_bytes: self.max_body_memory.0,
                 max_in_flight: self.max_in_flight.get(),
                 memory_bytes: self.max_memory.0,
+                body_timeout: self.body_timeout.0.min(self.request_timeout.0),
             },
             connections: self.connections.limits(),
             rates: self.connections.rates(),
@@ -237,9 +236,9 @@ pub struct OfflineArgs {
     /// A parameter of the request, such as layer=res3+res4; see the API for all of them
     #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = parse_parameter)]
     pub parameters: Vec<(String, String)>,
-    /// Format of the result: json, npy, png, or raw for features
-    #[arg(long, default_value = "json")]
-    pub format: String,
+    /// Format of the result, such as json, npy or png; json if not given, and with --mask png
+    #[arg(long)]
+    pub format: Option<String>,
     /// File for the result; standard output if not given
     #[arg(long, short, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -263,10 +262,9 @@ impl OfflineArgs {
                 max_images: 1_000_000,
                 max_points: 1_000_000,
                 timeout: NO_HURRY,
-                body_timeout: NO_HURRY,
-                body_memory_bytes: u64::MAX,
                 max_in_flight: 64,
                 memory_bytes: u64::MAX,
+                body_timeout: NO_HURRY,
             },
             connections: ConnectionLimits::default(),
             rates: ClientRates::default(),
@@ -296,8 +294,12 @@ pub struct FeaturesArgs {
 pub struct CorrespondenceArgs {
     /// The image whose points are looked for
     pub source: PathBuf,
-    /// The image that they are looked for in
-    pub target: PathBuf,
+    /// The images that they are looked for in
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<PathBuf>,
+    /// Labels of the source's pixels as PNG, to be carried over to the target
+    #[arg(long, value_name = "FILE")]
+    pub mask: Option<PathBuf>,
     /// Parameters and result.
     #[command(flatten)]
     pub offline: OfflineArgs,

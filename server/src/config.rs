@@ -55,14 +55,12 @@ pub struct RequestLimits {
     pub max_points: usize,
     /// Time for a whole request.
     pub timeout: Duration,
-    /// Time for the body of a request to arrive, within `timeout`.
-    pub body_timeout: Duration,
-    /// Bytes of bodies that arrive at the same time.
-    pub body_memory_bytes: u64,
     /// Images that are decoded, wait or run at a time; more are refused.
     pub max_in_flight: usize,
     /// Bytes of pixels, feature maps and replies that all requests together may hold.
     pub memory_bytes: u64,
+    /// Time for the body of a request to arrive, within `timeout`.
+    pub body_timeout: Duration,
 }
 
 /// How a server stops.

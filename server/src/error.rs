@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::batch::BatchError;
 use crate::features::{ComponentsError, GridError, MAX_PLACES_PER_SIDE, PointError, RenderError, WindowError};
-use crate::image::DecodeError;
+use crate::image::{DecodeError, ImageSize, LabelError};
 use crate::matching::MatchError;
 use crate::registry::LookupError;
 
@@ -99,13 +99,22 @@ pub enum ApiError {
     #[error(transparent)]
     Grid(#[from] GridError),
     #[error(transparent)]
+    Mask(#[from] LabelError),
+    #[error(
+        "the mask has {} x {} pixels, and the upright source {} x {}",
+        found.width, found.height, expected.width, expected.height
+    )]
+    MaskSize { found: ImageSize, expected: ImageSize },
+    #[error("no features are kept under the id `{id}`")]
+    UnknownFeatureId { id: String },
+    #[error(transparent)]
     Window(#[from] WindowError),
     #[error(transparent)]
     Components(#[from] ComponentsError),
     #[error("there are {count} points; at most {limit} are taken")]
     TooManyPoints { count: usize, limit: usize },
     #[error("{count} points against {cells} cells are too many comparisons; at most {limit} are made")]
-    TooManyComparisons { count: usize, cells: usize, limit: u64 },
+    TooManyComparisons { count: u64, cells: u64, limit: u64 },
     #[error("{0}")]
     Conflict(String),
     #[error("the server has as much to do as it can answer in time")]
@@ -154,8 +163,8 @@ impl ApiError {
 
     fn retry_after(&self, status: u16) -> Option<Duration> {
         match *self {
-            Self::Overloaded { retry_after } => Some(retry_after.clamp(RETRY_AFTER, LONGEST_RETRY_AFTER)),
             Self::RateLimited { wait } => Some(wait),
+            Self::Overloaded { retry_after } => Some(retry_after.clamp(RETRY_AFTER, LONGEST_RETRY_AFTER)),
             _ => (status == 503).then_some(RETRY_AFTER),
         }
     }
@@ -168,7 +177,8 @@ impl ApiError {
             | Self::ParametersTooLarge { limit, .. }
             | Self::TooManyComparisons { limit, .. } => Some(limit),
             Self::BodyTooSlow { limit } | Self::DeadlinePassed { limit } => Some(limit.as_secs()),
-            Self::Decode(DecodeError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
+            Self::Decode(DecodeError::TooManyPixels { max_pixels, .. })
+            | Self::Mask(LabelError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
             Self::SideOutOfRange { max_side_px, .. } => Some(u64::from(max_side_px)),
             Self::TooManyPoints { limit, .. } | Self::TooManyConnections { limit } => Some(limit as u64),
             Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
@@ -243,19 +253,26 @@ impl ApiError {
             Self::Internal(_) => {
                 row(500, "internal", "Internal error", "Try again; if it persists, report the X-Request-Id.")
             }
+            Self::Overloaded { .. } => {
+                row(503, "overloaded", "Overloaded", "Try again after Retry-After, or elsewhere.")
+            }
             Self::TooManyConnections { .. } => {
                 row(503, "too-many-connections", "Too many connections", "Try again after Retry-After, or elsewhere.")
             }
             Self::RateLimited { .. } => {
                 row(429, "rate-limited", "Too many requests", "Wait for Retry-After, and send requests more slowly.")
             }
-            Self::Overloaded { .. } => {
-                row(503, "overloaded", "Overloaded", "Try again after Retry-After, or elsewhere.")
-            }
             Self::Loading => row(503, "loading", "Loading", "Try again after Retry-After, or elsewhere."),
             Self::Draining => row(503, "draining", "Draining", "Try another replica."),
             Self::Decode(error) => image_row(error),
             Self::Lookup(error) => lookup_row(error),
+            Self::Mask(error) => mask_row(error),
+            Self::MaskSize { .. } => {
+                row(422, "mask-size", "Mask of another size", "Send a mask as large as the upright source image.")
+            }
+            Self::UnknownFeatureId { .. } => {
+                row(404, "unknown-feature-id", "Unknown feature id", "Upload the images as `source` and `target`.")
+            }
             Self::PointNotFinite
             | Self::SideOutOfRange { .. }
             | Self::Point(_)
@@ -303,6 +320,21 @@ fn image_row(error: &DecodeError) -> Row {
         DecodeError::TooManyPixels { .. } | DecodeError::TooMuchMemory { .. } => {
             row(413, "too-many-pixels", "Too many pixels", "Send a smaller image.")
         }
+    }
+}
+
+fn mask_row(error: &LabelError) -> Row {
+    match error {
+        LabelError::NotPng | LabelError::NotLabels { .. } => row(
+            415,
+            "unsupported-mask",
+            "Not a mask we read",
+            "Send a PNG with a palette, or grey with at most 8 bits.",
+        ),
+        LabelError::Corrupt { .. } => {
+            row(422, "corrupt-mask", "Corrupt mask", "Check that the file is complete and opens elsewhere.")
+        }
+        LabelError::TooManyPixels { .. } => row(413, "too-many-pixels", "Too many pixels", "Send a smaller image."),
     }
 }
 
@@ -387,8 +419,12 @@ impl From<BatchError> for ApiError {
 
 impl From<MatchError> for ApiError {
     fn from(error: MatchError) -> Self {
-        // Both maps come from one model and one layer set, so this is ours.
-        Self::internal(error)
+        match error {
+            // Nobody reads it. The handler's own deadline knows the limit.
+            MatchError::Cancelled(_) => Self::DeadlinePassed { limit: Duration::ZERO },
+            // Both maps come from one model and one layer set, so this is ours.
+            MatchError::Channels { .. } => Self::internal(error),
+        }
     }
 }
 
@@ -408,7 +444,7 @@ mod tests {
         let overloaded = |seconds| ApiError::Overloaded { retry_after: Duration::from_secs(seconds) };
         assert_eq!(overloaded(0).problem().retry_after, Some(RETRY_AFTER));
         assert_eq!(overloaded(7).problem().retry_after, Some(Duration::from_secs(7)));
-        let wait = Duration::from_millis(700);
+        let wait = Duration::from_secs(7);
         assert_eq!(ApiError::RateLimited { wait }.problem().retry_after, Some(wait));
         assert_eq!(ApiError::EmptyBody.problem().retry_after, None);
     }

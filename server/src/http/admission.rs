@@ -3,16 +3,21 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
 use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::config::RequestLimits;
 use crate::error::ApiError;
-use crate::metrics::BudgetMetrics;
+use crate::metrics::{BudgetMetrics, BudgetName, BudgetUse};
+
+/// Bodies may take this part of the memory for work, on top of it: compressed images are small.
+const BODIES_SHARE: u64 = 4;
 
 /// The server's bounds on work under way.
 #[derive(Clone)]
@@ -20,13 +25,28 @@ pub(super) struct Admission {
     images: Arc<Semaphore>,
     max_images: usize,
     memory: Budget,
+    bodies: Budget,
 }
 
 impl Admission {
-    pub(super) fn new(max_images: usize, memory_bytes: u64, metrics: BudgetMetrics) -> Self {
-        let max_images = max_images.min(Semaphore::MAX_PERMITS);
-        let memory = Budget::new(memory_bytes, metrics);
-        Self { images: Arc::new(Semaphore::new(max_images)), max_images, memory }
+    pub(super) fn new(limits: &RequestLimits, metrics: &BudgetMetrics) -> Self {
+        let max_images = limits.max_in_flight.min(Semaphore::MAX_PERMITS);
+        let body_bytes = (limits.memory_bytes / BODIES_SHARE).max(limits.max_body_bytes);
+        Self {
+            images: Arc::new(Semaphore::new(max_images)),
+            max_images,
+            memory: Budget::new(limits.memory_bytes, metrics.of(BudgetName::Work)),
+            bodies: Budget::new(body_bytes, metrics.of(BudgetName::Bodies)),
+        }
+    }
+
+    /// A body that is about to arrive.
+    pub(super) fn body(&self) -> ArrivingBody {
+        ArrivingBody(Arc::new(Arriving {
+            budget: self.bodies.clone(),
+            taken: AtomicU64::new(0),
+            refused: AtomicBool::new(false),
+        }))
     }
 
     /// Takes on a request with this many images. `wait` is how long they would have to wait for
@@ -43,6 +63,83 @@ impl Admission {
         let permits = images.clamp(1, self.max_images) as u32;
         let permit = Arc::clone(&self.images).try_acquire_many_owned(permits).map_err(|_| overloaded())?;
         Ok(Admitted(Arc::new(Held { _images: permit, memory: self.memory.clone(), reserved: AtomicU64::new(0) })))
+    }
+}
+
+/// The bytes of one body, as many as have come so far. They are free again when the last clone is
+/// dropped: after the answer.
+#[derive(Clone)]
+pub(super) struct ArrivingBody(Arc<Arriving>);
+
+struct Arriving {
+    budget: Budget,
+    taken: AtomicU64,
+    refused: AtomicBool,
+}
+
+impl ArrivingBody {
+    /// `request` with a body that counts, and that ends early where there is no room for it.
+    pub(super) fn of(&self, request: Request) -> Request {
+        request.map(|body| Body::new(CountedBody { body, arriving: self.clone() }))
+    }
+
+    /// Why reading the body failed: not the client's fault, if there was no room.
+    pub(super) fn explain(&self, error: ApiError) -> ApiError {
+        if self.0.refused.load(Ordering::Relaxed) {
+            return ApiError::Overloaded { retry_after: Duration::ZERO };
+        }
+        error
+    }
+
+    fn take(&self, bytes: u64) -> Result<(), axum::Error> {
+        if self.0.budget.take(bytes) {
+            self.0.taken.fetch_add(bytes, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.0.refused.store(true, Ordering::Relaxed);
+        Err(axum::Error::new(NoRoom))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.budget.give_back(*self.taken.get_mut());
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("there is no room for more bodies")]
+struct NoRoom;
+
+/// A body whose frames are counted.
+struct CountedBody {
+    body: Body,
+    arriving: ArrivingBody,
+}
+
+impl HttpBody for CountedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        let counted = frame.map(|frame| {
+            let frame = frame?;
+            self.arriving.take(frame.data_ref().map_or(0, Bytes::len) as u64)?;
+            Ok(frame)
+        });
+        Poll::Ready(counted)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -121,11 +218,11 @@ struct Budget(Arc<Account>);
 struct Account {
     limit: u64,
     taken: AtomicU64,
-    metrics: BudgetMetrics,
+    metrics: BudgetUse,
 }
 
 impl Budget {
-    fn new(limit: u64, metrics: BudgetMetrics) -> Self {
+    fn new(limit: u64, metrics: BudgetUse) -> Self {
         metrics.limit(limit);
         Self(Arc::new(Account { limit, taken: AtomicU64::new(0), metrics }))
     }
@@ -159,7 +256,12 @@ mod tests {
     const SOON: Duration = Duration::from_secs(1);
 
     fn admission(max_images: usize, memory_bytes: u64) -> Admission {
-        Admission::new(max_images, memory_bytes, Metrics::new().budget)
+        Admission {
+            images: Arc::new(Semaphore::new(max_images)),
+            max_images,
+            memory: Budget::new(memory_bytes, Metrics::new().budget.of(BudgetName::Work)),
+            bodies: Budget::new(10, Metrics::new().budget.of(BudgetName::Bodies)),
+        }
     }
 
     #[test]
@@ -189,6 +291,21 @@ mod tests {
         assert!(other.reserve(40).is_ok());
         drop(one);
         assert!(other.reserve(60).is_ok());
+    }
+
+    #[tokio::test]
+    async fn bodies_are_counted_as_they_come() {
+        let admission = admission(9, 100);
+        let read = async |arriving: &ArrivingBody, text: &'static str| {
+            axum::body::to_bytes(arriving.of(Request::new(Body::from(text))).into_body(), 99).await
+        };
+        let (one, other) = (admission.body(), admission.body());
+        assert_eq!(read(&one, "six by").await.unwrap(), "six by");
+        assert!(read(&other, "six by").await.is_err());
+        assert!(matches!(other.explain(ApiError::EmptyBody), ApiError::Overloaded { .. }));
+        assert!(matches!(one.explain(ApiError::EmptyBody), ApiError::EmptyBody));
+        drop(one);
+        assert!(read(&admission.body(), "six by").await.is_ok());
     }
 
     #[tokio::test]

@@ -88,9 +88,12 @@ pub(super) async fn post_features(
     app.registry()?;
     let limits = app.config().limits;
     let headers = request.headers().clone();
-    let upload = context.receive(limits.body_timeout, Upload::read(&app, request, EXPECTED)).await?;
+    let body = app.arriving_body();
+    let upload = Upload::read(&app, body.of(request), EXPECTED);
+    let upload = context.receive(limits.body_timeout, upload).await.map_err(|error| body.explain(error))?;
     let [images] = upload.images;
     let parameters = FeaturesParameters::read(&app, &upload.parameters, &headers, images.len())?;
+    // Only now: a body that drips in must not keep others out.
     let admitted = app.admit(images.len(), context.deadline)?;
     let answer = answer(app.clone(), context.clone(), parameters, images, admitted.clone());
     Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))

@@ -6,12 +6,14 @@
 //! serve connections.
 
 mod admission;
-mod body_memory;
 mod client_address;
 mod connections;
 mod correspondence;
+mod correspondence_document;
+mod correspondence_job;
 mod correspondence_parameters;
 mod correspondence_reply;
+mod correspondence_tensors;
 mod cpu_pool;
 mod docs;
 mod features;
@@ -26,7 +28,6 @@ mod parameters;
 mod pipeline;
 mod probes;
 mod problem;
-mod problem_responses;
 mod rate_limit;
 mod reply_body;
 mod state;

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::admission::{Admission, Admitted};
-use super::body_memory::BodyMemory;
+use super::admission::{Admission, Admitted, ArrivingBody};
 use super::cpu_pool::CpuPool;
 use super::rate_limit::RateLimits;
 use crate::config::Config;
@@ -44,7 +43,6 @@ struct Shared {
     registry: OnceLock<Registry>,
     cpu: CpuPool,
     admission: Admission,
-    bodies: BodyMemory,
     rates: Option<RateLimits>,
 }
 
@@ -56,7 +54,7 @@ impl AppState {
     pub fn new(config: Config) -> Result<Self, StateError> {
         let cpu = CpuPool::new(config.engine.threads)?;
         let metrics = Metrics::new();
-        let admission = Admission::new(config.limits.max_in_flight, config.limits.memory_bytes, metrics.budget.clone());
+        let admission = Admission::new(&config.limits, &metrics.budget);
         Ok(Self(Arc::new(Shared {
             // A body that is allowed must fit when it comes alone.
             bodies: BodyMemory::new(config.limits.body_memory_bytes.max(config.limits.max_body_bytes)),
@@ -121,14 +119,14 @@ impl AppState {
         &self.0.cpu
     }
 
-    /// The memory of bodies that arrive.
-    pub(super) fn body_memory(&self) -> &BodyMemory {
-        &self.0.bodies
-    }
-
     /// How often each client may ask for work, if that is limited.
     pub(super) fn client_rates(&self) -> Option<&RateLimits> {
         self.0.rates.as_ref()
+    }
+
+    /// Makes room for the body of a request, as it comes.
+    pub(super) fn arriving_body(&self) -> ArrivingBody {
+        self.0.admission.body()
     }
 
     /// Takes on a request with this many images, which must be answered by `deadline`.

@@ -42,10 +42,21 @@ pub(super) struct ImageField {
 /// How many images a field may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Count {
-    One,
     OneOrNone,
     /// At least one, at most what the server takes in a request.
     Several,
+    /// None as well.
+    SeveralOrNone,
+}
+
+impl Count {
+    fn may_be_several(self) -> bool {
+        matches!(self, Self::Several | Self::SeveralOrNone)
+    }
+
+    fn may_be_none(self) -> bool {
+        matches!(self, Self::OneOrNone | Self::SeveralOrNone)
+    }
 }
 
 /// A body that was read.
@@ -107,7 +118,7 @@ impl<const N: usize> Images<N> {
 
     /// Refuses one image more of the field at `index`, called `name` in this body, if there may be none.
     fn check_room(&self, index: usize, name: &'static str) -> Result<(), ApiError> {
-        if self.expected.images[index].count != Count::Several && !self.found[index].is_empty() {
+        if !self.expected.images[index].count.may_be_several() && !self.found[index].is_empty() {
             return Err(ApiError::RepeatedPart { name });
         }
         if self.found.iter().map(Vec::len).sum::<usize>() >= self.max_images {
@@ -130,7 +141,7 @@ impl<const N: usize> Images<N> {
     /// All of them, each field called by its `name` if it is missing.
     fn finish(self, name: impl Fn(&ImageField) -> &'static str) -> Result<[Vec<Bytes>; N], ApiError> {
         for (field, found) in self.expected.images.iter().zip(&self.found) {
-            if found.is_empty() && field.count != Count::OneOrNone {
+            if found.is_empty() && !field.count.may_be_none() {
                 return Err(ApiError::MissingPart { name: name(field) });
             }
         }
@@ -140,10 +151,7 @@ impl<const N: usize> Images<N> {
 
 /// What an image is called in an error: `source`, or `images[3]` where there may be several.
 fn image_name(field: ImageField, name: &str, index: usize) -> String {
-    match field.count {
-        Count::Several => format!("{name}[{index}]"),
-        Count::One | Count::OneOrNone => name.to_owned(),
-    }
+    if field.count.may_be_several() { format!("{name}[{index}]") } else { name.to_owned() }
 }
 
 async fn read_whole(request: Request, limit: u64) -> Result<Bytes, ApiError> {
