@@ -175,9 +175,6 @@ pub struct ServeArgs {
     /// Time for the body of a request to arrive
     #[arg(long, env = "DENSECL_BODY_TIMEOUT", value_name = "TIME", default_value = "10s")]
     body_timeout: Span,
-    /// Memory for the bodies that arrive at the same time
-    #[arg(long, env = "DENSECL_MAX_BODY_MEMORY", value_name = "SIZE", default_value = "512MiB")]
-    max_body_memory: ByteSize,
     #[command(flatten)]
     connections: ConnectionArgs,
     /// Time between failing /readyz and closing the door, for load balancers to notice

@@ -153,8 +153,6 @@ pub enum Refusal {
     RateLimited,
     /// Its connection was one too many.
     TooManyConnections,
-    /// Bodies took all the memory that they may.
-    BodyMemory,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -7,6 +7,7 @@ use axum::response::Response;
 use futures_util::future::try_join_all;
 
 use super::admission::Admitted;
+use super::docs::Binary;
 use super::features_document::FeaturesJson;
 use super::features_parameters::{FeaturesParameters, FeaturesQuery, Wanted};
 use super::features_reply::{AskedImage, FeaturesReply};
@@ -50,9 +51,9 @@ pub(super) struct FeaturesObject {
     tag = "features",
     params(FeaturesQuery),
     request_body(content(
-        (Vec<u8> = "application/octet-stream"),
-        (Vec<u8> = "image/jpeg"),
-        (Vec<u8> = "image/png"),
+        (Binary = "application/octet-stream"),
+        (Binary = "image/jpeg"),
+        (Binary = "image/png"),
         (FeaturesForm = "multipart/form-data"),
         (FeaturesObject = "application/json"),
     )),
@@ -62,10 +63,10 @@ pub(super) struct FeaturesObject {
             description = "The features",
             content(
                 (FeaturesJson<'static> = "application/json"),
-                (Vec<u8> = "application/x-npy"),
-                (Vec<u8> = "application/x-safetensors"),
-                (Vec<u8> = "application/octet-stream"),
-                (Vec<u8> = "image/png"),
+                (Binary = "application/x-npy"),
+                (Binary = "application/x-safetensors"),
+                (Binary = "application/octet-stream"),
+                (Binary = "image/png"),
             ),
             headers(
                 ("Densecl-Model" = String, description = "Name and version, `name/version`"),

@@ -28,6 +28,7 @@ mod parameters;
 mod pipeline;
 mod probes;
 mod problem;
+mod problem_responses;
 mod rate_limit;
 mod reply_body;
 mod state;
@@ -53,9 +54,7 @@ use crate::error::ApiError;
 pub fn router(state: AppState) -> Router {
     let cors = cors_layer(&state.config().cors_origins);
     let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
-    let work = work()
-        .route_layer(middleware::from_fn_with_state(state.clone(), body_memory::limit_bodies))
-        .route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
+    let work = work().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
     let (api, document) = describe(work).split_for_parts();
     api.merge(page::router())
         .merge(docs::router(document))
@@ -76,7 +75,9 @@ fn api() -> OpenApiRouter<AppState> {
 }
 
 fn describe(work: OpenApiRouter<AppState>) -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(docs::base()).merge(work).merge(operations())
+    let mut routes = OpenApiRouter::with_openapi(docs::base()).merge(work).merge(operations());
+    docs::open_flattened_objects(routes.get_openapi_mut());
+    routes
 }
 
 /// What clients come for, as often as their rate allows.

@@ -56,8 +56,6 @@ impl AppState {
         let metrics = Metrics::new();
         let admission = Admission::new(&config.limits, &metrics.budget);
         Ok(Self(Arc::new(Shared {
-            // A body that is allowed must fit when it comes alone.
-            bodies: BodyMemory::new(config.limits.body_memory_bytes.max(config.limits.max_body_bytes)),
             rates: RateLimits::new(&config.rates),
             config,
             metrics,
