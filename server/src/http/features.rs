@@ -115,7 +115,7 @@ async fn answer(
         decode(&pipeline, &wanted, image).await.map_err(|error| reply.of_image(index, error))
     });
     let (asked, inputs): (Vec<_>, Vec<_>) = try_join_all(decoding).await?.into_iter().unzip();
-    reply.check(&asked)?;
+    pipeline.admitted.reserve(reply.check(&asked)?)?;
     // All at once: images of equal shape share a run.
     let layers = try_join_all(inputs.into_iter().map(|input| pipeline.infer(input))).await?;
     let images = asked.into_iter().zip(layers).collect();
