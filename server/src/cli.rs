@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::batch::{BatcherOptions, Batching, QueueLimits};
 use crate::config::{ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span};
 use crate::engine::{Device, EngineOptions, Precision};
+use crate::registry::Rehearsal;
 
 mod connections;
 
@@ -140,6 +141,10 @@ pub struct ServeArgs {
     repository: RepositoryArgs,
     #[command(flatten)]
     engine: EngineArgs,
+    /// Layers to make ready before the first request, LAYER or LAYER@SIDE, separated by commas; the
+    /// default layer at the default side always is
+    #[arg(long, env = "DENSECL_WARM_UP", value_name = "LAYER", value_delimiter = ',')]
+    warm_up: Vec<Rehearsal>,
     /// Images of equal size that run together; on a CPU only small ones do
     #[arg(long, env = "DENSECL_MAX_BATCH", value_name = "N", default_value = "32")]
     max_batch: NonZeroUsize,
@@ -197,6 +202,7 @@ impl ServeArgs {
         Config {
             listen: self.listen,
             models: self.repository.models,
+            rehearsals: self.warm_up,
             engine: self.engine.options(),
             batching: Batching {
                 max_batch: self.max_batch.get(),
@@ -249,6 +255,7 @@ impl OfflineArgs {
         Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             models: self.repository.models.clone(),
+            rehearsals: Vec::new(),
             engine: self.engine.options(),
             batching: Batching::NONE,
             limits: RequestLimits {

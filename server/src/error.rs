@@ -183,7 +183,7 @@ impl ApiError {
             Self::TooManyPoints { limit, .. } | Self::TooManyConnections { limit } => Some(limit as u64),
             Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
             Self::Window(WindowError::Resolution { .. }) => Some(u64::from(MAX_PLACES_PER_SIDE)),
-            Self::Components(ComponentsError::Count { channels, .. }) => Some(channels as u64),
+            Self::Components(ComponentsError::Count { most, .. }) => Some(most as u64),
             Self::RepeatedPart { .. } => Some(1),
             Self::TooManyImages { limit } | Self::TooManyParameters { limit } => Some(limit as u64),
             Self::OfImage { ref error, .. } => error.limit(),
@@ -383,9 +383,12 @@ fn range_row(error: &ApiError) -> Row {
         ApiError::Window(WindowError::Resolution { .. }) => {
             row(422, "resolution-out-of-range", "Resolution out of range", "Choose a resolution within the range.")
         }
-        ApiError::Components(_) => {
-            row(422, "components-out-of-range", "Components out of range", "Choose no more components than channels.")
-        }
+        ApiError::Components(_) => row(
+            422,
+            "components-out-of-range",
+            "Components out of range",
+            "Choose a number of components within the range.",
+        ),
         ApiError::TooManyComparisons { .. } => row(
             422,
             "too-many-comparisons",

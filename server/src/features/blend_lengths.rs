@@ -27,6 +27,8 @@ const BLOCK_CELLS: usize = 128;
 const NO_LENGTH: f64 = 1e-20;
 
 impl BlendLengths {
+    pub(super) const BYTES_PER_CELL: usize = NEIGHBOURS * size_of::<f64>();
+
     pub(super) fn of(map: &FeatureMap) -> Self {
         let grid = map.grid();
         let cells = grid.cells();

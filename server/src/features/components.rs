@@ -1,30 +1,28 @@
 //! Principal components of a map.
 //!
-//! Subspace iteration with Rayleigh-Ritz (Golub and Van Loan, *Matrix Computations*, 8.2.4 and 8.3) on the centred
-//! descriptors themselves: the `C × C` covariance is never formed, so a few components of a map with thousands of
-//! channels take milliseconds. Asking for hundreds is right but slow.
+//! Computed from the centred descriptors of the whole map; see `leading_subspace` for how.
 
-use ndarray::{Array1, Array2, ArrayView1, Axis, s};
+use ndarray::{Array1, Array2, ArrayView1, Axis};
 
 use super::FeatureMap;
-use super::symmetric_eigen::symmetric_eigen;
+use super::leading_subspace::leading_directions;
 
-/// Directions more than are asked for, which make the iteration converge in few steps.
-const OVERSAMPLING: usize = 8;
-const MAX_ITERATIONS: usize = 60;
-/// The iteration ends when no variance asked for changes by more than this, relative to the largest.
-const TOLERANCE: f64 = 1e-6;
+/// Of maps with more channels than this, only so many components: more would take minutes.
+const MAX_OF_WIDE_MAPS: usize = 512;
+const WIDE: usize = 1024;
 
 /// Why components could not be computed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ComponentsError {
-    /// Asked for none, or for more than there are channels.
-    #[error("components must be within 1 to {channels}, the number of channels, not {asked}")]
+    /// Asked for none, or for more than there are or can be computed in reasonable time.
+    #[error("components must be within 1 to {most} for {channels} channels, not {asked}")]
     Count {
         /// What was asked for.
         asked: usize,
         /// The map's channels.
         channels: usize,
+        /// The limit.
+        most: usize,
     },
 }
 
@@ -38,30 +36,36 @@ pub struct PrincipalComponents {
 }
 
 impl PrincipalComponents {
+    /// Refuses a number of components that a map of so many channels cannot have.
+    ///
+    /// # Errors
+    /// [`ComponentsError::Count`] unless `count` is at least 1 and at most `channels`, and at most 512 of more than
+    /// 1,024 channels.
+    pub fn check(count: usize, channels: usize) -> Result<(), ComponentsError> {
+        let most = if channels > WIDE { MAX_OF_WIDE_MAPS } else { channels };
+        let is_possible = (1..=most).contains(&count);
+        is_possible.then_some(()).ok_or(ComponentsError::Count { asked: count, channels, most })
+    }
+
     /// The first `count` components of `map`'s descriptors, by falling variance. Each has length 1 and its entry of
     /// largest magnitude positive, so that the same map always gives the same components.
     ///
     /// # Errors
-    /// [`ComponentsError::Count`] unless `1 <= count <= channels`.
+    /// As [`check`](Self::check).
     #[expect(clippy::missing_panics_doc, reason = "a map has at least one cell")]
     pub fn of(map: &FeatureMap, count: usize) -> Result<Self, ComponentsError> {
-        let channels = map.channels();
-        if !(1..=channels).contains(&count) {
-            return Err(ComponentsError::Count { asked: count, channels });
-        }
+        Self::check(count, map.channels())?;
         // Values that are not finite would make everything NaN; they count as 0.
         let mut centred = map.matrix().mapv(|value| if value.is_finite() { value } else { 0.0 }); // [C, N]
         let mean = centred.mean_axis(Axis(1)).expect("a map has cells"); // [C]
         centred -= &mean.view().insert_axis(Axis(1));
 
-        let (basis, variances) = leading_subspace(&centred, count);
-        let mut directions = basis.slice_move(s![.., ..count]).reversed_axes(); // [K, C]
+        let (mut directions, variances) = leading_directions(&centred, count); // [K, C]
         for mut direction in directions.rows_mut() {
             if has_negative_peak(&direction.view()) {
                 direction.mapv_inplace(|value| -value);
             }
         }
-        let variances = variances.iter().take(count).map(|&variance| variance as f32).collect();
         Ok(Self { mean, directions, variances })
     }
 
@@ -88,70 +92,6 @@ impl PrincipalComponents {
 fn has_negative_peak(direction: &ArrayView1<'_, f32>) -> bool {
     let peak = direction.iter().fold(0.0_f32, |peak, &value| if value.abs() > peak.abs() { value } else { peak });
     peak < 0.0
-}
-
-/// An orthonormal basis of at least the `count` directions of largest variance of `centred`, `[C, N]`: `[C, size]`, and
-/// the variances along them, falling.
-fn leading_subspace(centred: &Array2<f32>, count: usize) -> (Array2<f32>, Vec<f64>) {
-    let (channels, cells) = centred.dim();
-    let size = (count + OVERSAMPLING).min(channels);
-    let mut basis = start(channels, size); // [C, size]
-    orthonormalize(&mut basis);
-    let mut variances = vec![0.0; size];
-    for _ in 0..MAX_ITERATIONS {
-        let projected = centred.t().dot(&basis); // [N, size]
-        let gram = projected.t().dot(&projected).mapv(f64::from) / cells as f64; // [size, size]
-        let (values, vectors) = symmetric_eigen(gram);
-        let changes = values.iter().zip(&variances).take(count).map(|(new, old)| (new - old).abs());
-        let change = changes.fold(0.0, f64::max);
-        variances = values;
-        let rotation = vectors.mapv(|value| value as f32); // [size, size]
-        // With as many directions as channels the basis spans everything: one rotation is the answer.
-        if size == channels || change <= TOLERANCE * variances[0].abs() {
-            basis = basis.dot(&rotation);
-            break;
-        }
-        basis = centred.dot(&projected.dot(&rotation)); // [C, size]
-        orthonormalize(&mut basis);
-    }
-    (basis, variances)
-}
-
-/// Fixed numbers without structure, so that no direction is missing from the start and every run is the same.
-fn start(channels: usize, size: usize) -> Array2<f32> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    Array2::from_shape_simple_fn((channels, size), || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f32) / ((1_u64 << 24) as f32) - 0.5
-    })
-}
-
-/// Gram-Schmidt on the columns, twice for float32's sake. A column that lies in the span of those before it (the map
-/// has fewer dimensions than asked for) is replaced by the first axis that does not.
-fn orthonormalize(basis: &mut Array2<f32>) {
-    let mut next_axis = 0;
-    for index in 0..basis.ncols() {
-        loop {
-            let (before, mut rest) = basis.view_mut().split_at(Axis(1), index);
-            let mut column = rest.column_mut(0);
-            let length = column.dot(&column).sqrt();
-            for _ in 0..2 {
-                let overlaps = before.t().dot(&column); // [index]
-                column -= &before.dot(&overlaps);
-            }
-            let remaining = column.dot(&column).sqrt();
-            if remaining > 1e-4 * length && remaining.is_normal() {
-                column.mapv_inplace(|value| value / remaining);
-                break;
-            }
-            if next_axis == column.len() {
-                break;
-            }
-            column.fill(0.0);
-            column[next_axis] = 1.0;
-            next_axis += 1;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -212,8 +152,10 @@ mod tests {
         for asked in [0, 5] {
             assert_eq!(
                 PrincipalComponents::of(&map, asked).unwrap_err(),
-                ComponentsError::Count { asked, channels: 4 }
+                ComponentsError::Count { asked, channels: 4, most: 4 }
             );
         }
+        assert!(PrincipalComponents::check(1024, 1024).is_ok() && PrincipalComponents::check(512, 2048).is_ok());
+        assert!(PrincipalComponents::check(513, 2048).is_err());
     }
 }

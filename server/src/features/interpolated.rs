@@ -13,7 +13,7 @@ use super::window::{Placement, Window};
 use super::{CellPoint, FeatureMap, Geometry, GridSize, Layout, PixelPoint, neighbours};
 
 /// Lengths of so many places are kept (a float each); of more they are computed again for every channel.
-const MAX_KEPT_LENGTHS: usize = 8 << 20;
+pub(super) const MAX_KEPT_LENGTHS: usize = 8 << 20;
 
 /// A map at the places of a window: `[C, h, w]` or `[h, w, C]`.
 #[derive(Clone, Debug)]

@@ -14,12 +14,12 @@ mod feature_map;
 mod grid_window;
 mod hypercolumn;
 mod interpolated;
+mod leading_subspace;
 mod points;
 mod rendering;
 mod resample;
 mod safetensors;
 mod sampling;
-mod symmetric_eigen;
 mod tensor;
 mod window;
 

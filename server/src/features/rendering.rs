@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::blend_lengths::BlendLengths;
 use super::grid_window::GridWindow;
-use super::interpolated::InterpolatedMap;
+use super::interpolated::{InterpolatedMap, MAX_KEPT_LENGTHS};
 use super::tensor::Tensor;
 use super::window::{Window, WindowError};
 use super::{
@@ -53,12 +54,10 @@ impl Rendering {
     /// # Errors
     /// [`RenderError`] if there is no such tensor.
     pub fn shape(&self, channels: usize, grid: GridSize) -> Result<Vec<usize>, RenderError> {
-        let channels = match self.components {
-            Some(asked) if !(1..=channels).contains(&asked) => {
-                return Err(ComponentsError::Count { asked, channels }.into());
-            }
-            components => components.unwrap_or(channels),
-        };
+        if let Some(count) = self.components {
+            PrincipalComponents::check(count, channels)?;
+        }
+        let channels = self.components.unwrap_or(channels);
         match &self.places {
             Places::Points(points) => Ok(vec![points.len(), channels]),
             Places::Window(window) => {
@@ -66,6 +65,26 @@ impl Rendering {
                 Ok(self.layout.shape(channels, places.height, places.width).to_vec())
             }
         }
+    }
+
+    /// About how many bytes [`of`](Self::of) and [`picture`](Self::picture) take beside a map of `channels` on `grid`
+    /// and a copy of it.
+    pub fn extra_bytes(&self, channels: usize, grid: GridSize) -> u64 {
+        const FLOAT_BYTES: usize = 4;
+        let map = channels * grid.cells() * FLOAT_BYTES;
+        // The centred map, and matrices of the solver in double precision.
+        let components = self.components.map_or(0, |count| {
+            let matrix = channels * channels.min(4 * count) * 2 * FLOAT_BYTES;
+            map + 4 * matrix
+        });
+        let places = match &self.places {
+            Places::Points(points) => 2 * points.len() * channels * FLOAT_BYTES,
+            Places::Window(window) => window.raster().map_or(0, |raster| {
+                let lengths = raster.cells().min(MAX_KEPT_LENGTHS) * FLOAT_BYTES;
+                lengths + grid.cells() * BlendLengths::BYTES_PER_CELL
+            }),
+        };
+        (components + places) as u64
     }
 
     /// The tensor of `map`. Maps between the cells are not computed yet; descriptors at points are.

@@ -13,11 +13,13 @@ use super::correspondence_parameters::{
     CorrespondenceForm, CorrespondenceFormat, CorrespondenceObject, CorrespondenceParameters, Uploaded, Wanted,
 };
 use super::correspondence_reply::CorrespondenceReply;
+use super::docs::Binary;
 use super::observe::{RequestContext, Stage};
 use super::pipeline::{Decoded, Pipeline};
+use super::problem_responses::WorkProblems;
 use super::state::AppState;
 use super::upload::{Count, Expected, ImageField, Upload};
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::image::{DecodeLimits, LabelPicture};
 use crate::matching::Cancellation;
 use crate::registry::ModelInput;
@@ -58,9 +60,9 @@ const EXPECTED: Expected<3> = Expected {
             description = "The matches, similarities or labels",
             content(
                 (CorrespondenceJson<'static> = "application/json"),
-                (Vec<u8> = "application/x-npy"),
-                (Vec<u8> = "application/x-safetensors"),
-                (Vec<u8> = "image/png"),
+                (Binary = "application/x-npy"),
+                (Binary = "application/x-safetensors"),
+                (Binary = "image/png"),
             ),
             headers(
                 ("Densecl-Model" = String, description = "Name and version, `name/version`"),
@@ -69,8 +71,7 @@ const EXPECTED: Expected<3> = Expected {
                 ("X-Request-Id" = String, description = "Taken over from the request, or made"),
             )
         ),
-        (status = "4XX", description = "The request cannot be answered", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "The server cannot answer it now", body = Problem, content_type = "application/problem+json"),
+        WorkProblems,
     )
 )]
 pub(super) async fn post_correspondence(

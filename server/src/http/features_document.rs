@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
 use super::pipeline::{Extraction, FeatureId};
 use crate::features::{CellScale, Dtype, Layout, NumberForm, PixelPoint, Placement};
@@ -80,13 +81,18 @@ pub(super) struct FeaturesDocument<'a> {
     /// `base64` or `array`.
     encoding: &'static str,
     /// Little-endian numbers in C order as base64; nested arrays of numbers if `encoding` is `array`.
+    #[schema(schema_with = numbers)]
     data: DataPlace,
 }
 
 /// Where the numbers go, which are written while they are computed.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(value_type = String)]
+#[derive(Debug, Serialize)]
 struct DataPlace(&'static str);
+
+fn numbers() -> Schema {
+    let of = |kind| ObjectBuilder::new().schema_type(kind);
+    OneOfBuilder::new().item(of(Type::String)).item(of(Type::Array)).into()
+}
 
 /// What a document says of an image beside its numbers.
 pub(super) struct Described<'a> {

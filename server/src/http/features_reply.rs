@@ -10,7 +10,7 @@ use super::features_document::Described;
 use super::features_parameters::{FeaturesFormat, ReplyOptions};
 use super::negotiation::media_type;
 use super::pipeline::{Extraction, FeatureId, stack};
-use super::reply_body::ReplyBody;
+use super::reply_body::{PIECES_BYTES, ReplyBody};
 use crate::batch::LayerOutput;
 use crate::error::ApiError;
 use crate::features::{
@@ -51,22 +51,28 @@ struct ImageFeatures {
 }
 
 impl FeaturesReply {
-    /// Refuses a reply that would be too large, or cannot be, by what the manifest says of the maps.
-    pub(super) fn check(&self, asked: &[AskedImage]) -> Result<(), ApiError> {
-        let mut bytes = 0_u64;
+    /// Refuses a reply that would be too large, or cannot be, by what the manifest says of the maps. Says how much
+    /// memory it takes beside the maps and a copy of them.
+    pub(super) fn check(&self, asked: &[AskedImage]) -> Result<u64, ApiError> {
+        let (mut bytes, mut memory) = (0_u64, 0_u64);
         for (index, image) in asked.iter().enumerate() {
             let (channels, grid) = self.extraction.expected_map(image.rendering.image);
             let shape = self.shape(image, channels, grid).map_err(|error| self.of_image(index, error))?;
             let values = shape.iter().map(|&size| size as u64).product();
+            memory = memory.saturating_add(image.rendering.extra_bytes(channels, grid));
             bytes = bytes.saturating_add(match self.options.format {
-                FeaturesFormat::Png => values,
+                FeaturesFormat::Png => {
+                    // The picture, and its file.
+                    memory = memory.saturating_add(2 * values);
+                    values
+                }
                 _ => self.options.number_form().bytes(values),
             });
         }
         if bytes > self.max_bytes {
             return Err(ApiError::ReplyTooLarge { bytes, limit: self.max_bytes });
         }
-        Ok(())
+        Ok(memory.saturating_add(bytes.min(PIECES_BYTES)))
     }
 
     fn shape(&self, image: &AskedImage, channels: usize, grid: GridSize) -> Result<Vec<usize>, ApiError> {
@@ -104,8 +110,7 @@ impl FeaturesReply {
 
     fn map(&self, asked: &AskedImage, layers: Vec<LayerOutput>) -> Result<FeatureMap, ApiError> {
         let scaling = if asked.rendering.unit { LayerScaling::Unit } else { LayerScaling::AsIs };
-        let map = stack(layers, scaling)?;
-        Ok(map)
+        Ok(stack(layers, scaling)?)
     }
 
     fn features(&self, asked: AskedImage, layers: Vec<LayerOutput>) -> Result<ImageFeatures, ApiError> {

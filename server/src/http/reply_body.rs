@@ -21,6 +21,8 @@ use crate::features::EncodedTensor;
 const MAX_WHOLE_BYTES: u64 = 1 << 20;
 /// Pieces that are computed ahead of what the connection has taken.
 const AHEAD: usize = 2;
+/// About what a reply holds in pieces: those ahead, the one that is sent, and their parts as text.
+pub(super) const PIECES_BYTES: u64 = 8 << 20;
 
 /// A body as a sequence of segments.
 #[derive(Default)]
@@ -80,7 +82,14 @@ impl ReplyBody {
             return Body::from(pieces.concat());
         }
         let (remaining, pieces) = (self.length(), self.pieces().collect::<VecDeque<_>>());
-        Body::new(StreamedBody { reply: Arc::new(self), pieces, remaining, cpu, ahead: VecDeque::with_capacity(AHEAD) })
+        Body::new(StreamedBody {
+            reply: Arc::new(self),
+            pieces,
+            remaining,
+            cpu,
+            ahead: VecDeque::with_capacity(AHEAD),
+            rested: true,
+        })
     }
 }
 
@@ -94,6 +103,8 @@ struct StreamedBody {
     /// Begun, in order. Tasks of their own: a job that waits for its turn on the pool must not wait for the connection
     /// to take it.
     ahead: VecDeque<JoinHandle<Result<Bytes, JobError>>>,
+    /// Whether the task that sends has let others run since the last piece.
+    rested: bool,
 }
 
 impl StreamedBody {
@@ -112,12 +123,19 @@ impl HttpBody for StreamedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.compute_ahead();
+        if !self.rested {
+            // To compress a piece takes milliseconds; a hundred in a row would keep other requests waiting.
+            self.rested = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let Some(next) = self.ahead.front_mut() else { return Poll::Ready(None) };
         let result = ready!(Pin::new(next).poll(context));
         self.ahead.pop_front();
         self.compute_ahead();
         match result {
             Ok(Ok(bytes)) => {
+                self.rested = false;
                 self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(bytes.len() as u64));
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }

@@ -10,7 +10,6 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderName, StatusCode, header};
-use http_body_util::BodyExt;
 
 use super::parameters::Parameters;
 use super::state::AppState;
@@ -75,7 +74,7 @@ impl<const N: usize> Upload<N> {
         let mut parameters = Parameters::new(limits.max_points);
         parameters.push_query(request.uri().query())?;
         if content_length(&request).is_some_and(|length| length > limits.max_body_bytes) {
-            discard(request, limits.max_body_bytes).await;
+            // The connection lingers, so that a client that is still sending gets to read this.
             return Err(ApiError::BodyTooLarge { limit: limits.max_body_bytes });
         }
         check_content_encoding(&request)?;
@@ -153,24 +152,6 @@ impl<const N: usize> Images<N> {
 /// What an image is called in an error: `source`, or `images[3]` where there may be several.
 fn image_name(field: ImageField, name: &str, index: usize) -> String {
     if field.count.may_be_several() { format!("{name}[{index}]") } else { name.to_owned() }
-}
-
-/// Reads a body that is too large to nowhere, up to twice the limit. A client that is still
-/// sending when the connection closes would see a broken connection instead of the problem; one
-/// that asks first (`Expect`) is told before it sends.
-async fn discard(request: Request, limit: u64) {
-    if request.headers().contains_key(header::EXPECT) {
-        return;
-    }
-    let mut left = limit.saturating_mul(2);
-    let mut body = request.into_body();
-    while let Some(Ok(frame)) = body.frame().await {
-        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-        if bytes > left {
-            return;
-        }
-        left -= bytes;
-    }
 }
 
 async fn read_whole(request: Request, limit: u64) -> Result<Bytes, ApiError> {

@@ -1,0 +1,191 @@
+//! The directions of largest variance of centred descriptors.
+//!
+//! A few of them are found by subspace iteration with Rayleigh-Ritz (Golub and Van Loan, *Matrix Computations*, 8.2.4
+//! and 8.3), where most of the work is matrix products; where more than about half are wanted, the whole
+//! eigendecomposition of the covariance is cheaper and exact.
+
+use nalgebra::{DMatrix, DVector, SymmetricEigen};
+use ndarray::{Array1, Array2, Axis, s};
+
+const MAX_ITERATIONS: usize = 30;
+/// Steps of the eigensolver for each eigenvalue: many more than the two or three it usually takes.
+const MAX_SWEEPS: usize = 100;
+/// The iteration ends when no variance asked for changes by more than this, relative to the largest.
+const TOLERANCE: f64 = 1e-6;
+
+/// Directions more than are asked for: the more there are, the fewer iterations it takes.
+const fn oversampled(count: usize) -> usize {
+    count + count / 4 + 8
+}
+
+/// The `count` directions of largest variance of `centred`, `[C, N]`, by falling variance: `[count, C]`, each of length
+/// 1, and the variances. `count` is within 1 to C.
+pub(super) fn leading_directions(centred: &Array2<f32>, count: usize) -> (Array2<f32>, Vec<f32>) {
+    let channels = centred.nrows();
+    let size = oversampled(count);
+    let (directions, variances) = if 2 * size >= channels {
+        sorted_eigen(&covariance(centred))
+    } else {
+        subspace_iteration(centred, count, size)
+    };
+    let variances = variances.iter().take(count).map(|&variance| variance as f32).collect();
+    (directions.slice_move(s![..count, ..]), variances)
+}
+
+fn subspace_iteration(centred: &Array2<f32>, count: usize, size: usize) -> (Array2<f32>, Vec<f64>) {
+    let products = Products::of(centred, size);
+    let mut basis = start(size, centred.nrows()); // [size, C]
+    orthonormalize(&mut basis);
+    let mut variances = vec![0.0; size];
+    for _ in 0..MAX_ITERATIONS {
+        let image = products.with_covariance(&basis); // [size, C]
+        let (rotation, values) = sorted_eigen(&image.dot(&basis.t())); // [size, size]
+        let changes = values.iter().zip(&variances).take(count).map(|(new, old)| (new - old).abs());
+        let change = changes.fold(0.0, f64::max);
+        variances = values;
+        if change <= TOLERANCE * variances[0].abs() {
+            basis = rotation.dot(&basis);
+            break;
+        }
+        // Two products a step: they are cheaper than what is between them.
+        basis = products.with_covariance(&rotation.dot(&image));
+        orthonormalize(&mut basis);
+    }
+    (basis, variances)
+}
+
+/// Products with the covariance of centred descriptors.
+enum Products<'a> {
+    /// The covariance was formed, `[C, C]`.
+    Formed(Array2<f32>),
+    /// It is cheaper to go through the descriptors each time, `[C, N]`.
+    Through(&'a Array2<f32>),
+}
+
+impl<'a> Products<'a> {
+    fn of(centred: &'a Array2<f32>, size: usize) -> Self {
+        /// Products that it usually takes.
+        const USUAL: usize = 8;
+        let (channels, cells) = centred.dim();
+        let formed = channels * channels * (cells + USUAL * size);
+        let through = USUAL * 2 * channels * cells * size;
+        if formed < through { Self::Formed(covariance(centred)) } else { Self::Through(centred) }
+    }
+
+    /// `basis`, `[size, C]`, times the covariance.
+    fn with_covariance(&self, basis: &Array2<f32>) -> Array2<f32> {
+        match self {
+            Self::Formed(covariance) => basis.dot(covariance),
+            Self::Through(centred) => basis.dot(*centred).dot(&centred.t()) / centred.ncols() as f32,
+        }
+    }
+}
+
+fn covariance(centred: &Array2<f32>) -> Array2<f32> {
+    centred.dot(&centred.t()) / centred.ncols() as f32
+}
+
+/// The eigenvectors of a symmetric matrix as rows, by falling eigenvalue, and the eigenvalues; in double precision.
+fn sorted_eigen(symmetric: &Array2<f32>) -> (Array2<f32>, Vec<f64>) {
+    let size = symmetric.nrows();
+    let mean = |row, column| 0.5 * (f64::from(symmetric[[row, column]]) + f64::from(symmetric[[column, row]]));
+    // Values near the end of float32's range have no finite products; they must not keep the solver going.
+    let finite = |row, column| Some(mean(row, column)).filter(|value| value.is_finite()).unwrap_or(0.0);
+    let matrix = DMatrix::from_fn(size, size, finite);
+    let eigen = SymmetricEigen::try_new(matrix, f64::EPSILON, MAX_SWEEPS * size).unwrap_or_else(|| SymmetricEigen {
+        eigenvectors: DMatrix::identity(size, size),
+        eigenvalues: DVector::zeros(size),
+    });
+    let mut order: Vec<usize> = (0..size).collect();
+    order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
+    let vectors = Array2::from_shape_fn((size, size), |(row, entry)| eigen.eigenvectors[(entry, order[row])] as f32);
+    (vectors, order.iter().map(|&index| eigen.eigenvalues[index]).collect())
+}
+
+/// Fixed numbers without structure, so that no direction is missing from the start and every run is the same.
+fn start(size: usize, channels: usize) -> Array2<f32> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    Array2::from_shape_simple_fn((size, channels), || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32) / ((1_u64 << 24) as f32) - 0.5
+    })
+}
+
+/// Gram-Schmidt on the rows, twice for float32's sake. A row that lies in the span of those before it (the map has
+/// fewer dimensions than asked for) is replaced by the first axis that does not.
+fn orthonormalize(basis: &mut Array2<f32>) {
+    let mut next_axis = 0;
+    for index in 0..basis.nrows() {
+        loop {
+            let (before, mut rest) = basis.view_mut().split_at(Axis(0), index);
+            let mut row = rest.row_mut(0);
+            let length = row.dot(&row).sqrt();
+            for _ in 0..2 {
+                let overlaps: Array1<f32> = before.dot(&row); // [index]
+                for (other, overlap) in before.rows().into_iter().zip(&overlaps) {
+                    row.scaled_add(-overlap, &other);
+                }
+            }
+            let remaining = row.dot(&row).sqrt();
+            if remaining > 1e-4 * length && remaining.is_normal() {
+                row.mapv_inplace(|value| value / remaining);
+                break;
+            }
+            if next_axis == row.len() {
+                break;
+            }
+            row.fill(0.0);
+            row[next_axis] = 1.0;
+            next_axis += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Descriptors whose variances fall by a quarter from one axis to the next, in a rotated frame.
+    fn falling(channels: usize, cells: usize) -> Array2<f32> {
+        let mut axes = start(channels, channels);
+        orthonormalize(&mut axes);
+        let mut amounts = start(channels, cells);
+        for (index, mut row) in amounts.rows_mut().into_iter().enumerate() {
+            row *= 0.75_f32.powf(index as f32 / 2.0);
+        }
+        let descriptors = axes.t().dot(&amounts);
+        let mean = descriptors.mean_axis(Axis(1)).unwrap();
+        descriptors - mean.insert_axis(Axis(1))
+    }
+
+    #[test]
+    fn iteration_agrees_with_the_whole_decomposition() {
+        for (channels, cells) in [(120, 300), (120, 40)] {
+            let centred = falling(channels, cells);
+            let (exact, expected) = sorted_eigen(&covariance(&centred));
+            for count in [1, 3, 20] {
+                let (directions, variances) = subspace_iteration(&centred, count, oversampled(count));
+                for index in 0..count {
+                    assert!((variances[index] - expected[index]).abs() < 1e-5 * expected[0], "{index} of {count}");
+                    let cosine = directions.row(index).dot(&exact.row(index)).abs();
+                    assert!(cosine > 0.99, "{index} of {count}: {cosine}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_without_finite_products_do_no_harm() {
+        let (directions, _) = leading_directions(&(falling(30, 50) * 1e30), 2);
+        assert_eq!(directions.dim(), (2, 30));
+    }
+
+    #[test]
+    fn rows_are_orthonormal_also_where_there_is_nothing() {
+        let mut basis = Array2::zeros((4, 5));
+        basis[[1, 2]] = 3.0;
+        orthonormalize(&mut basis);
+        let gram = basis.dot(&basis.t());
+        assert!((gram - Array2::<f32>::eye(4)).iter().all(|error| error.abs() < 1e-6));
+    }
+}
