@@ -10,8 +10,7 @@ use super::admission::Admitted;
 use super::correspondence_document::CorrespondenceJson;
 use super::correspondence_job::{Job, Side, Work};
 use super::correspondence_parameters::{
-    AskedPoints, CorrespondenceForm, CorrespondenceFormat, CorrespondenceObject, CorrespondenceParameters, Uploaded,
-    Wanted,
+    CorrespondenceForm, CorrespondenceFormat, CorrespondenceObject, CorrespondenceParameters, Uploaded, Wanted,
 };
 use super::correspondence_reply::CorrespondenceReply;
 use super::docs::Binary;
@@ -111,9 +110,10 @@ async fn answer(
     let targets: Vec<_> = pictures.targets.iter().map(|target| target.side.size).collect();
     let work = match (wanted, pictures.mask.take()) {
         (Wanted::Matches { asked, options, verify }, _) => {
-            Work::Matches { points: asked.within(source)?, options, verify }
+            let points = asked.map(|asked| asked.within(source)).transpose()?;
+            Work::Matches { points, options, verify }
         }
-        (Wanted::Heatmaps { asked }, _) => Work::Heatmaps { points: points(asked, source)? },
+        (Wanted::Heatmaps { asked }, _) => Work::Heatmaps { points: asked.within(source)? },
         (Wanted::Labels, Some(mask)) => Work::Labels { mask },
         (Wanted::Labels, None) => return Err(ApiError::MissingPart { name: "mask" }),
     };
@@ -129,11 +129,6 @@ async fn answer(
     let result = pipeline.on_cpu(Stage::Match, move || job.run()).await?;
     let reply = CorrespondenceReply { extraction: pipeline.extraction.clone(), format, cpu };
     pipeline.on_cpu(Stage::Encode, move || reply.write(result)).await
-}
-
-fn points(asked: AskedPoints, source: crate::image::ImageSize) -> Result<crate::features::ImagePoints, ApiError> {
-    let points = asked.within(source)?;
-    points.ok_or_else(|| ApiError::internal(anyhow::anyhow!("heatmaps of every cell are refused with the parameters")))
 }
 
 /// Ends the work when the request is dropped: its client has gone, or its deadline has passed.

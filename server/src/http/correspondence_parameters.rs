@@ -154,8 +154,8 @@ pub(super) struct CorrespondenceParameters {
 /// What is to be found.
 #[derive(Clone, Debug)]
 pub(super) enum Wanted {
-    /// Where points of the source are in the target.
-    Matches { asked: AskedPoints, options: MatchOptions, verify: Option<VerifyOptions> },
+    /// Where points of the source are in the target; every cell if there are none.
+    Matches { asked: Option<AskedPoints>, options: MatchOptions, verify: Option<VerifyOptions> },
     /// How similar points of the source are to every cell of the target.
     Heatmaps { asked: AskedPoints },
     /// The labels of the target.
@@ -167,16 +167,14 @@ pub(super) enum Wanted {
 pub(super) enum AskedPoints {
     Points(Vec<PixelPoint>),
     Grid { spacing_px: f64, max_points: usize },
-    Cells,
 }
 
 impl AskedPoints {
-    /// The points, which all lie in the image; `None` means every cell.
-    pub(super) fn within(self, image: ImageSize) -> Result<Option<ImagePoints>, ApiError> {
+    /// The points, which all lie in the image.
+    pub(super) fn within(self, image: ImageSize) -> Result<ImagePoints, ApiError> {
         match self {
-            Self::Points(points) => Ok(Some(ImagePoints::new(points, image)?)),
-            Self::Grid { spacing_px, max_points } => Ok(Some(ImagePoints::grid(image, spacing_px, max_points)?)),
-            Self::Cells => Ok(None),
+            Self::Points(points) => Ok(ImagePoints::new(points, image)?),
+            Self::Grid { spacing_px, max_points } => Ok(ImagePoints::grid(image, spacing_px, max_points)?),
         }
     }
 }
@@ -235,9 +233,9 @@ impl CorrespondenceQuery {
         }
         let asked = match (self.points.as_deref(), self.grid) {
             (Some(_), Some(_)) => return Err(conflict("both `points` and `grid` are given")),
-            (Some(text), None) => AskedPoints::Points(read_points(text, max_points)?),
-            (None, Some(spacing_px)) => AskedPoints::Grid { spacing_px, max_points },
-            (None, None) => AskedPoints::Cells,
+            (Some(text), None) => Some(AskedPoints::Points(read_points(text, max_points)?)),
+            (None, Some(spacing_px)) => Some(AskedPoints::Grid { spacing_px, max_points }),
+            (None, None) => None,
         };
         let (options, verify) = (self.match_options()?, self.verify_options()?);
         if self.format != Some(CorrespondenceFormat::Heatmap) {
@@ -246,9 +244,7 @@ impl CorrespondenceQuery {
         if verify.is_some() {
             return Err(conflict("`heatmap` shows similarities, and `verify` is about matches"));
         }
-        if matches!(asked, AskedPoints::Cells) {
-            return Err(conflict("`heatmap` takes `points` or `grid`, and neither is given"));
-        }
+        let asked = asked.ok_or_else(|| conflict("`heatmap` takes `points` or `grid`, and neither is given"))?;
         Ok(Wanted::Heatmaps { asked })
     }
 

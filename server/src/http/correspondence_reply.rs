@@ -32,7 +32,7 @@ pub(super) struct CorrespondenceReply {
 impl CorrespondenceReply {
     pub(super) fn write(&self, outcome: Outcome) -> Result<Response, ApiError> {
         let body = match outcome {
-            Outcome::Matches { source, targets, points } => self.matches(source, targets, points.as_ref())?,
+            Outcome::Matches { source, targets, points } => self.matches(&source, targets, points.as_ref())?,
             Outcome::Heatmaps(maps) => {
                 let head = npy_header(Dtype::Float32, &maps.shape());
                 let maps = EncodedTensor::new(Arc::new(maps), NumberForm::Binary(Dtype::Float32));
@@ -45,7 +45,7 @@ impl CorrespondenceReply {
 
     fn matches(
         &self,
-        source: Described,
+        source: &Described,
         mut targets: Vec<TargetMatches>,
         points: Option<&ImagePoints>,
     ) -> Result<ReplyBody, ApiError> {
@@ -95,7 +95,7 @@ fn not_one() -> ApiError {
 }
 
 /// The matches as lines; the similarity of a single point as a picture of its own.
-fn picture(source: Described, found: TargetMatches, points: Option<&ImagePoints>) -> Result<RgbImage, ApiError> {
+fn picture(source: &Described, found: TargetMatches, points: Option<&ImagePoints>) -> Result<RgbImage, ApiError> {
     let TargetMatches { target, matches, .. } = found;
     let (Some(source_image), Some(target_image)) = (&source.side.image, &target.side.image) else {
         return Err(ApiError::internal(anyhow::anyhow!("pixels are kept for a picture")));

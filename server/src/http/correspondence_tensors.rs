@@ -38,7 +38,7 @@ pub(super) fn encode_match_tensors(targets: &[TargetMatches]) -> Result<Vec<u8>,
             tensors.push(Entry::new(format!("{index}.matrix"), TensorType::F64, vec![3, 3], entries));
         }
     }
-    encode(tensors)
+    encode(&tensors)
 }
 
 /// A safetensors file with the labels of each target, `[H, W]`, as the tensors `0`, `1`, ….
@@ -46,7 +46,7 @@ pub(super) fn encode_labels_tensors(targets: &[TargetLabels]) -> Result<Vec<u8>,
     let entry = |(index, TargetLabels { size, labels }): (usize, &TargetLabels)| {
         Entry::new(index.to_string(), TensorType::U8, vec![size.height as usize, size.width as usize], labels.clone())
     };
-    encode(targets.iter().enumerate().map(entry).collect())
+    encode(&targets.iter().enumerate().map(entry).collect::<Vec<_>>())
 }
 
 struct Entry {
@@ -62,7 +62,7 @@ impl Entry {
     }
 }
 
-fn encode(tensors: Vec<Entry>) -> Result<Vec<u8>, ApiError> {
+fn encode(tensors: &[Entry]) -> Result<Vec<u8>, ApiError> {
     let views = tensors
         .iter()
         .map(|Entry { name, dtype, shape, bytes }| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)));

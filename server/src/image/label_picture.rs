@@ -68,7 +68,7 @@ impl LabelPicture {
     /// # Errors
     /// As [`decode`](Self::decode), but for damage beyond the header.
     pub fn probe(file: &[u8], limits: &DecodeLimits) -> Result<ImageSize, LabelError> {
-        opened(file, limits).map(|(_, size)| size)
+        Opened::new(file, *limits).map(|opened| opened.size)
     }
 
     /// Reads a PNG file with a palette, or grey with 1, 2, 4 or 8 bits; the header first, before memory is taken for
@@ -77,7 +77,7 @@ impl LabelPicture {
     /// # Errors
     /// See [`LabelError`]; each variant says which HTTP status it is meant to become.
     pub fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Self, LabelError> {
-        let (decoder, size) = opened(file, limits)?;
+        let Opened { decoder, size } = Opened::new(file, *limits)?;
         let mut reader = decoder.read_info().map_err(corrupt)?;
         let bytes = reader.output_buffer_size().ok_or_else(|| LabelError::Corrupt { detail: "its size".to_owned() })?;
         let mut packed = vec![0; bytes];
@@ -108,25 +108,32 @@ impl LabelPicture {
 }
 
 /// A decoder that has read and accepted the header.
-fn opened<'a>(file: &'a [u8], limits: &DecodeLimits) -> Result<(Decoder<Cursor<&'a [u8]>>, ImageSize), LabelError> {
-    const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
-    const TABLES_BYTES: usize = 4 << 20;
-    if !file.starts_with(SIGNATURE) {
-        return Err(LabelError::NotPng);
+struct Opened<'a> {
+    decoder: Decoder<Cursor<&'a [u8]>>,
+    size: ImageSize,
+}
+
+impl<'a> Opened<'a> {
+    fn new(file: &'a [u8], limits: DecodeLimits) -> Result<Self, LabelError> {
+        const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+        const TABLES_BYTES: usize = 4 << 20;
+        if !file.starts_with(SIGNATURE) {
+            return Err(LabelError::NotPng);
+        }
+        let mut decoder = Decoder::new_with_limits(Cursor::new(file), Limits { bytes: TABLES_BYTES });
+        decoder.set_transformations(Transformations::IDENTITY);
+        // They may inflate to anything, and say nothing about labels.
+        decoder.set_ignore_text_chunk(true);
+        decoder.set_ignore_iccp_chunk(true);
+        let header = decoder.read_header_info().map_err(corrupt)?;
+        let (color, depth) = (header.color_type, header.bit_depth);
+        let size = ImageSize { width: header.width, height: header.height };
+        check_kind(color, depth)?;
+        if size.pixels() > limits.max_pixels {
+            return Err(LabelError::TooManyPixels { size, max_pixels: limits.max_pixels });
+        }
+        Ok(Self { decoder, size })
     }
-    let mut decoder = Decoder::new_with_limits(Cursor::new(file), Limits { bytes: TABLES_BYTES });
-    decoder.set_transformations(Transformations::IDENTITY);
-    // They may inflate to anything, and say nothing about labels.
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_ignore_iccp_chunk(true);
-    let header = decoder.read_header_info().map_err(corrupt)?;
-    let (color, depth) = (header.color_type, header.bit_depth);
-    let size = ImageSize { width: header.width, height: header.height };
-    check_kind(color, depth)?;
-    if size.pixels() > limits.max_pixels {
-        return Err(LabelError::TooManyPixels { size, max_pixels: limits.max_pixels });
-    }
-    Ok((decoder, size))
 }
 
 fn check_kind(color: ColorType, depth: BitDepth) -> Result<(), LabelError> {

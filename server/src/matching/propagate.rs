@@ -10,7 +10,7 @@
 use rayon::prelude::*;
 
 use super::correspond::{ImagePair, MatchError};
-use super::similarity::{block_rows, block_similarities};
+use super::similarity::{block_rows, block_similarities, maximum};
 use super::{Cancellation, Cancelled};
 use crate::features::{GridSize, neighbours};
 use crate::image::ImageSize;
@@ -47,13 +47,13 @@ pub fn propagate_labels(
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Scores {
     labels: [u8; LABELS_PER_CELL],
-    scores: [f32; LABELS_PER_CELL],
+    values: [f32; LABELS_PER_CELL],
     count: usize,
 }
 
 impl Scores {
     fn iter(&self) -> impl Iterator<Item = (u8, f32)> + '_ {
-        self.labels.iter().copied().zip(self.scores.iter().copied()).take(self.count)
+        self.labels.iter().copied().zip(self.values.iter().copied()).take(self.count)
     }
 
     /// The best of a tally, which is empty afterwards.
@@ -65,7 +65,7 @@ impl Scores {
         });
         let mut best = Self { count: seen.len().min(LABELS_PER_CELL), ..Self::default() };
         for (place, &label) in seen.iter().take(LABELS_PER_CELL).enumerate() {
-            (best.labels[place], best.scores[place]) = (label, scores[usize::from(label)]);
+            (best.labels[place], best.values[place]) = (label, scores[usize::from(label)]);
         }
         for label in seen.drain(..) {
             scores[usize::from(label)] = 0.0;
@@ -157,12 +157,12 @@ fn carried_over(pair: ImagePair<'_>, source: &[Scores], cancellation: &Cancellat
 
 /// The [`NEIGHBOURS`] largest values and where they are, by falling value; of equals the first.
 fn largest(values: &[f32]) -> Vec<(usize, f32)> {
-    const BLOCK: usize = 16;
+    const BLOCK: usize = 64;
     let mut best: Vec<(usize, f32)> = Vec::with_capacity(NEIGHBOURS + 1);
     let mut least = f32::NEG_INFINITY;
     for (block, values) in values.chunks(BLOCK).enumerate() {
         // Nearly always nothing in a block is good enough, and that is seen without a branch a value.
-        if !values.iter().fold(false, |any, &value| any | (value > least)) {
+        if best.len() == NEIGHBOURS && maximum(values) <= least {
             continue;
         }
         for (place, &value) in values.iter().enumerate().filter(|&(_, &value)| value > f32::NEG_INFINITY) {
@@ -321,7 +321,7 @@ mod tests {
         // Three pixels over two cells: the middle one is a third of each.
         let scores = cell_scores(&[1, 2, 3], ImageSize { width: 3, height: 1 }, GridSize { width: 2, height: 1 });
         assert_eq!(scores[0].iter().map(|(label, _)| label).collect::<Vec<_>>(), [1, 2]);
-        assert!((scores[0].scores[0] - 2.0 / 3.0).abs() < 1e-6 && (scores[1].scores[1] - 1.0 / 3.0).abs() < 1e-6);
+        assert!((scores[0].values[0] - 2.0 / 3.0).abs() < 1e-6 && (scores[1].values[1] - 1.0 / 3.0).abs() < 1e-6);
     }
 
     #[test]

@@ -258,7 +258,7 @@ pub(super) fn cells_around(cell: usize, grid: GridSize) -> [Option<usize>; 9] {
 }
 
 /// The largest value; NaN is never larger. Sixteen running maxima, because one alone cannot be vectorised.
-fn maximum(values: &[f32]) -> f32 {
+pub(super) fn maximum(values: &[f32]) -> f32 {
     let (blocks, rest) = values.as_chunks::<16>();
     let mut lanes = [f32::NEG_INFINITY; 16];
     for block in blocks {
