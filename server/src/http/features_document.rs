@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 
 use super::pipeline::{Extraction, FeatureId};
 use crate::features::{CellScale, Dtype, Layout, NumberForm, PixelPoint, Placement};
@@ -80,13 +81,19 @@ pub(super) struct FeaturesDocument<'a> {
     /// `base64` or `array`.
     encoding: &'static str,
     /// Little-endian numbers in C order as base64; nested arrays of numbers if `encoding` is `array`.
+    #[schema(schema_with = text_or_array)]
     data: DataPlace,
 }
 
 /// Where the numbers go, which are written while they are computed.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(value_type = String)]
+#[derive(Debug, Serialize)]
 struct DataPlace(&'static str);
+
+fn text_or_array() -> Schema {
+    let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
+    let array = ArrayBuilder::new().items(ObjectBuilder::new().schema_type(SchemaType::AnyValue));
+    OneOfBuilder::new().item(text).item(array).into()
+}
 
 /// What a document says of an image beside its numbers.
 pub(super) struct Described<'a> {
