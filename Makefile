@@ -55,6 +55,7 @@ test: setup ## Fetch what is missing and run every test, the trainer's included
 	@# `cargo test` has just built the server for its own tests; building it alone would select
 	@# other features of shared dependencies and compile them a second time.
 	@$(MAKE) --no-print-directory test-python SERVER=target/debug/densecl-server
+	@$(MAKE) --no-print-directory test-schema SERVER=target/debug/densecl-server
 
 .PHONY: test-rust
 test-rust: setup-server setup-trainer ## Run the Rust tests of the whole workspace
@@ -65,6 +66,18 @@ test-python: setup-server setup-python ## Run the Python tests against a server 
 	$(if $(SERVER),,$(ENV); cargo build --locked -p densecl-server)
 	$(ENV); DENSECL_SERVER=$(or $(SERVER),target/debug/densecl-server) PYTHONPATH=.runtime/python \
 	    $(PYTHON) -m pytest -p no:cacheprovider tests/python $(ARGS)
+
+.PHONY: test-schema
+test-schema: setup-server .runtime/schema/installed ## Check the answers to generated requests against the OpenAPI document
+	$(if $(SERVER),,$(ENV); cargo build --locked -p densecl-server)
+	$(ENV); PYTHONPATH=.runtime/schema $(PYTHON) tests/schema/check.py \
+	    --server $(or $(SERVER),target/debug/densecl-server) $(ARGS)
+
+.runtime/schema/installed: tests/schema/requirements.txt
+	@scripts/check_tools.sh python
+	rm -rf .runtime/schema
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target .runtime/schema -r $<
+	touch $@
 
 .PHONY: lint
 lint: setup-trainer ## Check formatting, clippy and the documentation, with warnings denied

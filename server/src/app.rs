@@ -155,7 +155,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn load(state: &AppState) -> Result<(), ServeError> {
     let config = state.config();
     let batcher = Batcher::start(&config.batcher(), &state.metrics().batch)?;
-    let registry = Registry::open(&config.models, batcher)?;
+    let registry = Registry::open(&config.models, batcher, &config.rehearsals)?;
     let models = registry.all().count();
     tracing::info!(models, providers = ?registry.providers(), "ready");
     state.become_ready(registry);

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::batch::{BatcherOptions, Batching, QueueLimits};
 use crate::config::{ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span};
 use crate::engine::{Device, EngineOptions, Precision};
+use crate::registry::Rehearsal;
 
 mod connections;
 
@@ -140,6 +141,10 @@ pub struct ServeArgs {
     repository: RepositoryArgs,
     #[command(flatten)]
     engine: EngineArgs,
+    /// Layers to make ready before the first request, LAYER or LAYER@SIDE, separated by commas; the
+    /// default layer at the default side always is
+    #[arg(long, env = "DENSECL_WARM_UP", value_name = "LAYER", value_delimiter = ',')]
+    warm_up: Vec<Rehearsal>,
     /// Images of equal size that run together; on a CPU only small ones do
     #[arg(long, env = "DENSECL_MAX_BATCH", value_name = "N", default_value = "32")]
     max_batch: NonZeroUsize,
@@ -197,6 +202,7 @@ impl ServeArgs {
         Config {
             listen: self.listen,
             models: self.repository.models,
+            rehearsals: self.warm_up,
             engine: self.engine.options(),
             batching: Batching {
                 max_batch: self.max_batch.get(),
@@ -233,9 +239,9 @@ pub struct OfflineArgs {
     /// A parameter of the request, such as layer=res3+res4; see the API for all of them
     #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = parse_parameter)]
     pub parameters: Vec<(String, String)>,
-    /// Format of the result: json, npy, png, or raw for features
-    #[arg(long, default_value = "json")]
-    pub format: String,
+    /// Format of the result, such as json, npy or png; json if not given, and with --mask png
+    #[arg(long)]
+    pub format: Option<String>,
     /// File for the result; standard output if not given
     #[arg(long, short, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -249,6 +255,7 @@ impl OfflineArgs {
         Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             models: self.repository.models.clone(),
+            rehearsals: Vec::new(),
             engine: self.engine.options(),
             batching: Batching::NONE,
             limits: RequestLimits {
@@ -291,8 +298,12 @@ pub struct FeaturesArgs {
 pub struct CorrespondenceArgs {
     /// The image whose points are looked for
     pub source: PathBuf,
-    /// The image that they are looked for in
-    pub target: PathBuf,
+    /// The images that they are looked for in
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<PathBuf>,
+    /// Labels of the source's pixels as PNG, to be carried over to the target
+    #[arg(long, value_name = "FILE")]
+    pub mask: Option<PathBuf>,
     /// Parameters and result.
     #[command(flatten)]
     pub offline: OfflineArgs,

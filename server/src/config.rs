@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::batch::{BatcherOptions, Batching, QueueLimits};
 use crate::engine::EngineOptions;
+use crate::registry::Rehearsal;
 
 mod connections;
 
@@ -22,6 +23,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The model repository.
     pub models: PathBuf,
+    /// Layers that are made ready beside the default ones.
+    pub rehearsals: Vec<Rehearsal>,
     /// Device, threads and the library behind them.
     pub engine: EngineOptions,
     /// What may share a run.

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::batch::BatchError;
 use crate::features::{ComponentsError, GridError, MAX_PLACES_PER_SIDE, PointError, RenderError, WindowError};
-use crate::image::DecodeError;
+use crate::image::{DecodeError, ImageSize, LabelError};
 use crate::matching::MatchError;
 use crate::registry::LookupError;
 
@@ -99,13 +99,22 @@ pub enum ApiError {
     #[error(transparent)]
     Grid(#[from] GridError),
     #[error(transparent)]
+    Mask(#[from] LabelError),
+    #[error(
+        "the mask has {} x {} pixels, and the upright source {} x {}",
+        found.width, found.height, expected.width, expected.height
+    )]
+    MaskSize { found: ImageSize, expected: ImageSize },
+    #[error("no features are kept under the id `{id}`")]
+    UnknownFeatureId { id: String },
+    #[error(transparent)]
     Window(#[from] WindowError),
     #[error(transparent)]
     Components(#[from] ComponentsError),
     #[error("there are {count} points; at most {limit} are taken")]
     TooManyPoints { count: usize, limit: usize },
     #[error("{count} points against {cells} cells are too many comparisons; at most {limit} are made")]
-    TooManyComparisons { count: usize, cells: usize, limit: u64 },
+    TooManyComparisons { count: u64, cells: u64, limit: u64 },
     #[error("{0}")]
     Conflict(String),
     #[error("the server has as much to do as it can answer in time")]
@@ -168,7 +177,8 @@ impl ApiError {
             | Self::ParametersTooLarge { limit, .. }
             | Self::TooManyComparisons { limit, .. } => Some(limit),
             Self::BodyTooSlow { limit } | Self::DeadlinePassed { limit } => Some(limit.as_secs()),
-            Self::Decode(DecodeError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
+            Self::Decode(DecodeError::TooManyPixels { max_pixels, .. })
+            | Self::Mask(LabelError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
             Self::SideOutOfRange { max_side_px, .. } => Some(u64::from(max_side_px)),
             Self::TooManyPoints { limit, .. }
             | Self::TooManyImages { limit }
@@ -258,6 +268,13 @@ impl ApiError {
             Self::Draining => row(503, "draining", "Draining", "Try another replica."),
             Self::Decode(error) => image_row(error),
             Self::Lookup(error) => lookup_row(error),
+            Self::Mask(error) => mask_row(error),
+            Self::MaskSize { .. } => {
+                row(422, "mask-size", "Mask of another size", "Send a mask as large as the upright source image.")
+            }
+            Self::UnknownFeatureId { .. } => {
+                row(404, "unknown-feature-id", "Unknown feature id", "Upload the images as `source` and `target`.")
+            }
             Self::PointNotFinite
             | Self::SideOutOfRange { .. }
             | Self::Point(_)
@@ -305,6 +322,21 @@ fn image_row(error: &DecodeError) -> Row {
         DecodeError::TooManyPixels { .. } | DecodeError::TooMuchMemory { .. } => {
             row(413, "too-many-pixels", "Too many pixels", "Send a smaller image.")
         }
+    }
+}
+
+fn mask_row(error: &LabelError) -> Row {
+    match error {
+        LabelError::NotPng | LabelError::NotLabels { .. } => row(
+            415,
+            "unsupported-mask",
+            "Not a mask we read",
+            "Send a PNG with a palette, or grey with at most 8 bits.",
+        ),
+        LabelError::Corrupt { .. } => {
+            row(422, "corrupt-mask", "Corrupt mask", "Check that the file is complete and opens elsewhere.")
+        }
+        LabelError::TooManyPixels { .. } => row(413, "too-many-pixels", "Too many pixels", "Send a smaller image."),
     }
 }
 
@@ -392,8 +424,12 @@ impl From<BatchError> for ApiError {
 
 impl From<MatchError> for ApiError {
     fn from(error: MatchError) -> Self {
-        // Both maps come from one model and one layer set, so this is ours.
-        Self::internal(error)
+        match error {
+            // Nobody reads it. The handler's own deadline knows the limit.
+            MatchError::Cancelled(_) => Self::DeadlinePassed { limit: Duration::ZERO },
+            // Both maps come from one model and one layer set, so this is ours.
+            MatchError::Channels { .. } => Self::internal(error),
+        }
     }
 }
 

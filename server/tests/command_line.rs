@@ -223,6 +223,24 @@ fn correspondence_of_files_without_a_server() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let reply: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(reply["matches"].as_array().map(Vec::len), Some(1));
+
+    let several = run(&["correspondence", &source, &target, &source, "-s", "side=160", "-s", "grid=40"]);
+    let reply: serde_json::Value = serde_json::from_slice(&several.stdout).expect("JSON");
+    assert_eq!(reply["targets"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn labels_of_a_file_without_a_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = picture(folder.path(), "a.png");
+    let (width, height) = image::image_dimensions(&source).expect("a picture");
+    let mask = folder.path().join("mask.png");
+    image::GrayImage::from_pixel(width, height, image::Luma([5])).save(&mask).expect("a file");
+    let mask = mask.to_str().expect("a path of text");
+    let output = run(&["correspondence", &source, &source, "--mask", mask, "-s", "side=96"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let labels = image::load_from_memory(&output.stdout).expect("a picture");
+    assert_eq!(labels, image::GrayImage::from_pixel(width, height, image::Luma([5])).into());
 }
 
 #[test]

@@ -78,10 +78,13 @@ class ServerProcess:
         return self._send(urllib.request.Request(self.url + path, body, {"Content-Type": content_type}))
 
     def post_form(self, path: str, fields: dict[str, bytes | str | int | bool | list]) -> Reply:
-        """Sends a form; bytes become file parts, everything else text as curl would send it."""
+        """Sends a form; bytes become file parts, a list of bytes several of one name, everything else text as curl
+        would send it."""
         boundary = uuid.uuid4().hex
         parts = []
-        for name, value in fields.items():
+        are_files = lambda value: isinstance(value, list) and value and isinstance(value[0], bytes)
+        pairs = [(name, part) for name, value in fields.items() for part in (value if are_files(value) else [value])]
+        for name, value in pairs:
             head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"'
             if isinstance(value, bytes):
                 head += '; filename="photo"\r\nContent-Type: application/octet-stream'

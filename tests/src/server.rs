@@ -29,6 +29,7 @@ pub fn config() -> Config {
     Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         models: models(),
+        rehearsals: Vec::new(),
         engine: EngineOptions {
             library: Some(crate::onnxruntime()),
             device: Device::Cpu,

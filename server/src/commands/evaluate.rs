@@ -15,7 +15,7 @@ use super::output::{print, start_log};
 pub(crate) fn evaluate(arguments: &EvaluateArgs) -> anyhow::Result<()> {
     start_log(LogFormat::Text, "warn");
     let batcher = Batcher::start(&arguments.batcher(), &Metrics::new().batch)?;
-    let registry = Registry::open(&arguments.repository.models, batcher)?;
+    let registry = Registry::open(&arguments.repository.models, batcher, &[])?;
     let model = arguments.model.as_deref();
     let extractor = FeatureExtractor::new(&registry, model, arguments.layer.as_deref(), arguments.side)?;
     let mut reports = vec![evaluate_model(arguments, &extractor)?];

@@ -22,7 +22,9 @@ pub(crate) fn features(arguments: &FeaturesArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) fn correspondence(arguments: &CorrespondenceArgs) -> anyhow::Result<()> {
-    let files = [("source", arguments.source.as_path()), ("target", arguments.target.as_path())];
+    let mut files = vec![("source", arguments.source.as_path())];
+    files.extend(arguments.targets.iter().map(|target| ("target", target.as_path())));
+    files.extend(arguments.mask.iter().map(|mask| ("mask", mask.as_path())));
     answer("/correspondence", &files, &arguments.offline)
 }
 
@@ -45,8 +47,8 @@ fn answer(path: &str, files: &[(&str, &Path)], arguments: &OfflineArgs) -> anyho
 }
 
 fn request(path: &str, files: &[(&str, &Path)], arguments: &OfflineArgs) -> anyhow::Result<Request<Body>> {
-    let format = [("format".to_owned(), arguments.format.clone())];
-    let parameters = arguments.parameters.iter().chain(&format);
+    let format = arguments.format.iter().map(|format| ("format", format.as_str()));
+    let parameters = arguments.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(format);
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
     let content_type = format!("multipart/form-data; boundary={BOUNDARY}");
     Request::post(format!("{path}?{query}"))

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use super::report::{MeanOverPairs, Report, Summary, Threshold};
 use crate::features::{FeatureMap, ImagePoints, NormalizedMap, PixelPoint};
 use crate::image::{ImageSize, RgbImage};
-use crate::matching::{MatchError, MatchOptions, MatchSide, PointMatch, Queries, Refine, correspond};
+use crate::matching::{
+    Cancellation, ImagePair, MatchError, MatchOptions, MatchSide, PointMatch, Queries, Refine, correspond,
+};
 
 pub use self::sequence::{Sequence, SequenceError, sequences};
 
@@ -145,9 +147,11 @@ fn measure_pair(
     let errors = |matches: &[PointMatch]| matches.iter().map(|found| error_px(found, truth)).collect();
     let settings = MatchOptions { refine: options.refine, ..MatchOptions::default() };
     let mutual = MatchOptions { mutual: true, ..settings };
-    let mutual = correspond(source.side(), target.side(), Queries::Cells, &mutual)?;
+    let pair = ImagePair { source: source.side(), target: target.side() };
+    let never = Cancellation::default();
+    let mutual = correspond(pair, Queries::Cells, &mutual, &never)?;
     let points = visible_grid(source.image, target.image, truth, options.grid_points);
-    let grid = correspond(source.side(), target.side(), Queries::Points(&points), &settings)?;
+    let grid = correspond(pair, Queries::Points(&points), &settings, &never)?;
     Ok(PairErrors { mutual: errors(&mutual), grid: errors(&grid), target_side: f64::from(target.image.longer_side()) })
 }
 

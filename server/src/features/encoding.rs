@@ -104,17 +104,26 @@ pub fn append_values(bytes: &mut Vec<u8>, values: &[f32], dtype: Dtype) {
 /// The header of an npy file (format 1.0) for numbers of `dtype` in C order, which follow it.
 #[expect(clippy::missing_panics_doc, reason = "a shape of a few axes never fills 64 KiB")]
 pub fn npy_header(dtype: Dtype, shape: &[usize]) -> Vec<u8> {
+    npy_header_of(dtype.npy_descriptor(), shape)
+}
+
+fn npy_header_of(descriptor: &str, shape: &[usize]) -> Vec<u8> {
     const PREFIX: &[u8] = b"\x93NUMPY\x01\x00";
     const ALIGNMENT: usize = 64;
     // A tuple of one needs its comma; NumPy does not mind one after longer tuples.
     let sizes = shape.iter().fold(String::new(), |sizes, size| sizes + &size.to_string() + ",");
-    let mut text = format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({sizes}), }}", dtype.npy_descriptor());
+    let mut text = format!("{{'descr': '{descriptor}', 'fortran_order': False, 'shape': ({sizes}), }}");
     // The numbers start at a multiple of 64 bytes, after a newline.
     let unpadded = PREFIX.len() + 2 + text.len() + 1;
     text.push_str(&" ".repeat(unpadded.next_multiple_of(ALIGNMENT) - unpadded));
     text.push('\n');
     let length = u16::try_from(text.len()).expect("a shape of a few axes takes far less than 64 KiB");
     [PREFIX, &length.to_le_bytes(), text.as_bytes()].concat()
+}
+
+/// Whole numbers of 8 bits, in C order, as an npy file.
+pub fn encode_npy_bytes(values: &[u8], shape: &[usize]) -> Vec<u8> {
+    [&npy_header_of("|u1", shape), values].concat()
 }
 
 /// `tensor` as an npy file.

@@ -27,7 +27,7 @@ pub use self::components::{ComponentsError, PrincipalComponents};
 pub use self::components_picture::components_picture;
 pub use self::coordinates::{CellPoint, CellScale, Geometry, GridSize, PixelPoint};
 pub use self::encoded::{EncodedTensor, NumberForm};
-pub use self::encoding::{Dtype, Layout, append_values, encode_npy, encode_raw, npy_header};
+pub use self::encoding::{Dtype, Layout, append_values, encode_npy, encode_npy_bytes, encode_raw, npy_header};
 pub use self::feature_map::{FeatureMap, NormalizedMap, ShapeError};
 pub use self::grid_window::GridWindow;
 pub use self::hypercolumn::{HypercolumnError, LayerScaling, hypercolumn};

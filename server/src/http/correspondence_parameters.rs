@@ -7,14 +7,14 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::Schema;
 
-use super::negotiation::{ReplyFormat, negotiate};
+use super::negotiation::{ReplyFormat, negotiate_among};
 use super::parameters::{Parameters, one_of, read_points};
 use super::pipeline::{Extraction, ExtractionChoice};
 use super::state::AppState;
 use crate::error::ApiError;
 use crate::features::{ImagePoints, PixelPoint};
 use crate::image::ImageSize;
-use crate::matching::{MatchOptions, Refine};
+use crate::matching::{GeometricModel, MatchOptions, Refine, VerifyOptions};
 
 /// More candidates than anyone looks at.
 const MAX_TOP_K: usize = 100;
@@ -26,15 +26,34 @@ pub(super) struct CorrespondenceForm {
     /// The image whose points are looked for.
     #[schema(value_type = String, format = Binary)]
     source: Vec<u8>,
-    /// The image that they are looked for in.
+    /// The image that they are looked for in; several parts of this name are several images.
     #[schema(value_type = String, format = Binary)]
     target: Vec<u8>,
+    /// Labels of the source's pixels, to be carried over to the target instead of points: a PNG with a palette, or grey with at most 8 bits, as large as the upright source.
+    #[schema(value_type = Option<String>, format = Binary)]
+    mask: Option<Vec<u8>>,
     #[schema(inline)]
     #[serde(flatten)]
     query: CorrespondenceQuery,
 }
 
-/// As they are written, in the query or as parts of the form.
+/// The JSON object of a request. Parameters are fields, too, as JSON has them (`"points": [[12.5, 40]]`) or as text.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes the object, which is read field by field")]
+pub(super) struct CorrespondenceObject {
+    /// The image whose points are looked for, in standard base64.
+    source: String,
+    /// The images that they are looked for in, in standard base64; of a single one the list may be left away.
+    #[schema(min_items = 1, example = json!(["iVBORw0KGgo…"]))]
+    target: Vec<String>,
+    /// See the form's part of this name; in standard base64.
+    mask: Option<String>,
+    #[schema(inline)]
+    #[serde(flatten)]
+    query: CorrespondenceQuery,
+}
+
+/// As they are written, in the query, as parts of the form or as fields of the object.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CorrespondenceQuery {
@@ -58,17 +77,26 @@ pub(super) struct CorrespondenceQuery {
     #[schema(minimum = 1, maximum = 100, default = 1)]
     top_k: Option<usize>,
     /// Keep only mutual nearest neighbours.
-    #[serde(default)]
-    mutual: bool,
+    #[schema(default = false)]
+    mutual: Option<bool>,
     /// Keep only matches with at least this cosine similarity.
     min_score: Option<f32>,
     /// Keep only matches whose second-best similarity, outside the best's neighbourhood, is at most this share of the best.
     max_ratio: Option<f32>,
     /// `softargmax`: a place between the cells. `none`: the centre of the best cell.
     #[schema(schema_with = refinements)]
-    #[serde(default)]
-    refine: Refine,
-    /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `npy`: `[M, 5]` float32, xs, ys, xt, yt, score. `png`: both pictures with the matches; with one point, its similarity over the target.
+    refine: Option<Refine>,
+    /// Find the geometry that most matches agree on (RANSAC) and flag those that do: `homography` of a plane or a turning camera, `fundamental` matrix of any rigid scene.
+    #[schema(schema_with = geometric_models)]
+    verify: Option<GeometricModel>,
+    /// With `verify`: the largest distance of an inlier in pixels of the target; half a cell of its map if not given. It means the same share of a cell in the source.
+    #[schema(exclusive_minimum = 0)]
+    verify_threshold: Option<f64>,
+    /// Features kept from an earlier request, instead of `source`. None are kept yet: every id is unknown.
+    source_id: Option<String>,
+    /// Features kept from an earlier request, instead of `target`. None are kept yet: every id is unknown.
+    target_id: Option<String>,
+    /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `npy`: `[M, 5]` float32, xs, ys, xt, yt, score. `safetensors`: such a tensor for each target, named `0`, `1`, …; if verified, with `0.inlier` (`[M]` uint8) and `0.matrix` (`[3, 3]` float64), too. `png`: both pictures with the matches; with one point, its similarity over the target. `heatmap`: the cosine similarity of every point with every cell of the target, `[P, h, w]` float32 as npy. Several targets: `json` or `safetensors`. Verified: not `npy`. With a `mask`: `png` as the mask is, `npy` (`[H, W]` uint8), or `safetensors` (the same for each target).
     #[schema(schema_with = formats)]
     format: Option<CorrespondenceFormat>,
 }
@@ -79,28 +107,59 @@ pub(super) struct CorrespondenceQuery {
 pub(super) enum CorrespondenceFormat {
     Json,
     Npy,
+    Safetensors,
     Png,
+    Heatmap,
 }
 
 impl ReplyFormat for CorrespondenceFormat {
-    const OFFERED: &'static [(Self, &'static str)] =
-        &[(Self::Json, "application/json"), (Self::Npy, "application/x-npy"), (Self::Png, "image/png")];
+    const OFFERED: &'static [(Self, &'static str)] = &[
+        (Self::Json, "application/json"),
+        (Self::Npy, "application/x-npy"),
+        (Self::Safetensors, "application/x-safetensors"),
+        (Self::Png, "image/png"),
+        // After `npy`, so that `Accept` never means it.
+        (Self::Heatmap, "application/x-npy"),
+    ];
 }
 
 fn refinements() -> Schema {
     one_of(&["softargmax", "none"])
 }
 
+fn geometric_models() -> Schema {
+    use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+    let words = Some(["homography", "fundamental"]);
+    ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).enum_values(words).into()
+}
+
 fn formats() -> Schema {
-    one_of(&["json", "npy", "png"])
+    one_of(&["json", "npy", "safetensors", "png", "heatmap"])
+}
+
+/// What came with the parameters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Uploaded {
+    pub(super) targets: usize,
+    pub(super) has_mask: bool,
 }
 
 /// As they are meant.
 pub(super) struct CorrespondenceParameters {
     pub(super) extraction: Extraction,
-    pub(super) asked: AskedPoints,
-    pub(super) options: MatchOptions,
+    pub(super) wanted: Wanted,
     pub(super) format: CorrespondenceFormat,
+}
+
+/// What is to be found.
+#[derive(Clone, Debug)]
+pub(super) enum Wanted {
+    /// Where points of the source are in the target.
+    Matches { asked: AskedPoints, options: MatchOptions, verify: Option<VerifyOptions> },
+    /// How similar points of the source are to every cell of the target.
+    Heatmaps { asked: AskedPoints },
+    /// The labels of the target.
+    Labels,
 }
 
 /// Which points of the source, before its size is known.
@@ -123,8 +182,14 @@ impl AskedPoints {
 }
 
 impl CorrespondenceParameters {
-    pub(super) fn read(app: &AppState, parameters: &Parameters, headers: &HeaderMap) -> Result<Self, ApiError> {
+    pub(super) fn read(
+        app: &AppState,
+        parameters: &Parameters,
+        headers: &HeaderMap,
+        uploaded: Uploaded,
+    ) -> Result<Self, ApiError> {
         let query: CorrespondenceQuery = parameters.read()?;
+        query.check_ids()?;
         let choice = ExtractionChoice {
             model: query.model.as_deref(),
             version: query.version,
@@ -132,24 +197,82 @@ impl CorrespondenceParameters {
             side: query.side,
         };
         let extraction = Extraction::resolve(app, &choice)?;
-        let max_points = app.config().limits.max_points;
-        let asked = match (query.points.as_deref(), query.grid) {
-            (Some(_), Some(_)) => return Err(ApiError::Conflict("both `points` and `grid` are given".to_owned())),
+        let wanted = query.wanted(uploaded, app.config().limits.max_points)?;
+        let format = negotiate_among(&offered(&wanted, uploaded.targets), query.format, headers)?;
+        Ok(Self { extraction, wanted, format })
+    }
+}
+
+/// The formats that this reply comes in, the answer to `*/*` first.
+fn offered(wanted: &Wanted, targets: usize) -> Vec<(CorrespondenceFormat, &'static str)> {
+    use CorrespondenceFormat::{Heatmap, Json, Npy, Png, Safetensors};
+    let formats: &[CorrespondenceFormat] = match (wanted, targets) {
+        (Wanted::Heatmaps { .. }, ..=1) => &[Heatmap],
+        (Wanted::Heatmaps { .. }, _) => &[],
+        (Wanted::Labels, ..=1) => &[Png, Npy, Safetensors],
+        (Wanted::Labels, _) => &[Safetensors],
+        (Wanted::Matches { verify: None, .. }, ..=1) => &[Json, Npy, Safetensors, Png],
+        // A table of numbers has no room for a matrix.
+        (Wanted::Matches { .. }, ..=1) => &[Json, Safetensors, Png],
+        (Wanted::Matches { .. }, _) => &[Json, Safetensors],
+    };
+    let media_type = |format| super::negotiation::media_type(format);
+    formats.iter().map(|&format| (format, media_type(format))).collect()
+}
+
+impl CorrespondenceQuery {
+    /// Nothing is kept between requests.
+    fn check_ids(&self) -> Result<(), ApiError> {
+        match self.source_id.as_ref().or(self.target_id.as_ref()) {
+            Some(id) => Err(ApiError::UnknownFeatureId { id: id.chars().take(64).collect() }),
+            None => Ok(()),
+        }
+    }
+
+    fn wanted(&self, uploaded: Uploaded, max_points: usize) -> Result<Wanted, ApiError> {
+        if uploaded.has_mask {
+            return self.check_alone_with_mask().map(|()| Wanted::Labels);
+        }
+        let asked = match (self.points.as_deref(), self.grid) {
+            (Some(_), Some(_)) => return Err(conflict("both `points` and `grid` are given")),
             (Some(text), None) => AskedPoints::Points(read_points(text, max_points)?),
             (None, Some(spacing_px)) => AskedPoints::Grid { spacing_px, max_points },
             (None, None) => AskedPoints::Cells,
         };
-        let format = negotiate(query.format, headers)?;
-        Ok(Self { extraction, asked, options: query.match_options()?, format })
+        let (options, verify) = (self.match_options()?, self.verify_options()?);
+        if self.format != Some(CorrespondenceFormat::Heatmap) {
+            return Ok(Wanted::Matches { asked, options, verify });
+        }
+        if verify.is_some() {
+            return Err(conflict("`heatmap` shows similarities, and `verify` is about matches"));
+        }
+        if matches!(asked, AskedPoints::Cells) {
+            return Err(conflict("`heatmap` takes `points` or `grid`, and neither is given"));
+        }
+        Ok(Wanted::Heatmaps { asked })
     }
-}
 
-impl CorrespondenceQuery {
+    /// Refuses parameters that are about points and matches.
+    fn check_alone_with_mask(&self) -> Result<(), ApiError> {
+        let given = [
+            ("points", self.points.is_some()),
+            ("grid", self.grid.is_some()),
+            ("top_k", self.top_k.is_some()),
+            ("mutual", self.mutual.is_some()),
+            ("min_score", self.min_score.is_some()),
+            ("max_ratio", self.max_ratio.is_some()),
+            ("refine", self.refine.is_some()),
+            ("verify", self.verify.is_some()),
+            ("verify_threshold", self.verify_threshold.is_some()),
+            ("format=heatmap", self.format == Some(CorrespondenceFormat::Heatmap)),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            Some((name, _)) => Err(conflict(&format!("`mask` carries labels over, and `{name}` is about points"))),
+            None => Ok(()),
+        }
+    }
+
     fn match_options(&self) -> Result<MatchOptions, ApiError> {
-        let malformed = |name: &str, reason: &str| ApiError::MalformedParameter {
-            name: name.to_owned(),
-            reason: reason.to_owned(),
-        };
         let top_k = NonZeroUsize::new(self.top_k.unwrap_or(1))
             .filter(|top_k| top_k.get() <= MAX_TOP_K)
             .ok_or_else(|| malformed("top_k", "it is not within 1 to 100"))?;
@@ -158,7 +281,110 @@ impl CorrespondenceQuery {
                 return Err(malformed(name, "it is not a finite number"));
             }
         }
-        let Self { mutual, min_score, max_ratio, refine, .. } = *self;
+        let Self { min_score, max_ratio, .. } = *self;
+        let (mutual, refine) = (self.mutual.unwrap_or(false), self.refine.unwrap_or_default());
         Ok(MatchOptions { top_k, mutual, min_score, max_ratio, refine })
+    }
+
+    fn verify_options(&self) -> Result<Option<VerifyOptions>, ApiError> {
+        let threshold_px = self.verify_threshold;
+        if threshold_px.is_some_and(|threshold| !(threshold.is_finite() && threshold >= 1e-3)) {
+            return Err(malformed("verify_threshold", "it is not a number of at least 0.001 pixels"));
+        }
+        match self.verify {
+            Some(model) => Ok(Some(VerifyOptions { model, threshold_px })),
+            None if threshold_px.is_some() => Err(conflict("`verify_threshold` is given, and `verify` is not")),
+            None => Ok(None),
+        }
+    }
+}
+
+fn malformed(name: &str, reason: &str) -> ApiError {
+    ApiError::MalformedParameter { name: name.to_owned(), reason: reason.to_owned() }
+}
+
+fn conflict(reason: &str) -> ApiError {
+    ApiError::Conflict(reason.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Uploaded = Uploaded { targets: 1, has_mask: false };
+
+    fn wanted(query: &str, uploaded: Uploaded) -> Result<Wanted, ApiError> {
+        let mut parameters = Parameters::new(10);
+        parameters.push_query(Some(query))?;
+        parameters.read::<CorrespondenceQuery>()?.wanted(uploaded, 10)
+    }
+
+    #[test]
+    fn a_mask_stands_alone() {
+        let masked = Uploaded { has_mask: true, ..ONE };
+        assert!(matches!(wanted("side=64&layer=res4&format=npy", masked), Ok(Wanted::Labels)));
+        let others = ["points=[[1,2]]", "grid=8", "top_k=2", "mutual=false", "min_score=0", "max_ratio=1"];
+        let others = others.iter().chain(&["refine=none", "verify=homography", "format=heatmap"]);
+        for query in others {
+            assert!(matches!(wanted(query, masked), Err(ApiError::Conflict(_))), "{query}");
+        }
+    }
+
+    #[test]
+    fn heatmaps_need_points() {
+        assert!(matches!(wanted("grid=8&format=heatmap", ONE), Ok(Wanted::Heatmaps { .. })));
+        assert!(matches!(wanted("format=heatmap", ONE), Err(ApiError::Conflict(_))));
+        assert!(matches!(wanted("grid=8&format=heatmap&verify=homography", ONE), Err(ApiError::Conflict(_))));
+    }
+
+    #[test]
+    fn a_threshold_is_a_length_and_verifies_something() {
+        assert!(wanted("verify=fundamental&verify_threshold=2.5", ONE).is_ok());
+        for query in ["verify=homography&verify_threshold=0", "verify=homography&verify_threshold=nan", "verify=affine"]
+        {
+            assert!(matches!(wanted(query, ONE), Err(ApiError::MalformedParameter { .. })), "{query}");
+        }
+        assert!(matches!(wanted("verify_threshold=3", ONE), Err(ApiError::Conflict(_))));
+    }
+
+    #[test]
+    fn formats_depend_on_what_is_wanted() {
+        use CorrespondenceFormat::{Json, Png, Safetensors};
+        let formats = |query: &str, uploaded: Uploaded| -> Vec<CorrespondenceFormat> {
+            offered(&wanted(query, uploaded).unwrap(), uploaded.targets).into_iter().map(|(format, _)| format).collect()
+        };
+        assert_eq!(formats("verify=homography", ONE), [Json, Safetensors, Png]);
+        assert_eq!(formats("", Uploaded { targets: 2, ..ONE }), [Json, Safetensors]);
+        assert_eq!(formats("", Uploaded { targets: 1, has_mask: true })[0], Png);
+        assert_eq!(formats("", Uploaded { targets: 3, has_mask: true }), [Safetensors]);
+        assert!(formats("grid=8&format=heatmap", Uploaded { targets: 2, ..ONE }).is_empty());
+    }
+
+    #[test]
+    fn features_of_no_request_are_known() {
+        let query = |text: &str| {
+            let mut parameters = Parameters::new(10);
+            parameters.push_query(Some(text)).unwrap();
+            parameters.read::<CorrespondenceQuery>().unwrap().check_ids()
+        };
+        assert!(query("side=64").is_ok());
+        for text in ["source_id=abc", "target_id=abc"] {
+            assert!(matches!(query(text), Err(ApiError::UnknownFeatureId { id }) if id == "abc"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_documented_words_are_the_ones_that_are_read() {
+        let words = |schema: Schema| {
+            let schema = serde_json::to_value(schema).unwrap();
+            schema["enum"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for (name, words) in
+            [("refine", words(refinements())), ("verify", words(geometric_models())), ("format", words(formats()))]
+        {
+            for word in words {
+                assert!(wanted(&format!("grid=9&{name}={word}"), ONE).is_ok(), "{name}={word}");
+            }
+        }
     }
 }

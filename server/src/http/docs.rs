@@ -1,8 +1,9 @@
 //! The `OpenAPI` document and the pages that show it.
 
 use axum::Router;
-use utoipa::OpenApi;
-use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{OpenApi as Document, RefOr, Schema};
+use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::state::AppState;
@@ -21,6 +22,32 @@ use super::state::AppState;
     )
 )]
 struct Base;
+
+/// Bytes as they are, for the types of bodies that are no text.
+pub(super) struct Binary;
+
+impl PartialSchema for Binary {
+    fn schema() -> RefOr<Schema> {
+        let binary = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(binary)).into()
+    }
+}
+
+impl ToSchema for Binary {}
+
+/// Corrects objects that are described by several others at once. Each is closed to fields that it
+/// does not know, as the reader of all together is; read by itself it would refuse the others'.
+pub(super) fn open_flattened_objects(document: &mut Document) {
+    let schemas = document.components.iter_mut().flat_map(|components| components.schemas.values_mut());
+    for schema in schemas {
+        let RefOr::T(Schema::AllOf(parts)) = schema else { continue };
+        for part in &mut parts.items {
+            if let RefOr::T(Schema::Object(object)) = part {
+                object.additional_properties = None;
+            }
+        }
+    }
+}
 
 /// What the document says beside the routes.
 pub(super) fn base() -> Document {

@@ -7,14 +7,16 @@ use axum::response::Response;
 use futures_util::future::try_join_all;
 
 use super::admission::Admitted;
+use super::docs::Binary;
 use super::features_document::FeaturesJson;
 use super::features_parameters::{FeaturesParameters, FeaturesQuery, Wanted};
 use super::features_reply::{AskedImage, FeaturesReply};
 use super::observe::{RequestContext, Stage};
 use super::pipeline::{Decoded, Pipeline};
+use super::problem_responses::WorkProblems;
 use super::state::AppState;
 use super::upload::{Count, Expected, ImageField, Upload};
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::registry::ModelInput;
 
 const EXPECTED: Expected<1> =
@@ -49,9 +51,9 @@ pub(super) struct FeaturesObject {
     tag = "features",
     params(FeaturesQuery),
     request_body(content(
-        (Vec<u8> = "application/octet-stream"),
-        (Vec<u8> = "image/jpeg"),
-        (Vec<u8> = "image/png"),
+        (Binary = "application/octet-stream"),
+        (Binary = "image/jpeg"),
+        (Binary = "image/png"),
         (FeaturesForm = "multipart/form-data"),
         (FeaturesObject = "application/json"),
     )),
@@ -61,10 +63,10 @@ pub(super) struct FeaturesObject {
             description = "The features",
             content(
                 (FeaturesJson<'static> = "application/json"),
-                (Vec<u8> = "application/x-npy"),
-                (Vec<u8> = "application/x-safetensors"),
-                (Vec<u8> = "application/octet-stream"),
-                (Vec<u8> = "image/png"),
+                (Binary = "application/x-npy"),
+                (Binary = "application/x-safetensors"),
+                (Binary = "application/octet-stream"),
+                (Binary = "image/png"),
             ),
             headers(
                 ("Densecl-Model" = String, description = "Name and version, `name/version`"),
@@ -76,8 +78,7 @@ pub(super) struct FeaturesObject {
                 ("X-Request-Id" = String, description = "Taken over from the request, or made"),
             )
         ),
-        (status = "4XX", description = "The request cannot be answered", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "The server cannot answer it now", body = Problem, content_type = "application/problem+json"),
+        WorkProblems,
     )
 )]
 pub(super) async fn post_features(

@@ -9,8 +9,11 @@ mod admission;
 mod client_address;
 mod connections;
 mod correspondence;
+mod correspondence_document;
+mod correspondence_job;
 mod correspondence_parameters;
 mod correspondence_reply;
+mod correspondence_tensors;
 mod cpu_pool;
 mod docs;
 mod features;
@@ -25,6 +28,7 @@ mod parameters;
 mod pipeline;
 mod probes;
 mod problem;
+mod problem_responses;
 mod rate_limit;
 mod reply_body;
 mod state;
@@ -75,7 +79,9 @@ fn api() -> OpenApiRouter<AppState> {
 }
 
 fn describe(work: OpenApiRouter<AppState>) -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(docs::base()).merge(work).merge(operations())
+    let mut routes = OpenApiRouter::with_openapi(docs::base()).merge(work).merge(operations());
+    docs::open_flattened_objects(routes.get_openapi_mut());
+    routes
 }
 
 /// What clients come for, as often as their rate allows.

@@ -5,8 +5,9 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::problem_responses::{ListProblems, LookupProblems};
 use super::state::AppState;
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::registry::{Provider, Registry, ServedModel};
 
 /// All models.
@@ -59,7 +60,7 @@ fn devices(providers: &[Provider]) -> String {
     tag = "models",
     responses(
         (status = 200, description = "The models", body = ModelsDocument),
-        (status = 503, description = "The models are still loading", body = Problem, content_type = "application/problem+json"),
+        ListProblems,
     )
 )]
 pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<ModelsDocument>, ApiError> {
@@ -76,8 +77,7 @@ pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<Mode
     params(("name" = String, Path, description = "Name of the model")),
     responses(
         (status = 200, description = "The model", body = ModelDocument),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The models are still loading", body = Problem, content_type = "application/problem+json"),
+        LookupProblems,
     )
 )]
 pub(super) async fn get_model(

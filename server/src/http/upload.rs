@@ -10,7 +10,6 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderName, StatusCode, header};
-use http_body_util::BodyExt;
 
 use super::parameters::Parameters;
 use super::state::AppState;
@@ -43,10 +42,21 @@ pub(super) struct ImageField {
 /// How many images a field may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Count {
-    One,
     OneOrNone,
     /// At least one, at most what the server takes in a request.
     Several,
+    /// None as well.
+    SeveralOrNone,
+}
+
+impl Count {
+    fn may_be_several(self) -> bool {
+        matches!(self, Self::Several | Self::SeveralOrNone)
+    }
+
+    fn may_be_none(self) -> bool {
+        matches!(self, Self::OneOrNone | Self::SeveralOrNone)
+    }
 }
 
 /// A body that was read.
@@ -64,7 +74,7 @@ impl<const N: usize> Upload<N> {
         let mut parameters = Parameters::new(limits.max_points);
         parameters.push_query(request.uri().query())?;
         if content_length(&request).is_some_and(|length| length > limits.max_body_bytes) {
-            discard(request, limits.max_body_bytes).await;
+            // The connection lingers, so that a client that is still sending gets to read this.
             return Err(ApiError::BodyTooLarge { limit: limits.max_body_bytes });
         }
         check_content_encoding(&request)?;
@@ -109,7 +119,7 @@ impl<const N: usize> Images<N> {
 
     /// Refuses one image more of the field at `index`, called `name` in this body, if there may be none.
     fn check_room(&self, index: usize, name: &'static str) -> Result<(), ApiError> {
-        if self.expected.images[index].count != Count::Several && !self.found[index].is_empty() {
+        if !self.expected.images[index].count.may_be_several() && !self.found[index].is_empty() {
             return Err(ApiError::RepeatedPart { name });
         }
         if self.found.iter().map(Vec::len).sum::<usize>() >= self.most {
@@ -132,7 +142,7 @@ impl<const N: usize> Images<N> {
     /// All of them, each field called by its `name` if it is missing.
     fn finish(self, name: impl Fn(&ImageField) -> &'static str) -> Result<[Vec<Bytes>; N], ApiError> {
         for (field, found) in self.expected.images.iter().zip(&self.found) {
-            if found.is_empty() && field.count != Count::OneOrNone {
+            if found.is_empty() && !field.count.may_be_none() {
                 return Err(ApiError::MissingPart { name: name(field) });
             }
         }
@@ -142,28 +152,7 @@ impl<const N: usize> Images<N> {
 
 /// What an image is called in an error: `source`, or `images[3]` where there may be several.
 fn image_name(field: ImageField, name: &str, index: usize) -> String {
-    match field.count {
-        Count::Several => format!("{name}[{index}]"),
-        Count::One | Count::OneOrNone => name.to_owned(),
-    }
-}
-
-/// Reads a body that is too large to nowhere, up to twice the limit. A client that is still
-/// sending when the connection closes would see a broken connection instead of the problem; one
-/// that asks first (`Expect`) is told before it sends.
-async fn discard(request: Request, limit: u64) {
-    if request.headers().contains_key(header::EXPECT) {
-        return;
-    }
-    let mut left = limit.saturating_mul(2);
-    let mut body = request.into_body();
-    while let Some(Ok(frame)) = body.frame().await {
-        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-        if bytes > left {
-            return;
-        }
-        left -= bytes;
-    }
+    if field.count.may_be_several() { format!("{name}[{index}]") } else { name.to_owned() }
 }
 
 async fn read_whole(request: Request, limit: u64) -> Result<Bytes, ApiError> {

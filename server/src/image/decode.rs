@@ -79,21 +79,37 @@ pub struct Header {
 /// # Errors
 /// See [`DecodeError`]. A header that is fine does not mean that the pixels are.
 pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, DecodeError> {
-    let (_, header) = examine(bytes, limits)?;
+    let (_, header) = examine(bytes, *limits)?;
     Ok(Header { size: header.upright_size(), peak_bytes: header.peak_bytes() })
 }
 
-/// Decodes the first frame of a JPEG, PNG, WebP, GIF, BMP or TIFF file, told by its content.
+/// Decodes a JPEG, PNG, WebP, GIF, BMP or TIFF file, told by its content.
 ///
-/// The header is read first, and the limit checked, before memory is taken for pixels. The EXIF orientation is
-/// applied. Modes become RGB as Pillow's `convert("RGB")` does it: alpha is dropped, not composed over a colour; grey
-/// is repeated; palettes are looked up; CMYK is multiplied out. Of 16 bits the upper 8 are kept; of floating-point
-/// TIFF values 0 to 1 is the whole range.
+/// The header is read first, and the limits checked, before memory is taken for pixels. Pixels are those that Pillow
+/// gives after `exif_transpose` and `convert("RGB")`: the same ones of lossless formats, and nearly so of lossy ones.
+///
+/// | the file has | the result |
+/// |---|---|
+/// | an EXIF orientation (JPEG, PNG, WebP, TIFF) | turned and mirrored upright; damaged EXIF data say nothing |
+/// | grey, 1 to 8 bits | scaled to 0 to 255, repeated |
+/// | 16 bits | the upper 8 (Pillow cuts 16-bit grey off at 255 instead) |
+/// | floating-point numbers (TIFF) | 0 to 1 is the whole range, the rest cut off (Pillow takes 0 to 255) |
+/// | 5 or 6 bits a colour (BMP) | scaled and rounded (Pillow cuts the fraction off) |
+/// | alpha, or a transparent colour | the colours beneath, as if opaque |
+/// | a palette | its colours; an index that it lacks is black |
+/// | CMYK, YCCK | ink multiplied out, without profiles; in a JPEG stored inverted, as Adobe does and all write |
+/// | several frames or pages | the first; of a GIF on its canvas, the rest of which is the transparent colour or the first |
+/// | gamma, colour profiles | left out |
+/// | data behind the end of the picture | left out |
+///
+/// Not read, [`DecodeError::Unsupported`]: JPEG with arithmetic, lossless or hierarchical coding, with 12 bits or with
+/// more than 64 scans; TIFF with signed or 32-bit whole numbers, in Lab, or in YCbCr outside a JPEG, and compressed
+/// otherwise than by nothing, LZW, deflate, `PackBits`, JPEG or fax group 4; BMP with a JPEG or PNG inside.
 ///
 /// # Errors
 /// See [`DecodeError`]; each variant says which HTTP status it is meant to become.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
-    let (format, header) = examine(bytes, limits)?;
+    let (format, header) = examine(bytes, *limits)?;
     // The decoders are fed whatever strangers send: should one of them panic, that is a damaged picture and not the
     // end of the thread that serves everybody. Nothing is shared with the closure, so nothing is left half-changed.
     let pixels = catch_unwind(AssertUnwindSafe(|| format.pixels(bytes, &header)))
@@ -127,7 +143,7 @@ impl FileHeader {
     }
 }
 
-fn examine(bytes: &[u8], limits: &DecodeLimits) -> Result<(Format, FileHeader), DecodeError> {
+fn examine(bytes: &[u8], limits: DecodeLimits) -> Result<(Format, FileHeader), DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
@@ -149,7 +165,7 @@ fn examine(bytes: &[u8], limits: &DecodeLimits) -> Result<(Format, FileHeader), 
 impl DecodeLimits {
     /// Most bytes that decoding may take: the largest pixels there are (four floats, and RGB beside them), tables, and
     /// what a decoder keeps of the file.
-    fn max_bytes(&self, file_bytes: usize) -> u64 {
+    const fn max_bytes(self, file_bytes: usize) -> u64 {
         const BYTES_PER_PIXEL: u64 = 20;
         const TABLES_BYTES: u64 = 32 << 20;
         self.max_pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(TABLES_BYTES + 2 * file_bytes as u64)

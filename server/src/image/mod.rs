@@ -4,11 +4,13 @@
 //! [`decode`] a picture is 8-bit RGB with its EXIF orientation applied, so nobody downstream asks about modes.
 
 mod decode;
+mod label_picture;
 mod png;
 mod resize;
 mod size;
 
 pub use self::decode::{DecodeError, DecodeLimits, Header, decode, probe};
+pub use self::label_picture::{LabelEncodingError, LabelError, LabelPicture, LabelStyle, encode_labels};
 pub use self::png::{PngError, encode_png};
 pub use self::resize::{ResizeError, resize};
 pub use self::size::{CELL_MULTIPLE_PX, ImageSize, inference_size};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::refine::{NeighbourProducts, refine};
 use super::similarity::{Peak, RowPeaks, row_peaks, row_peaks_and_column_best};
+use super::{Cancellation, Cancelled};
 use crate::features::{
     CellPoint, Geometry, GridSize, ImagePoints, NormalizedMap, PixelPoint, descriptors_at, l2_normalize_rows,
 };
@@ -21,6 +22,15 @@ pub struct MatchSide<'a> {
     pub map: &'a NormalizedMap,
     /// Its size in pixels.
     pub image: ImageSize,
+}
+
+/// The pictures that are matched, described by the same model and layers.
+#[derive(Clone, Copy, Debug)]
+pub struct ImagePair<'a> {
+    /// The picture whose points are looked for.
+    pub source: MatchSide<'a>,
+    /// The picture that they are looked for in.
+    pub target: MatchSide<'a>,
 }
 
 /// What is looked for in the target.
@@ -90,11 +100,14 @@ pub struct PointMatch {
     pub mutual: bool,
     /// The best similarity outside the 3×3 cells around the best cell, over the best; 0 is unambiguous, 1 a tie.
     pub ratio: f32,
+    /// Whether it agrees with the geometry that [`super::verify`] found; nothing before that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inlier: Option<bool>,
     /// The best and the next-best places, by falling similarity of their cells; at least one, at most `top_k`.
     pub candidates: Vec<Candidate>,
 }
 
-/// Maps that cannot be compared.
+/// Why there is no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MatchError {
     /// The descriptors have different lengths: other models or layers.
@@ -107,53 +120,50 @@ pub enum MatchError {
         /// Channels of the target.
         target_channels: usize,
     },
+    /// Nobody waits for it.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
 }
 
 /// Finds every query of the source in the target; one match a query, in the order of the queries, less those that
 /// the options filter out.
 ///
 /// # Errors
-/// [`MatchError`] if the maps have different numbers of channels.
+/// [`MatchError`] if the maps have different numbers of channels, or nobody waits for the result any more.
 pub fn correspond(
-    source: MatchSide<'_>,
-    target: MatchSide<'_>,
+    pair: ImagePair<'_>,
     queries: Queries<'_>,
     options: &MatchOptions,
+    cancellation: &Cancellation,
 ) -> Result<Vec<PointMatch>, MatchError> {
-    check_channels(source, target)?;
+    pair.check_channels()?;
     let found = match queries {
-        Queries::Cells => cells_in_target(source, target, options),
-        Queries::Points(points) => points_in_target(source, target, points, options),
+        Queries::Cells => cells_in_target(pair, options, cancellation)?,
+        Queries::Points(points) => points_in_target(pair, points, options, cancellation)?,
     };
-    let targets = Targets::new(target, options.refine);
+    let targets = Targets::new(pair.target, options.refine);
     // What whole cells decide comes first: refining is the dearer part.
     let kept = found.par_iter().enumerate().filter(|(_, found)| options.keep_cell(found));
     let matches = kept.filter_map(|(query, found)| targets.point_match(query, found));
     Ok(matches.filter(|found| options.min_score.is_none_or(|least| found.score >= least)).collect())
 }
 
-/// The cosine similarity of every point of the source with every cell of the target: `[P, h·w]`, row-major cells.
-///
-/// # Errors
-/// [`MatchError`] if the maps have different numbers of channels.
-pub fn similarity_map(
-    source: MatchSide<'_>,
-    target: MatchSide<'_>,
-    points: &ImagePoints,
-) -> Result<Array2<f32>, MatchError> {
-    check_channels(source, target)?;
-    Ok(unit_descriptors_at(source, points).dot(&target.map.matrix())) // [P, C] · [C, M]
+impl ImagePair<'_> {
+    pub(super) fn check_channels(&self) -> Result<(), MatchError> {
+        check_channels(self.source.map, self.target.map)
+    }
 }
 
-fn check_channels(source: MatchSide<'_>, target: MatchSide<'_>) -> Result<(), MatchError> {
-    let (source_channels, target_channels) = (source.map.channels(), target.map.channels());
+pub(super) fn check_channels(source: &NormalizedMap, target: &NormalizedMap) -> Result<(), MatchError> {
+    let (source_channels, target_channels) = (source.channels(), target.channels());
     if source_channels == target_channels {
         return Ok(());
     }
     Err(MatchError::Channels { source_channels, target_channels })
 }
 
-fn unit_descriptors_at(side: MatchSide<'_>, points: &ImagePoints) -> Array2<f32> {
+/// `[P, C]`, every row of length 1 (or 0).
+pub(super) fn unit_descriptors_at(side: MatchSide<'_>, points: &ImagePoints) -> Array2<f32> {
     let mut descriptors = descriptors_at(side.map, side.image, points); // [P, C]
     l2_normalize_rows(&mut descriptors);
     descriptors
@@ -174,10 +184,14 @@ struct Found {
     mutual: bool,
 }
 
-fn cells_in_target(source: MatchSide<'_>, target: MatchSide<'_>, options: &MatchOptions) -> Vec<Found> {
+fn cells_in_target(
+    ImagePair { source, target }: ImagePair<'_>,
+    options: &MatchOptions,
+    cancellation: &Cancellation,
+) -> Result<Vec<Found>, Cancelled> {
     let queries = source.map.matrix().reversed_axes(); // [N, C]
-    let grid = target.map.grid();
-    let (rows, columns) = row_peaks_and_column_best(&queries, &target.map.matrix(), grid, options.top_k.get());
+    let (columns, grid) = (target.map.matrix(), target.map.grid());
+    let (rows, columns) = row_peaks_and_column_best(&queries, &columns, grid, options.top_k.get(), cancellation)?;
     let geometry = source.map.geometry(source.image);
     let found = rows.into_iter().enumerate().map(|(query, row)| Found {
         source: geometry.cell_center(query),
@@ -185,18 +199,19 @@ fn cells_in_target(source: MatchSide<'_>, target: MatchSide<'_>, options: &Match
         mutual: row.peaks.first().is_some_and(|peak| columns.rows()[peak.cell] as usize == query),
         row,
     });
-    found.collect()
+    Ok(found.collect())
 }
 
 fn points_in_target(
-    source: MatchSide<'_>,
-    target: MatchSide<'_>,
+    pair @ ImagePair { source, target }: ImagePair<'_>,
     points: &ImagePoints,
     options: &MatchOptions,
-) -> Vec<Found> {
+    cancellation: &Cancellation,
+) -> Result<Vec<Found>, Cancelled> {
     let queries = unit_descriptors_at(source, points); // [P, C]
-    let rows = row_peaks(&queries.view(), &target.map.matrix(), target.map.grid(), options.top_k.get());
-    let ways_back = ways_back(source, target, &rows);
+    let (columns, grid) = (target.map.matrix(), target.map.grid());
+    let rows = row_peaks(&queries.view(), &columns, grid, options.top_k.get(), cancellation)?;
+    let ways_back = ways_back(pair, &rows, cancellation)?;
     let geometry = source.map.geometry(source.image);
     let found = points.as_slice().iter().zip(rows).map(|(&point, row)| {
         let cell = geometry.cell_from_pixel(point);
@@ -206,17 +221,21 @@ fn points_in_target(
         });
         Found { source: point, beyond: beyond_centres(cell, geometry.grid), row, mutual }
     });
-    found.collect()
+    Ok(found.collect())
 }
 
 /// For the best cells of the target, the cell of the source that is most similar.
-fn ways_back(source: MatchSide<'_>, target: MatchSide<'_>, rows: &[RowPeaks]) -> BTreeMap<usize, usize> {
+fn ways_back(
+    ImagePair { source, target }: ImagePair<'_>,
+    rows: &[RowPeaks],
+    cancellation: &Cancellation,
+) -> Result<BTreeMap<usize, usize>, Cancelled> {
     let best: BTreeSet<usize> = rows.iter().filter_map(|row| row.peaks.first()).map(|peak| peak.cell).collect();
     let best: Vec<usize> = best.into_iter().collect();
     let descriptors = target.map.matrix().select(Axis(1), &best); // [C, B]
-    let backwards = row_peaks(&descriptors.t(), &source.map.matrix(), source.map.grid(), 1);
+    let backwards = row_peaks(&descriptors.t(), &source.map.matrix(), source.map.grid(), 1, cancellation)?;
     let cells = backwards.iter().filter_map(|row| row.peaks.first()).map(|peak| peak.cell);
-    best.into_iter().zip(cells).collect()
+    Ok(best.into_iter().zip(cells).collect())
 }
 
 fn beyond_centres(cell: CellPoint, grid: GridSize) -> CellPoint {
@@ -250,6 +269,7 @@ impl Targets {
             score: best.score,
             mutual: found.mutual,
             ratio: found.row.ratio(),
+            inlier: None,
             candidates,
         })
     }

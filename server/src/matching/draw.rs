@@ -13,11 +13,14 @@ const LONGEST_SIDE_PX: u32 = 1024;
 const SHORTEST_SIDE_PX: u32 = 256;
 const GAP_PX: u32 = 8;
 const BACKGROUND: Rgb<u8> = Rgb([24, 24, 24]);
+const INLIER: Rgb<u8> = Rgb([60, 220, 90]);
+const OUTLIER: Rgb<u8> = Rgb([240, 70, 60]);
 /// More lines than this hide one another.
 const MOST_LINES: usize = 400;
 
-/// Both pictures side by side, a line in its own colour for every match. The pictures are scaled so that the longer
-/// side of each has 256 to 1024 pixels; of more than 400 matches an even selection of 400 is drawn.
+/// Both pictures side by side, a line for every match: each in its own colour, or, if they were verified, inliers green
+/// and outliers red. The pictures are scaled so that the longer side of each has 256 to 1024 pixels; of more than 400
+/// matches an even selection of 400 is drawn.
 ///
 /// # Errors
 /// [`ResizeError`] if a picture has no pixels.
@@ -26,21 +29,29 @@ pub fn draw_matches(source: &RgbImage, target: &RgbImage, matches: &[PointMatch]
     let count = matches.len().min(MOST_LINES);
     // The more lines there are, the more each lets the pictures through.
     let opacity = (1.0 - count as f32 / 600.0).max(0.35);
-    for drawn in 0..count {
-        let Some(found) = matches.get(drawn * matches.len() / count) else { continue };
-        let pen = Pen { color: distinct_color(drawn), opacity, width: 1.5 };
+    let mut shown: Vec<_> =
+        (0..count).filter_map(|drawn| Some((drawn, matches.get(drawn * matches.len() / count)?))).collect();
+    // Inliers over outliers.
+    shown.sort_by_key(|(_, found)| found.inlier == Some(true));
+    for (drawn, found) in shown {
+        let pen = match found.inlier {
+            None => Pen { color: distinct_color(drawn), opacity, width: 1.5 },
+            Some(true) => Pen { color: INLIER, opacity, width: 1.5 },
+            Some(false) => Pen { color: OUTLIER, opacity: 0.6 * opacity, width: 1.0 },
+        };
         let (from, to) = (pair.in_source(found.source), pair.in_target(found.target));
         draw_line(&mut pair.canvas, from, to, pen);
+        let radius = if found.inlier == Some(false) { 2.0 } else { 3.0 };
         for end in [from, to] {
-            draw_disc(&mut pair.canvas, end, 3.0, Pen { opacity: 1.0, ..pen });
+            draw_disc(&mut pair.canvas, end, radius, Pen { opacity: 1.0, ..pen });
         }
     }
     Ok(pair.canvas)
 }
 
-/// The source with `point` marked, beside the target overlaid with `similarity`, `[h, w]`: one row of
-/// [`super::similarity_map`] in the shape of the target's grid. The less similar half of the cells is dark, the most
-/// similar cell is the brightest and marked as well.
+/// The source with `point` marked, beside the target overlaid with `similarity`, `[h, w]`, one of
+/// [`super::SimilarityMaps`]. The less similar half of the cells is dark, the most similar cell is the brightest and
+/// marked as well.
 ///
 /// # Errors
 /// [`ResizeError`] if a picture has no pixels.
@@ -188,6 +199,7 @@ mod tests {
             score: 1.0,
             mutual: true,
             ratio: 0.5,
+            inlier: None,
             candidates: Vec::new(),
         }
     }
@@ -209,6 +221,15 @@ mod tests {
             assert!(pixel.0.iter().zip(color.0).all(|(&value, color)| value.abs_diff(color) < 30), "{x} {pixel:?}");
         }
         assert_eq!(drawn.get_pixel(200, 120), &Rgb([0, 0, 0]));
+    }
+
+    #[test]
+    fn inliers_and_outliers_are_told_apart() {
+        let black = RgbImage::new(300, 200);
+        let verified = |y: f64, inlier| PointMatch { inlier: Some(inlier), ..found([50.0, y], [150.0, y]) };
+        let drawn = draw_matches(&black, &black, &[verified(50.0, true), verified(150.0, false)]).unwrap();
+        let (good, bad) = (drawn.get_pixel(200, 50), drawn.get_pixel(200, 150));
+        assert!(good[1] > 2 * good[0] && bad[0] > 2 * bad[1], "{good:?} {bad:?}");
     }
 
     #[test]

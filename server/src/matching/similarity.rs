@@ -4,10 +4,11 @@
 //! the best cells of each row and, if asked, to the best row of each column so far. Equal similarities are won by the
 //! lowest index, so that the result does not depend on which thread is done first.
 
-use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
+use super::product::multiply;
+use super::{Cancellation, Cancelled};
 use crate::features::GridSize;
 
 /// The similarities of one block; two threads' blocks and the target's packed panel share the outer caches.
@@ -93,22 +94,25 @@ pub(super) fn row_peaks(
     target: &ArrayView2<'_, f32>,
     grid: GridSize,
     top_k: usize,
-) -> Vec<RowPeaks> {
+    cancellation: &Cancellation,
+) -> Result<Vec<RowPeaks>, Cancelled> {
     let mut results = vec![RowPeaks::default(); queries.nrows()];
     if queries.nrows() <= MAX_BLOCK_ROWS && queries.nrows() * target.ncols() <= BLOCK_VALUES {
         let mut similarities = similarities_by_columns(queries, target);
         let rows = similarities.par_chunks_exact_mut(grid.cells());
         results.par_iter_mut().zip(rows).for_each(|(result, row)| *result = peaks_of(row, grid, top_k));
-        return results;
+        return Ok(results);
     }
     let rows = block_rows(queries.nrows(), target.ncols());
-    results.par_chunks_mut(rows).enumerate().for_each_init(Vec::new, |buffer, (block, results)| {
+    results.par_chunks_mut(rows).enumerate().try_for_each_init(Vec::new, |buffer, (block, results)| {
+        cancellation.check()?;
         let similarities = block_similarities(queries, target, block * rows, results.len(), buffer);
         for (result, row) in results.iter_mut().zip(similarities.chunks_exact_mut(grid.cells())) {
             *result = peaks_of(row, grid, top_k);
         }
-    });
-    results
+        Ok(())
+    })?;
+    Ok(results)
 }
 
 /// As [`row_peaks`], and with it the best query for each cell.
@@ -117,15 +121,17 @@ pub(super) fn row_peaks_and_column_best(
     target: &ArrayView2<'_, f32>,
     grid: GridSize,
     top_k: usize,
-) -> (Vec<RowPeaks>, ColumnBest) {
+    cancellation: &Cancellation,
+) -> Result<(Vec<RowPeaks>, ColumnBest), Cancelled> {
     let mut results = vec![RowPeaks::default(); queries.nrows()];
     let rows = block_rows(queries.nrows(), target.ncols());
     let columns = results
         .par_chunks_mut(rows)
         .enumerate()
-        .fold(
+        .try_fold(
             || (ColumnBest::new(grid.cells()), Vec::new()),
             |(mut columns, mut buffer), (block, results)| {
+                cancellation.check()?;
                 let first = block * rows;
                 let similarities = block_similarities(queries, target, first, results.len(), &mut buffer);
                 let lines = similarities.chunks_exact_mut(grid.cells());
@@ -133,22 +139,22 @@ pub(super) fn row_peaks_and_column_best(
                     columns.take_in((first + index) as u32, row);
                     *result = peaks_of(row, grid, top_k);
                 }
-                (columns, buffer)
+                Ok((columns, buffer))
             },
         )
-        .map(|(columns, _)| columns)
-        .reduce(|| ColumnBest::new(grid.cells()), |one, other| one.merged(&other));
-    (results, columns)
+        .map(|folded| folded.map(|(columns, _)| columns))
+        .try_reduce(|| ColumnBest::new(grid.cells()), |one, other| Ok(one.merged(&other)))?;
+    Ok((results, columns))
 }
 
 /// Rows a block has: as many as the cache likes, but few enough that every thread gets some.
-fn block_rows(queries: usize, columns: usize) -> usize {
+pub(super) fn block_rows(queries: usize, columns: usize) -> usize {
     let fitting = (BLOCK_VALUES / columns.max(1)).clamp(MIN_BLOCK_ROWS, MAX_BLOCK_ROWS);
     fitting.min(queries.div_ceil(rayon::current_num_threads())).max(1)
 }
 
 /// The similarities of `count` queries from `first` on, row by row, in `buffer`.
-fn block_similarities<'a>(
+pub(super) fn block_similarities<'a>(
     queries: &ArrayView2<'_, f32>,
     target: &ArrayView2<'_, f32>,
     first: usize,
@@ -158,7 +164,7 @@ fn block_similarities<'a>(
     let columns = target.ncols();
     buffer.resize(count * columns, 0.0);
     let mut product = ArrayViewMut2::from_shape((count, columns), buffer.as_mut_slice()).expect("resized to fit");
-    general_mat_mul(1.0, &queries.slice(s![first..first + count, ..]), target, 0.0, &mut product); // [count, M]
+    multiply(&queries.slice(s![first..first + count, ..]), target, &mut product); // [count, M]
     buffer
 }
 
@@ -171,41 +177,73 @@ fn similarities_by_columns(queries: &ArrayView2<'_, f32>, target: &ArrayView2<'_
     let width = target.ncols().div_ceil(rayon::current_num_threads()).next_multiple_of(16);
     let parts: Vec<_> =
         product.axis_chunks_iter_mut(Axis(1), width).zip(target.axis_chunks_iter(Axis(1), width)).collect();
-    parts.into_par_iter().for_each(|(mut part, target)| general_mat_mul(1.0, queries, &target, 0.0, &mut part));
+    parts.into_par_iter().for_each(|(mut part, target)| multiply(queries, &target, &mut part));
     similarities
 }
 
 /// The peaks of one row of similarities, which is used up.
-#[expect(clippy::float_cmp, reason = "looks for a value that was just read there")]
 fn peaks_of(row: &mut [f32], grid: GridSize, top_k: usize) -> RowPeaks {
+    let mut row = Row::new(row);
     let mut result = RowPeaks::default();
     // What was blotted out around the peaks so far: a later peak may have it in its own neighbourhood.
     let mut blotted: Vec<(usize, f32)> = Vec::new();
-    loop {
-        let score = maximum(row);
-        if score == f32::NEG_INFINITY {
-            return result;
-        }
+    while let Some((cell, score)) = row.best() {
         if result.peaks.len() == 1 && result.runner_up.is_none() {
             result.runner_up = Some(score);
         }
         if result.peaks.len() == top_k {
-            return result;
+            break;
         }
-        let cell = row.iter().position(|&value| value == score).unwrap_or_default();
         let mut around = [f32::NEG_INFINITY; 9];
         for (place, neighbour) in around.iter_mut().zip(cells_around(cell, grid)) {
             let Some(neighbour) = neighbour else { continue };
-            *place = row[neighbour];
+            *place = row.values[neighbour];
             if *place == f32::NEG_INFINITY {
                 *place =
                     blotted.iter().find(|(cell, _)| *cell == neighbour).map_or(f32::NEG_INFINITY, |&(_, value)| value);
             } else {
                 blotted.push((neighbour, *place));
+                row.blot_out(neighbour);
             }
-            row[neighbour] = f32::NEG_INFINITY;
         }
         result.peaks.push(Peak { cell, score, around });
+    }
+    result
+}
+
+/// A row of similarities with the maximum of every segment of it, so that only the first peak costs a look at every
+/// value.
+struct Row<'a> {
+    values: &'a mut [f32],
+    maxima: Vec<f32>,
+}
+
+impl<'a> Row<'a> {
+    const SEGMENT: usize = 64;
+
+    fn new(values: &'a mut [f32]) -> Self {
+        let maxima = values.chunks(Self::SEGMENT).map(maximum).collect();
+        Self { values, maxima }
+    }
+
+    /// The first cell with the largest value, unless everything is blotted out.
+    #[expect(clippy::float_cmp, reason = "looks for a value that was just read there")]
+    fn best(&self) -> Option<(usize, f32)> {
+        let score = maximum(&self.maxima);
+        let segment = self.maxima.iter().position(|&value| value == score).filter(|_| score > f32::NEG_INFINITY)?;
+        let first = segment * Self::SEGMENT;
+        let place = self.values[first..].iter().position(|&value| value == score)?;
+        Some((first + place, score))
+    }
+
+    #[expect(clippy::float_cmp, reason = "the maximum was read there")]
+    fn blot_out(&mut self, cell: usize) {
+        let segment = cell / Self::SEGMENT;
+        let was = std::mem::replace(&mut self.values[cell], f32::NEG_INFINITY);
+        if was == self.maxima[segment] {
+            let end = self.values.len().min((segment + 1) * Self::SEGMENT);
+            self.maxima[segment] = maximum(&self.values[segment * Self::SEGMENT..end]);
+        }
     }
 }
 
@@ -264,16 +302,27 @@ mod tests {
         assert_eq!((peaks.peaks.len(), peaks.runner_up), (1, None));
     }
 
+    #[test]
+    fn nothing_is_computed_for_nobody() {
+        let grid = GridSize { width: 30, height: 20 };
+        let (a, b) = (noise(2000, 5, 1), noise(5, grid.cells(), 2));
+        let cancellation = Cancellation::default();
+        cancellation.cancel();
+        assert_eq!(row_peaks(&a.view(), &b.view(), grid, 1, &cancellation), Err(Cancelled));
+        assert_eq!(row_peaks_and_column_best(&a.view(), &b.view(), grid, 1, &cancellation), Err(Cancelled));
+    }
+
     proptest! {
         #[test]
         fn blocks_change_nothing(queries in 1_usize..80, width in 1_usize..9, height in 1_usize..9, seed: u32) {
             let grid = GridSize { width, height };
             let (a, b) = (noise(queries, 5, seed), noise(5, grid.cells(), !seed));
-            let (rows, columns) = row_peaks_and_column_best(&a.view(), &b.view(), grid, 2);
+            let patience = Cancellation::default();
+            let (rows, columns) = row_peaks_and_column_best(&a.view(), &b.view(), grid, 2, &patience).unwrap();
             let cells = |rows: &[RowPeaks]| -> Vec<Vec<usize>> {
                 rows.iter().map(|row| row.peaks.iter().map(|peak| peak.cell).collect()).collect()
             };
-            prop_assert_eq!(cells(&rows), cells(&row_peaks(&a.view(), &b.view(), grid, 2)));
+            prop_assert_eq!(cells(&rows), cells(&row_peaks(&a.view(), &b.view(), grid, 2, &patience).unwrap()));
             let full = a.dot(&b);
             for (row, peaks) in full.rows().into_iter().zip(&rows) {
                 let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);

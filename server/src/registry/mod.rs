@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,12 @@ pub enum OpenError {
         /// What is wrong with it.
         source: ModelError,
     },
+    /// No model has the layers that were to be rehearsed.
+    #[error("no model has the layers `{layers}` that are to be rehearsed")]
+    Rehearsal {
+        /// The layers.
+        layers: String,
+    },
     /// A model does not run.
     #[error("the model {path} does not run")]
     WarmUp {
@@ -57,6 +64,33 @@ pub enum OpenError {
         /// What the engine said.
         source: BatchError,
     },
+}
+
+/// Layers that are run before the first request asks for them, so that it need not wait for their
+/// sessions to be built. Written `LAYER` or `LAYER@SIDE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rehearsal {
+    /// One layer, or several joined by `+`.
+    pub layers: String,
+    /// The longer side, in pixels; the manifest's default if `None`.
+    pub side_px: Option<u32>,
+}
+
+/// A rehearsal that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not LAYER or LAYER@SIDE, such as res4 or res3+res4@512")]
+pub struct RehearsalParseError(String);
+
+impl FromStr for Rehearsal {
+    type Err = RehearsalParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || RehearsalParseError(text.to_owned());
+        let (layers, side) = text.split_once('@').map_or((text, None), |(layers, side)| (layers, Some(side)));
+        let side_px = side.map(|side| side.parse().map_err(|_| wrong())).transpose()?;
+        let is_sensible = !layers.is_empty() && side_px.is_none_or(|side| (32..=16_384).contains(&side));
+        is_sensible.then(|| Self { layers: layers.to_owned(), side_px }).ok_or_else(wrong)
+    }
 }
 
 /// Something was asked for that is not there.
@@ -99,11 +133,12 @@ pub enum LookupError {
 }
 
 impl Registry {
-    /// Reads every manifest below `root` and runs the newest version of each model once.
+    /// Reads every manifest below `root` and runs the newest version of each model once: its
+    /// default layer, and those of `rehearsals` that it has.
     ///
     /// # Errors
     /// If the folder holds no models, or one that cannot be read or run; the error names the file.
-    pub fn open(root: &Path, batcher: Batcher) -> Result<Self, OpenError> {
+    pub fn open(root: &Path, batcher: Batcher, rehearsals: &[Rehearsal]) -> Result<Self, OpenError> {
         let mut models: BTreeMap<String, BTreeMap<u32, ServedModel>> = BTreeMap::new();
         for found in repository::scan(root)? {
             let version = found.version;
@@ -112,7 +147,14 @@ impl Registry {
         }
         let registry = Self { models, batcher };
         for newest in registry.newest() {
-            newest.warm_up()?;
+            newest.rehearse(&Rehearsal { layers: newest.manifest.default_layer.clone(), side_px: None })?;
+        }
+        for rehearsal in rehearsals {
+            let mut able = registry.newest().filter(|model| model.layers(Some(&rehearsal.layers)).is_ok()).peekable();
+            if able.peek().is_none() {
+                return Err(OpenError::Rehearsal { layers: rehearsal.layers.clone() });
+            }
+            able.try_for_each(|model| model.rehearse(rehearsal))?;
         }
         Ok(registry)
     }
@@ -233,13 +275,13 @@ impl ServedModel {
         BatchRequest { model: self.file.clone(), layers, height, width, rgb, deadline }
     }
 
-    /// Runs the default layer at the default side on every engine: it builds the sessions and
-    /// touches every kernel and all the memory that usual requests need.
-    fn warm_up(&self) -> Result<(), OpenError> {
+    /// Runs layers that the model has on every engine: it builds the sessions and touches every
+    /// kernel and all the memory that usual requests need.
+    fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), OpenError> {
         let failed = |source| OpenError::WarmUp { path: self.file.path.to_path_buf(), source };
-        let layers = LayerSet::new(self.manifest.default_layer.split('+'))
-            .expect("a manifest that was checked names no layer twice");
-        self.batcher.warm_up(&self.file, &layers, usual_size(self.manifest.default_side)).map_err(failed)
+        let layers = LayerSet::new(rehearsal.layers.split('+')).expect("layers that the model has, each once");
+        let size = usual_size(rehearsal.side_px.unwrap_or(self.manifest.default_side));
+        self.batcher.warm_up(&self.file, &layers, size).map_err(failed)
     }
 }
 
@@ -263,4 +305,26 @@ pub struct ModelInput {
 
 fn listed<T: ToString>(names: impl Iterator<Item = T>) -> String {
     names.map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rehearsals_name_layers_and_a_side() {
+        let read = |text: &str| text.parse::<Rehearsal>().ok();
+        assert_eq!(read("res3+res4@512"), Some(Rehearsal { layers: "res3+res4".to_owned(), side_px: Some(512) }));
+        assert_eq!(read("res5"), Some(Rehearsal { layers: "res5".to_owned(), side_px: None }));
+        for wrong in ["", "@512", "res5@", "res5@x", "res5@8"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_usual_photograph_is_four_by_three() {
+        assert_eq!(usual_size(512), (384, 512));
+        assert_eq!(usual_size(224), (192, 224));
+        assert_eq!(usual_size(32), (32, 32));
+    }
 }

@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::activity::{Activity, Overdue, Protocol};
-use super::reply_body::ReplyBody;
 use super::stream::Stream;
+use super::watched_reply::WatchedReply;
 use crate::config::ConnectionLimits;
 use crate::error::ApiError;
 use crate::http::probes;
@@ -145,7 +145,7 @@ impl Connection {
     fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>> {
+    ) -> impl Future<Output = Result<Response<WatchedReply>, Infallible>> {
         let version = request.version();
         let protocol = if version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
         let under_way = self.activity.begin_request(protocol);
@@ -155,7 +155,7 @@ impl Connection {
             if last && protocol == Protocol::Http1 {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| ReplyBody::new(body, under_way)))
+            Ok(response.map(|body| WatchedReply::new(body, under_way)))
         }
     }
 

@@ -9,8 +9,8 @@
 
 mod activity;
 mod connection;
-mod reply_body;
 mod stream;
+mod watched_reply;
 
 use std::collections::HashMap;
 use std::io;

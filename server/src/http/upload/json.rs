@@ -9,7 +9,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Count, Images, Parameters, Upload, image_name};
+use super::{Images, Parameters, Upload, image_name};
 use crate::error::ApiError;
 
 /// Standard base64, with or without the padding at its end.
@@ -116,14 +116,14 @@ fn read_images<const N: usize>(images: &mut Images<N>, index: usize, value: &Raw
         name: field.json.to_owned(),
         reason: format!("it is not {reason}"),
     };
-    let texts = match (value.get().as_bytes().first(), field.count) {
-        (Some(b'['), Count::Several) => {
+    let texts = match (value.get().as_bytes().first(), field.count.may_be_several()) {
+        (Some(b'['), true) => {
             let most = First(images.most + 1);
             most.deserialize(&mut serde_json::Deserializer::from_str(value.get())).map_err(|_| malformed("a list"))?
         }
         (Some(b'"'), _) => vec![value],
-        (_, Count::Several) => return Err(malformed("an image in base64, or a list of them")),
-        (_, Count::One | Count::OneOrNone) => return Err(malformed("an image in base64")),
+        (_, true) => return Err(malformed("an image in base64, or a list of them")),
+        (_, false) => return Err(malformed("an image in base64")),
     };
     for (position, text) in texts.into_iter().enumerate() {
         images.check_room(index, field.json)?;
@@ -158,13 +158,13 @@ fn parameter_text(value: &RawValue) -> Result<String, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Expected, ImageField};
+    use super::super::{Count, Expected, ImageField};
     use super::*;
 
     const EXPECTED: Expected<2> = Expected {
         images: [
             ImageField { part: "image", json: "images", count: Count::Several },
-            ImageField { part: "source", json: "source", count: Count::One },
+            ImageField { part: "source", json: "source", count: Count::OneOrNone },
         ],
         raw: false,
     };

@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 use ::image::{GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbaImage};
+use proptest::prelude::*;
 
 use super::*;
 
+const FORMATS: [ImageFormat; 6] =
+    [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff];
 const LIMITS: DecodeLimits = DecodeLimits { max_pixels: 50_000_000 };
 
 fn gradient(width: u32, height: u32) -> RgbImage {
@@ -153,9 +156,7 @@ fn a_huge_header_is_refused_at_once() {
 
 #[test]
 fn a_probe_says_what_decoding_gives() {
-    for format in
-        [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff]
-    {
+    for format in FORMATS {
         let file = gradient_file(format);
         let header = probe(&file, &LIMITS).unwrap();
         assert_eq!(header.size, ImageSize::of(&decode(&file, &LIMITS).unwrap()), "{format:?}");
@@ -175,7 +176,7 @@ fn a_header_without_pixels_is_an_error() {
 
 #[test]
 fn flipped_bits_never_escape_as_a_panic() {
-    for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::Tiff, ImageFormat::WebP] {
+    for format in FORMATS {
         let file = gradient_file(format);
         for position in (8..file.len()).step_by(7) {
             let mut damaged = file.clone();
@@ -183,4 +184,39 @@ fn flipped_bits_never_escape_as_a_panic() {
             let _ = decode(&damaged, &LIMITS);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// What a probe says holds, and what it refuses is refused.
+    #[test]
+    fn a_damaged_file_is_an_answer(
+        format in prop::sample::select(&FORMATS),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+        is_header in any::<bool>(),
+    ) {
+        let limits = DecodeLimits { max_pixels: 1_000_000 };
+        let mut file = gradient_file(format);
+        let end = if is_header { file.len().min(96) } else { file.len() };
+        for (place, byte) in damage {
+            file[place.index(end)] = byte;
+        }
+        match (probe(&file, &limits), decode(&file, &limits)) {
+            (Ok(header), Ok(picture)) => prop_assert_eq!(header.size, ImageSize::of(&picture)),
+            (Err(probed), Err(decoded)) => prop_assert_eq!(probed.to_string(), decoded.to_string()),
+            (Ok(_), Err(_)) => {}
+            (Err(error), Ok(_)) => prop_assert!(false, "refused and decoded: {error}"),
+        }
+    }
+}
+
+#[test]
+fn scans_are_counted() {
+    let jpeg = gradient_file(ImageFormat::Jpeg);
+    let scan = jpeg.windows(2).position(|marker| marker == [0xFF, 0xDA]).unwrap();
+    let end = jpeg.len() - 2;
+    let with_scans = |count: usize| [&jpeg[..end], &jpeg[scan..end].repeat(count), &jpeg[end..]].concat();
+    assert!(decode(&with_scans(1), &LIMITS).is_ok());
+    assert!(matches!(decode(&with_scans(64), &LIMITS), Err(DecodeError::Unsupported { format: "JPEG", .. })));
 }

@@ -1,4 +1,4 @@
-//! TIFF and BigTIFF: the first page, in strips or tiles, samples side by side or in planes.
+//! TIFF and `BigTIFF`: the first page, in strips or tiles, samples side by side or in planes.
 //!
 //! The crates that decompress (LZW, deflate, JPEG, fax) know nothing of files; what a file claims is checked here, so
 //! that no offset, count or size in it decides on memory or time: a chunk is a slice of the file, and what comes out of
@@ -43,10 +43,11 @@ pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
 pub(super) fn pixels(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     let directory = directory(bytes)?;
     let layout = Layout::of(&directory)?;
+    layout.check_padding()?;
     let cut_off = || Tiff.corrupt("its pixels lie outside the file, or there are too few of them");
     let (offsets, lengths) = layout.places(&directory).ok_or_else(cut_off)?;
     // Chunks may share bytes, as empty tiles do, but a file read a thousand times over is a trap.
-    let bytes_read = lengths.iter().fold(0_u64, |sum, length| sum.saturating_add(length));
+    let bytes_read = lengths.iter().fold(0_u64, u64::saturating_add);
     if bytes_read > 4 * bytes.len() as u64 {
         return Err(Tiff.corrupt("its strips or tiles are longer than the file"));
     }

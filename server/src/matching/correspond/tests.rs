@@ -30,6 +30,19 @@ fn side(map: &NormalizedMap) -> MatchSide<'_> {
     MatchSide { map, image: ImageSize { width: grid.width as u32 * 16, height: grid.height as u32 * 16 } }
 }
 
+fn pair<'a>(source: &'a NormalizedMap, target: &'a NormalizedMap) -> ImagePair<'a> {
+    ImagePair { source: side(source), target: side(target) }
+}
+
+fn find(
+    source: &NormalizedMap,
+    target: &NormalizedMap,
+    queries: Queries<'_>,
+    options: &MatchOptions,
+) -> Vec<PointMatch> {
+    correspond(pair(source, target), queries, options, &Cancellation::default()).unwrap()
+}
+
 fn distance(one: PixelPoint, other: PixelPoint) -> f64 {
     (one.x - other.x).hypot(one.y - other.y)
 }
@@ -41,7 +54,7 @@ fn every_cell_of_a_picture_matches_itself() {
     let map = plane(48, GRID, (0.0, 0.0), 1);
     for refine in [Refine::None, Refine::SoftArgmax] {
         let options = MatchOptions { mutual: true, refine, ..MatchOptions::default() };
-        let matches = correspond(side(&map), side(&map), Queries::Cells, &options).unwrap();
+        let matches = find(&map, &map, Queries::Cells, &options);
         assert_eq!(matches.len(), GRID.cells());
         for found in matches {
             assert!(distance(found.source, found.target) < 0.5, "{found:?}");
@@ -58,7 +71,7 @@ fn points_anywhere_match_themselves() {
         .map(|i| PixelPoint { x: f64::from(i * 37 % 448) / 2.0 - 0.5, y: f64::from(i * 53 % 705) / 4.0 - 0.5 })
         .collect();
     let points = ImagePoints::new(points, side(&map).image).unwrap();
-    let matches = correspond(side(&map), side(&map), Queries::Points(&points), &MatchOptions::default()).unwrap();
+    let matches = find(&map, &map, Queries::Points(&points), &MatchOptions::default());
     assert_eq!(matches.len(), points.len());
     for (found, &point) in matches.iter().zip(points.as_slice()) {
         assert_eq!(found.source, point);
@@ -71,7 +84,7 @@ fn points_anywhere_match_themselves() {
 fn a_shift_by_whole_cells_is_found() {
     let (one, other) = (plane(48, GRID, (0.0, 0.0), 3), plane(48, GRID, (3.0, -2.0), 3));
     let options = MatchOptions { mutual: true, ..MatchOptions::default() };
-    let matches = correspond(side(&one), side(&other), Queries::Cells, &options).unwrap();
+    let matches = find(&one, &other, Queries::Cells, &options);
     let expected = |found: &PointMatch| PixelPoint { x: found.source.x - 48.0, y: found.source.y + 32.0 };
     let interior: Vec<_> =
         matches.iter().filter(|found| found.source.x > 48.0 && found.source.y < 176.0 - 32.0).collect();
@@ -82,7 +95,7 @@ fn a_shift_by_whole_cells_is_found() {
 #[test]
 fn a_shift_by_parts_of_a_cell_is_found_to_a_part_of_a_cell() {
     let (one, other) = (plane(48, GRID, (0.0, 0.0), 4), plane(48, GRID, (0.4, 0.3), 4));
-    let matches = correspond(side(&one), side(&other), Queries::Cells, &MatchOptions::default()).unwrap();
+    let matches = find(&one, &other, Queries::Cells, &MatchOptions::default());
     for found in matches.iter().filter(|found| found.source.x > 16.0 && found.source.y > 16.0) {
         let expected = PixelPoint { x: found.source.x - 6.4, y: found.source.y - 4.8 };
         assert!(distance(found.target, expected) < 2.0, "{found:?}");
@@ -92,32 +105,30 @@ fn a_shift_by_parts_of_a_cell_is_found_to_a_part_of_a_cell() {
 #[test]
 fn options_filter() {
     let (one, other) = (plane(16, GRID, (0.0, 0.0), 5), plane(16, GRID, (0.0, 0.0), 6));
-    let all = correspond(side(&one), side(&other), Queries::Cells, &MatchOptions::default()).unwrap();
-    assert_eq!(all.len(), GRID.cells());
-    let kept = |options: MatchOptions| correspond(side(&one), side(&other), Queries::Cells, &options).unwrap();
-    let expected =
-        |keep: &dyn Fn(&PointMatch) -> bool| all.iter().filter(|found| keep(found)).cloned().collect::<Vec<_>>();
-    let options = MatchOptions::default();
-    assert_eq!(kept(MatchOptions { mutual: true, ..options }), expected(&|found| found.mutual));
-    assert_eq!(kept(MatchOptions { min_score: Some(0.6), ..options }), expected(&|found| found.score >= 0.6));
-    assert_eq!(kept(MatchOptions { max_ratio: Some(0.9), ..options }), expected(&|found| found.ratio <= 0.9));
+    let points = ImagePoints::grid(side(&one).image, 11.0, 10_000).unwrap();
+    for (queries, count) in [(Queries::Cells, GRID.cells()), (Queries::Points(&points), points.len())] {
+        let options = MatchOptions { top_k: NonZeroUsize::new(3).unwrap(), ..MatchOptions::default() };
+        let all = find(&one, &other, queries, &options);
+        assert_eq!(all.len(), count);
+        let check = |options: MatchOptions, keep: &dyn Fn(&PointMatch) -> bool| {
+            let expected: Vec<_> = all.iter().filter(|found| keep(found)).cloned().collect();
+            assert!(!expected.is_empty() && expected.len() < count, "the options decide something: {options:?}");
+            assert_eq!(find(&one, &other, queries, &options), expected);
+        };
+        check(MatchOptions { mutual: true, ..options }, &|found| found.mutual);
+        check(MatchOptions { min_score: Some(0.6), ..options }, &|found| found.score >= 0.6);
+        check(MatchOptions { max_ratio: Some(0.9), ..options }, &|found| found.ratio <= 0.9);
+        let strict = MatchOptions { mutual: true, min_score: Some(0.5), max_ratio: Some(0.95), ..options };
+        check(strict, &|found| found.mutual && found.score >= 0.5 && found.ratio <= 0.95);
+    }
 }
 
 #[test]
 fn other_channels_are_an_error() {
     let (one, other) = (plane(4, GRID, (0.0, 0.0), 7), plane(5, GRID, (0.0, 0.0), 7));
-    let result = correspond(side(&one), side(&other), Queries::Cells, &MatchOptions::default());
+    let options = MatchOptions::default();
+    let result = correspond(pair(&one, &other), Queries::Cells, &options, &Cancellation::default());
     assert_eq!(result.unwrap_err(), MatchError::Channels { source_channels: 4, target_channels: 5 });
-}
-
-#[test]
-fn the_similarity_map_peaks_at_the_match() {
-    let map = plane(32, GRID, (0.0, 0.0), 8);
-    let points =
-        ImagePoints::new(vec![PixelPoint { x: 7.5 + 16.0 * 5.0, y: 7.5 + 16.0 * 3.0 }], side(&map).image).unwrap();
-    let similarity = similarity_map(side(&map), side(&map), &points).unwrap();
-    assert_eq!(similarity.dim(), (1, GRID.cells()));
-    assert!((similarity[[0, 3 * 14 + 5]] - 1.0).abs() < 1e-5);
 }
 
 proptest! {
@@ -130,8 +141,8 @@ proptest! {
         let one = plane(6, GridSize { width: w1, height: h1 }, (0.0, 0.0), seed);
         let other = plane(6, GridSize { width: w2, height: h2 }, (0.0, 0.0), seed / 2);
         let options = MatchOptions { mutual: true, refine: Refine::None, ..MatchOptions::default() };
-        let there = correspond(side(&one), side(&other), Queries::Cells, &options).unwrap();
-        let back = correspond(side(&other), side(&one), Queries::Cells, &options).unwrap();
+        let there = find(&one, &other, Queries::Cells, &options);
+        let back = find(&other, &one, Queries::Cells, &options);
         let mut reversed: Vec<_> = back.iter().map(|found| (found.target, found.source)).collect();
         reversed.sort_by(|a, b| (a.0.y, a.0.x).partial_cmp(&(b.0.y, b.0.x)).unwrap());
         prop_assert_eq!(there.iter().map(|found| (found.source, found.target)).collect::<Vec<_>>(), reversed);
@@ -143,7 +154,7 @@ proptest! {
         let at = |i: &i32| PixelPoint { x: f64::from(i * 67 % 224), y: f64::from(i * 31 % 176) };
         let run = |order: &[i32]| {
             let points = ImagePoints::new(order.iter().map(at).collect(), side(&one).image).unwrap();
-            correspond(side(&one), side(&other), Queries::Points(&points), &MatchOptions::default()).unwrap()
+            find(&one, &other, Queries::Points(&points), &MatchOptions::default())
         };
         let shuffled = run(&order);
         order.sort_unstable();
@@ -158,7 +169,7 @@ proptest! {
     fn candidates_are_sorted_distinct_and_lead_with_the_match(seed: u64, top_k in 1_usize..6) {
         let (one, other) = (plane(6, GRID, (0.0, 0.0), seed), plane(6, GRID, (9.0, 9.0), seed));
         let options = MatchOptions { top_k: NonZeroUsize::new(top_k).unwrap(), refine: Refine::None, ..MatchOptions::default() };
-        for found in correspond(side(&one), side(&other), Queries::Cells, &options).unwrap() {
+        for found in find(&one, &other, Queries::Cells, &options) {
             prop_assert_eq!(found.candidates.len(), top_k);
             prop_assert_eq!(found.candidates[0], Candidate { target: found.target, score: found.score });
             prop_assert!(found.candidates.is_sorted_by(|a, b| a.score >= b.score));
@@ -172,7 +183,7 @@ proptest! {
     fn matches_stay_inside_the_target(seed: u64, width in 1_usize..5, height in 1_usize..5) {
         let (one, other) = (plane(6, GRID, (0.0, 0.0), seed), plane(6, GridSize { width, height }, (3.0, 1.0), seed));
         let points = ImagePoints::grid(side(&one).image, 5.0, 10_000).unwrap();
-        let found = correspond(side(&one), side(&other), Queries::Points(&points), &MatchOptions::default()).unwrap();
+        let found = find(&one, &other, Queries::Points(&points), &MatchOptions::default());
         let targets = found.iter().map(|found| found.target).collect();
         prop_assert!(ImagePoints::new(targets, side(&other).image).is_ok());
         prop_assert!(found.iter().all(|found| found.score.is_finite()));

@@ -122,7 +122,7 @@ fn fax4(compressed: &[u8], chunk: &Chunk, length: usize) -> Option<Vec<u8>> {
                 rows.push(byte);
             }
         }
-        if chunk.width % 8 != 0 {
+        if !chunk.width.is_multiple_of(8) {
             rows.push(byte << (8 - chunk.width % 8));
         }
     }
@@ -157,4 +157,30 @@ fn jpeg_rows(
     }
     rows.truncate(length);
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_and_literals_are_unpacked_and_cut_off_where_the_rows_end() {
+        // Three literals, nothing, a run of four.
+        let packed = [2, 1, 2, 3, 128, 253, 9];
+        assert_eq!(pack_bits(&packed, 7).unwrap(), [1, 2, 3, 9, 9, 9, 9]);
+        assert_eq!(pack_bits(&packed, 5).unwrap(), [1, 2, 3, 9, 9]);
+        assert_eq!(pack_bits(&packed, 2).unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn too_few_bytes_are_no_rows() {
+        for cut in 0..7 {
+            assert_eq!(pack_bits(&[2, 1, 2, 3, 128, 253, 9][..cut], 7), None, "{cut}");
+        }
+        let compressed = weezl::encode::Encoder::with_tiff_size_switch(BitOrder::Msb, 8).encode(&[7; 500]).unwrap();
+        assert_eq!(lzw(&compressed, 500).unwrap(), [7; 500]);
+        assert_eq!(lzw(&compressed, 501), None);
+        assert_eq!(lzw(&compressed[..compressed.len() / 2], 500), None);
+        assert_eq!(deflate(b"\x78\x01\x03\x00\x00\x00\x00\x01", 1), None);
+    }
 }

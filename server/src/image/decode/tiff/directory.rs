@@ -67,13 +67,16 @@ impl<'a> Directory<'a> {
             }
             _ => return None,
         };
-        (entries <= Self::MAX_ENTRIES).then_some(Self { fields, big, entries_at, entries })
+        let directory = Self { fields, big, entries_at, entries };
+        let is_whole =
+            entries <= Self::MAX_ENTRIES && fields.slice(entries_at, entries * directory.entry_bytes()).is_some();
+        is_whole.then_some(directory)
     }
 
     /// The values of `tag`, if it is there and its values are whole numbers inside the file.
     pub(super) fn values(&self, tag: Tag) -> Option<Values<'a>> {
-        let (entry_bytes, inline_bytes) = if self.big { (20, 8) } else { (12, 4) };
-        let mut places = (0..self.entries).map(|index| self.entries_at.saturating_add(index * entry_bytes));
+        let inline_bytes = if self.big { 8 } else { 4 };
+        let mut places = (0..self.entries).map(|index| self.entries_at + index * self.entry_bytes());
         let entry = places.find(|&at| self.fields.u16(at) == Some(tag as u16))?;
         let bytes_per_value = match self.fields.u16(entry + 2)? {
             // BYTE, ASCII and UNDEFINED; SHORT; LONG; LONG8.
@@ -83,9 +86,10 @@ impl<'a> Directory<'a> {
             16 => 8,
             _ => return None,
         };
-        let (count, value_at) = match self.big {
-            true => (self.fields.u64(entry + 4)?, entry + 12),
-            false => (u64::from(self.fields.u32(entry + 4)?), entry + 8),
+        let (count, value_at) = if self.big {
+            (self.fields.u64(entry + 4)?, entry + 12)
+        } else {
+            (u64::from(self.fields.u32(entry + 4)?), entry + 8)
         };
         let length = count.checked_mul(bytes_per_value)?;
         let at = match (length <= inline_bytes, self.big) {
@@ -95,6 +99,10 @@ impl<'a> Directory<'a> {
         };
         self.fields.slice(at, length)?;
         Some(Values { fields: self.fields, at, bytes_per_value, count })
+    }
+
+    const fn entry_bytes(&self) -> u64 {
+        if self.big { 20 } else { 12 }
     }
 
     /// The first value of `tag`.

@@ -139,22 +139,28 @@ impl Layout {
 
     /// Whether these features go together here.
     fn check(&self, fill_order: u64) -> Result<(), DecodeError> {
-        let goes_together = match (self.depth, self.predictor) {
-            (Depth::Unsigned(8 | 16) | Depth::Float(_), Predictor::Itself) => true,
-            (Depth::Unsigned(1), Predictor::Itself) => fill_order == 1,
-            (Depth::Unsigned(_), Predictor::Itself) => fill_order == 1 && self.compression != Compression::Fax4,
-            (Depth::Unsigned(8 | 16), Predictor::Difference) | (Depth::Float(_), Predictor::FloatDifference) => true,
-            _ => false,
+        let predictor_fits = match self.predictor {
+            Predictor::Itself => true,
+            Predictor::Difference => matches!(self.depth, Depth::Unsigned(8 | 16)),
+            Predictor::FloatDifference => matches!(self.depth, Depth::Float(_)),
         };
         let depth_fits = match self.compression {
             Compression::Jpeg => self.depth == Depth::Unsigned(8) && self.predictor == Predictor::Itself,
             Compression::Fax4 => self.depth == Depth::Unsigned(1) && self.samples == 1,
             _ => self.photometric != Photometric::Palette || matches!(self.depth, Depth::Unsigned(1..=8)),
         };
-        if !goes_together || !depth_fits {
+        if fill_order != 1 {
+            return Err(Tiff.unsupported(format!("fill order {fill_order}")));
+        }
+        if !predictor_fits || !depth_fits {
             let Self { depth, predictor, compression, photometric, .. } = self;
             return Err(Tiff.unsupported(format!("{depth:?}, {predictor:?}, {compression:?} and {photometric:?}")));
         }
+        Ok(())
+    }
+
+    /// Time goes with what is decompressed, so what lies beyond the picture has a limit.
+    pub(super) fn check_padding(&self) -> Result<(), DecodeError> {
         let decoded = self.chunk_count().saturating_mul(self.decompressed_bytes());
         let picture =
             (self.size.pixels().saturating_mul(self.samples as u64 * u64::from(self.depth.bits()))).div_ceil(8);
@@ -180,11 +186,11 @@ impl Layout {
     pub(super) fn bytes_of_a_chunk(&self, file_bytes: u64) -> u64 {
         let row = u64::from(self.chunk.width).saturating_mul(8 * self.samples_per_chunk_pixel as u64);
         let jpeg = match self.compression {
-            // Coefficients of two bytes, in whole blocks, and rows of them upsampled.
+            // Coefficients of two bytes, in whole blocks, rows of them upsampled, and samples.
             Compression::Jpeg => {
                 let side = |length: u32| u64::from(length).next_multiple_of(32);
                 let (width, height) = (side(self.chunk.width), side(self.chunk.height));
-                2 * file_bytes + width.saturating_mul(height + 32 * 4).saturating_mul(2 * self.samples as u64)
+                2 * file_bytes + width.saturating_mul(height + 32 * 4).saturating_mul(3 * self.samples as u64)
             }
             _ => 0,
         };
@@ -213,9 +219,10 @@ impl Layout {
 
     /// Offsets and lengths of all chunks, in the order of [`Self::chunks`].
     pub(super) fn places<'a>(&self, directory: &Directory<'a>) -> Option<(Values<'a>, Values<'a>)> {
-        let (offsets, lengths) = match self.is_tiled {
-            true => (Tag::TileOffsets, Tag::TileByteCounts),
-            false => (Tag::StripOffsets, Tag::StripByteCounts),
+        let (offsets, lengths) = if self.is_tiled {
+            (Tag::TileOffsets, Tag::TileByteCounts)
+        } else {
+            (Tag::StripOffsets, Tag::StripByteCounts)
         };
         let (offsets, lengths) = (directory.values(offsets)?, directory.values(lengths)?);
         (offsets.count.min(lengths.count) >= self.chunk_count()).then_some((offsets, lengths))

@@ -85,3 +85,31 @@ fn numbers<const N: usize, T>(
     let (fields, _) = bytes.as_chunks();
     fields.iter().map(|&field| if is_little_endian { little(field) } else { big(field) }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_samples_are_scaled_and_indices_are_not() {
+        let mut values = [0; 5];
+        unpack(&[0b0001_1011, 0b1100_0000], 2, false, &mut values);
+        assert_eq!(values, [0, 85, 170, 255, 255]);
+        unpack(&[0b0001_1011, 0b1100_0000], 2, true, &mut values);
+        assert_eq!(values, [0, 1, 2, 3, 3]);
+        unpack(&[0b1010_0000], 1, false, &mut values);
+        assert_eq!(values, [255, 0, 255, 0, 0]);
+    }
+
+    #[test]
+    fn the_predictor_of_floats_is_undone() {
+        let floats = [0.25_f32, 0.5, -3.0];
+        let bytes: Vec<[u8; 4]> = floats.iter().map(|float| float.to_be_bytes()).collect();
+        let planes: Vec<u8> = (0..4).flat_map(|byte| bytes.iter().map(move |sample| sample[byte])).collect();
+        let mut row = planes.clone();
+        for index in 1..row.len() {
+            row[index] = planes[index].wrapping_sub(planes[index - 1]);
+        }
+        assert_eq!(by_sample(&row, 4, 1), bytes.concat());
+    }
+}

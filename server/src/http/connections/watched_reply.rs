@@ -13,20 +13,20 @@ const PIECE: usize = 64 << 10;
 
 /// A reply's body. It is asked for the next piece when the connection has room for it; a client
 /// that does not read shows by the next piece not being asked for.
-pub(super) struct ReplyBody {
+pub(super) struct WatchedReply {
     body: Body,
     /// What is left of a frame that was larger than a piece.
     rest: Bytes,
     under_way: UnderWay,
 }
 
-impl ReplyBody {
+impl WatchedReply {
     pub(super) fn new(body: Body, under_way: UnderWay) -> Self {
         Self { body, rest: Bytes::new(), under_way }
     }
 }
 
-impl http_body::Body for ReplyBody {
+impl http_body::Body for WatchedReply {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -73,7 +73,7 @@ mod tests {
     async fn pieces_add_up_and_the_request_ends_with_the_body() {
         let activity = Activity::new();
         let bytes: Vec<u8> = (0..200_000_u32).map(|index| (index % 251) as u8).collect();
-        let mut body = ReplyBody::new(Body::from(bytes.clone()), activity.begin_request(Protocol::Http1));
+        let mut body = WatchedReply::new(Body::from(bytes.clone()), activity.begin_request(Protocol::Http1));
         assert_eq!(body.size_hint().exact(), Some(200_000));
         let mut received = Vec::new();
         while let Some(frame) = body.frame().await {

@@ -1,0 +1,145 @@
+//! Fundamental matrices: `x'ᵀ·F·x = 0`.
+
+use nalgebra::{Matrix3, SMatrix, SVector};
+
+use super::Pair;
+use super::consensus::{Model, Weighted};
+use super::normalization::{Equation, least_squares};
+
+/// A matrix of rank 2.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FundamentalMatrix(Matrix3<f64>);
+
+impl FundamentalMatrix {
+    fn new(matrix: Matrix3<f64>) -> Option<Self> {
+        let matrix = matrix / matrix.norm();
+        matrix.iter().all(|entry| entry.is_finite()).then_some(Self(matrix))
+    }
+
+    pub(super) fn matrix(&self) -> Matrix3<f64> {
+        self.0
+    }
+}
+
+impl Model for FundamentalMatrix {
+    const SAMPLE: usize = 7;
+    const MIN_MATCHES: usize = 8;
+    const MAX_SAMPLES: usize = 4_000;
+
+    /// The seven-point algorithm (Hartley and Zisserman, 11.1.2): one to three matrices.
+    fn of_sample(sample: &[Pair]) -> Vec<Self> {
+        let Some([one, other]) = null_space(sample) else { return Vec::new() };
+        // det(one + α·other) is a cubic in α: its coefficients from its values at 0, 1, −1 and infinity.
+        let (constant, cubic) = (one.determinant(), other.determinant());
+        let (sum, difference) = ((one + other).determinant(), (one - other).determinant());
+        let (linear, square) = ((sum - difference) / 2.0 - cubic, f64::midpoint(sum, difference) - constant);
+        let coefficients = [constant, linear, square, cubic];
+        real_roots(coefficients).into_iter().filter_map(|alpha| Self::new(one + other * alpha)).collect()
+    }
+
+    /// The normalised eight-point algorithm.
+    fn of_inliers(pairs: &[Weighted]) -> Option<Self> {
+        if pairs.len() < Self::MIN_MATCHES {
+            return None;
+        }
+        let (matrix, source, target) = least_squares(pairs, |from, to| [equation(from, to)])?;
+        let mut svd = matrix.try_svd(true, true, f64::EPSILON, 200)?;
+        let smallest = svd.singular_values.imin();
+        svd.singular_values[smallest] = 0.0;
+        Self::new(target.matrix().transpose() * svd.recompose().ok()? * source.matrix())
+    }
+
+    /// Sampson's.
+    fn squared_distance(&self, pair: &Pair) -> f64 {
+        let (f, [x, y], [u, v]) = (&self.0, pair.source, pair.target);
+        let line = |row: usize| f[(row, 0)] * x + f[(row, 1)] * y + f[(row, 2)];
+        let line_back = |column: usize| f[(0, column)] * u + f[(1, column)] * v + f[(2, column)];
+        let (a, b, c) = (line(0), line(1), line(2));
+        let (d, e) = (line_back(0), line_back(1));
+        let error = a * u + b * v + c;
+        error * error / (a * a + b * b + d * d + e * e)
+    }
+}
+
+fn equation([x, y]: [f64; 2], [u, v]: [f64; 2]) -> Equation {
+    Equation::from([u * x, u * y, u, v * x, v * y, v, x, y, 1.0])
+}
+
+/// Two matrices whose combinations fulfil the equations of seven pairs; nothing if there are more.
+fn null_space(sample: &[Pair]) -> Option<[Matrix3<f64>; 2]> {
+    let mut equations = SMatrix::<f64, 7, 9>::zeros();
+    for (mut row, pair) in equations.row_iter_mut().zip(sample) {
+        row.copy_from(&equation(pair.source, pair.target).transpose());
+    }
+    let elimination = equations.full_piv_lu();
+    let upper = elimination.u();
+    // The pivots fall; a last one that is nothing beside the first means that two equations say the same.
+    if upper[(6, 6)].abs() < 1e-9 * upper[(0, 0)].abs() {
+        return None;
+    }
+    let solved = upper.fixed_columns::<7>(0).solve_upper_triangular(&upper.fixed_columns::<2>(7))?;
+    let vector = |free: usize| {
+        let mut vector = SVector::<f64, 9>::zeros();
+        vector.fixed_rows_mut::<7>(0).copy_from(&-solved.column(free));
+        vector[7 + free] = 1.0;
+        elimination.q().inv_permute_rows(&mut vector);
+        Matrix3::from_row_slice((vector / vector.norm()).as_slice())
+    };
+    Some([vector(0), vector(1)])
+}
+
+/// The real roots of `c[0] + c[1]·x + c[2]·x² + c[3]·x³`.
+fn real_roots([c0, c1, c2, c3]: [f64; 4]) -> Vec<f64> {
+    if c3.abs() < 1e-12 * (c0.abs() + c1.abs() + c2.abs()) {
+        return quadratic_roots(c0, c1, c2);
+    }
+    // With x = t − shift there is no t²: t³ + p·t + q = 0, solved by Cardano's or, with three roots, Viète's formula.
+    let shift = c2 / (3.0 * c3);
+    let p = c1 / c3 - 3.0 * shift * shift;
+    let q = 2.0 * shift * shift * shift - shift * c1 / c3 + c0 / c3;
+    let discriminant = q * q / 4.0 + p * p * p / 27.0;
+    if discriminant > 0.0 {
+        let root = discriminant.sqrt();
+        return vec![(-q / 2.0 + root).cbrt() + (-q / 2.0 - root).cbrt() - shift];
+    }
+    let radius = 2.0 * (-p / 3.0).max(0.0).sqrt();
+    let angle = if radius > 0.0 { (-4.0 * q / radius.powi(3)).clamp(-1.0, 1.0).acos() } else { 0.0 };
+    (0..3).map(|turn| radius * ((angle + std::f64::consts::TAU * f64::from(turn)) / 3.0).cos() - shift).collect()
+}
+
+fn quadratic_roots(c0: f64, c1: f64, c2: f64) -> Vec<f64> {
+    let discriminant = c1 * c1 - 4.0 * c2 * c0;
+    if discriminant < 0.0 {
+        return Vec::new();
+    }
+    // The form that does not subtract nearly equal numbers.
+    let q = -0.5 * (c1 + c1.signum() * discriminant.sqrt());
+    [q / c2, c0 / q].into_iter().filter(|root| root.is_finite()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn roots_are_where_the_polynomial_is_zero(roots in prop::array::uniform3(-3.0_f64..3.0)) {
+            let [a, b, c] = roots;
+            let coefficients = [-a * b * c, a * b + b * c + a * c, -(a + b + c), 1.0];
+            let found = real_roots(coefficients);
+            prop_assert!(!found.is_empty());
+            for x in found {
+                let value = coefficients.iter().rev().fold(0.0, |value, c| value * x + c);
+                prop_assert!(value.abs() < 1e-6, "{x} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_root_and_no_root() {
+        assert!((real_roots([-8.0, 0.0, 0.0, 1.0])[0] - 2.0).abs() < 1e-12);
+        assert_eq!(real_roots([-6.0, 1.0, 1.0, 0.0]).iter().map(|root| root.round()).sum::<f64>(), -1.0);
+        assert!(real_roots([1.0, 0.0, 1.0, 0.0]).is_empty());
+    }
+}

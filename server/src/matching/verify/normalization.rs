@@ -1,0 +1,84 @@
+//! Coordinates in which linear least squares behave.
+
+use nalgebra::{Matrix3, SMatrix, SVector};
+
+use super::consensus::Weighted;
+use crate::image::ImageSize;
+
+/// A shift and a scale: `scale · (x − centre)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Similarity {
+    centre: [f64; 2],
+    scale: f64,
+}
+
+impl Similarity {
+    /// Takes the middle of a picture to the origin, and `unit_px` pixels to a length of 1.
+    pub(super) fn of_image(image: ImageSize, unit_px: f64) -> Self {
+        let middle = |length: u32| (f64::from(length) - 1.0) / 2.0;
+        Self { centre: [middle(image.width), middle(image.height)], scale: unit_px.recip() }
+    }
+
+    /// Hartley's: takes the points' centroid to the origin, and their mean distance from it to √2. Nothing if they are
+    /// one point.
+    fn of_points(points: impl Iterator<Item = [f64; 2]> + Clone) -> Option<Self> {
+        let count = points.clone().count() as f64;
+        let sum = points.clone().fold([0.0; 2], |[x, y], point| [x + point[0], y + point[1]]);
+        let centre = sum.map(|sum| sum / count);
+        let distances: f64 = points.map(|point| (point[0] - centre[0]).hypot(point[1] - centre[1])).sum();
+        let scale = std::f64::consts::SQRT_2 * count / distances;
+        scale.is_normal().then_some(Self { centre, scale })
+    }
+
+    pub(super) fn apply(&self, point: [f64; 2]) -> [f64; 2] {
+        [(point[0] - self.centre[0]) * self.scale, (point[1] - self.centre[1]) * self.scale]
+    }
+
+    pub(super) fn matrix(&self) -> Matrix3<f64> {
+        let Self { centre: [x, y], scale } = *self;
+        Matrix3::new(scale, 0.0, -scale * x, 0.0, scale, -scale * y, 0.0, 0.0, 1.0)
+    }
+
+    pub(super) fn inverse_matrix(&self) -> Matrix3<f64> {
+        let Self { centre: [x, y], scale } = *self;
+        Matrix3::new(scale.recip(), 0.0, x, 0.0, scale.recip(), y, 0.0, 0.0, 1.0)
+    }
+}
+
+/// Linear equations for the nine entries of a matrix, row by row, of which only a multiple can be known.
+pub(super) type Equation = SVector<f64, 9>;
+
+/// The matrix, in normalised coordinates, that fits `pairs` best, each of which gives `N` equations; and the coordinates
+/// of source and target.
+pub(super) fn least_squares<const N: usize>(
+    pairs: &[Weighted],
+    equations: impl Fn([f64; 2], [f64; 2]) -> [Equation; N],
+) -> Option<(Matrix3<f64>, Similarity, Similarity)> {
+    let source = Similarity::of_points(pairs.iter().map(|weighted| weighted.pair.source))?;
+    let target = Similarity::of_points(pairs.iter().map(|weighted| weighted.pair.target))?;
+    let mut normal = SMatrix::<f64, 9, 9>::zeros();
+    for Weighted { pair, weight } in pairs {
+        for equation in equations(source.apply(pair.source), target.apply(pair.target)) {
+            normal.syger(*weight, &equation, &equation, 1.0);
+        }
+    }
+    normal.fill_upper_triangle_with_lower_triangle();
+    // A bound on the iterations, because numbers that are not finite would never converge.
+    let eigen = normal.try_symmetric_eigen(f64::EPSILON, 200)?;
+    let smallest = eigen.eigenvectors.column(eigen.eigenvalues.imin());
+    Some((Matrix3::from_row_slice(smallest.as_slice()), source, target))
+}
+
+/// How far each point is from the line that fits all of them best.
+pub(super) fn distances_from_line(points: &[[f64; 2]]) -> Vec<f64> {
+    let count = points.len() as f64;
+    let mean = points.iter().fold([0.0; 2], |[x, y], point| [x + point[0] / count, y + point[1] / count]);
+    let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
+    for &[x, y] in points {
+        let (x, y) = (x - mean[0], y - mean[1]);
+        (xx, xy, yy) = (xx + x * x, xy + x * y, yy + y * y);
+    }
+    // The direction of the largest variance.
+    let (sine, cosine) = (0.5 * (2.0 * xy).atan2(xx - yy)).sin_cos();
+    points.iter().map(|&[x, y]| ((y - mean[1]) * cosine - (x - mean[0]) * sine).abs()).collect()
+}

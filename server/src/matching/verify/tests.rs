@@ -1,0 +1,282 @@
+//! Known geometries, noise and outliers; what is left undetermined.
+
+use nalgebra::Vector3;
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::features::{GridSize, PixelPoint};
+use crate::image::ImageSize;
+
+const IMAGE: ImageSize = ImageSize { width: 640, height: 480 };
+/// Cells of 16 pixels: the threshold is 8.
+const GEOMETRY: Geometry = Geometry { image: IMAGE, grid: GridSize { width: 40, height: 30 } };
+
+fn found(source: [f64; 2], target: [f64; 2]) -> PointMatch {
+    PointMatch {
+        query: 0,
+        source: source.into(),
+        target: target.into(),
+        score: 1.0,
+        mutual: true,
+        ratio: 0.5,
+        inlier: None,
+        candidates: Vec::new(),
+    }
+}
+
+fn verified(matches: &mut [PointMatch], model: GeometricModel) -> Verification {
+    let options = VerifyOptions { model, threshold_px: None };
+    verify(matches, GEOMETRY, GEOMETRY, &options, &Cancellation::default()).unwrap()
+}
+
+fn project(matrix: &Matrix3<f64>, [x, y]: [f64; 2]) -> [f64; 2] {
+    let at = matrix * Vector3::new(x, y, 1.0);
+    [at.x / at.z, at.y / at.z]
+}
+
+fn matrix_of(verification: &Verification) -> Matrix3<f64> {
+    Matrix3::from_fn(|row, column| verification.matrix.unwrap()[row][column])
+}
+
+/// How far apart two homographies put the corners of the picture.
+fn corner_error(one: &Matrix3<f64>, other: &Matrix3<f64>) -> f64 {
+    let corners = [[-0.5, -0.5], [639.5, -0.5], [-0.5, 479.5], [639.5, 479.5]];
+    let distance = |corner| {
+        let ([a, b], [c, d]) = (project(one, corner), project(other, corner));
+        (a - c).hypot(b - d)
+    };
+    corners.into_iter().map(distance).fold(0.0, f64::max)
+}
+
+/// Random points and noise.
+struct Scene(ChaCha8Rng);
+
+impl Scene {
+    fn new(seed: u64) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(seed))
+    }
+
+    fn within(&mut self, low: f64, high: f64) -> f64 {
+        self.0.random_range(low..high)
+    }
+
+    fn point(&mut self) -> [f64; 2] {
+        [self.within(0.0, 639.0), self.within(0.0, 479.0)]
+    }
+
+    fn noisy(&mut self, point: [f64; 2], noise_px: f64) -> [f64; 2] {
+        // Two uniform numbers make a triangle; its deviation is noise_px.
+        point.map(|value| value + (self.within(-1.0, 1.0) + self.within(-1.0, 1.0)) * noise_px * 1.5_f64.sqrt())
+    }
+
+    /// A turn about the middle, a change of size, a little perspective and a shift.
+    fn homography(&mut self) -> Matrix3<f64> {
+        let (angle, size) = (self.within(-0.5, 0.5), self.within(0.8, 1.2));
+        let (sine, cosine) = angle.sin_cos();
+        let turn = Matrix3::new(size * cosine, -size * sine, 0.0, size * sine, size * cosine, 0.0, 0.0, 0.0, 1.0);
+        let tilt = Matrix3::new(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, self.within(-3e-4, 3e-4), self.within(-3e-4, 3e-4), 1.0);
+        let middle = Matrix3::new(1.0, 0.0, 320.0, 0.0, 1.0, 240.0, 0.0, 0.0, 1.0);
+        let shift = Matrix3::new(1.0, 0.0, self.within(-40.0, 40.0), 0.0, 1.0, self.within(-40.0, 40.0), 0.0, 0.0, 1.0);
+        shift * middle * turn * tilt * middle.try_inverse().unwrap()
+    }
+
+    /// `inliers` matches under `homography`, then `outliers` anywhere.
+    fn matches(
+        &mut self,
+        homography: &Matrix3<f64>,
+        inliers: usize,
+        outliers: usize,
+        noise_px: f64,
+    ) -> Vec<PointMatch> {
+        let mut matches = Vec::new();
+        for _ in 0..inliers {
+            let source = self.point();
+            matches.push(found(source, self.noisy(project(homography, source), noise_px)));
+        }
+        for _ in 0..outliers {
+            matches.push(found(self.point(), self.point()));
+        }
+        matches
+    }
+
+    /// Points in a room of some depth, seen by two cameras; `F` from the cameras (Hartley and Zisserman, 9.2.2).
+    fn two_views(&mut self, inliers: usize, outliers: usize, noise_px: f64) -> (Matrix3<f64>, Vec<PointMatch>) {
+        let camera = Matrix3::new(600.0, 0.0, 319.5, 0.0, 600.0, 239.5, 0.0, 0.0, 1.0);
+        let rotation = nalgebra::Rotation3::from_euler_angles(0.03, -0.15, 0.05).into_inner();
+        let shift = Vector3::new(0.8, 0.1, 0.15);
+        let inverse = camera.try_inverse().unwrap();
+        let fundamental = inverse.transpose() * shift.cross_matrix() * rotation * inverse;
+        let mut matches = Vec::new();
+        while matches.len() < inliers {
+            let source = self.point();
+            let depth = self.within(3.0, 9.0);
+            let place = rotation * (inverse * Vector3::new(source[0], source[1], 1.0) * depth) + shift;
+            let target = project(&camera, [place.x / place.z, place.y / place.z]);
+            if (0.0..640.0).contains(&target[0]) && (0.0..480.0).contains(&target[1]) {
+                matches.push(found(self.noisy(source, noise_px), self.noisy(target, noise_px)));
+            }
+        }
+        for _ in 0..outliers {
+            matches.push(found(self.point(), self.point()));
+        }
+        (fundamental, matches)
+    }
+}
+
+/// The root mean square of the target points' distances from their epipolar lines.
+fn epipolar_error(fundamental: &Matrix3<f64>, matches: &[PointMatch]) -> f64 {
+    let squares = matches.iter().map(|found| {
+        let line = fundamental * Vector3::new(found.source.x, found.source.y, 1.0);
+        (line.x * found.target.x + line.y * found.target.y + line.z).powi(2) / (line.x * line.x + line.y * line.y)
+    });
+    (squares.sum::<f64>() / matches.len() as f64).sqrt()
+}
+
+fn is_inlier(found: &PointMatch) -> bool {
+    found.inlier == Some(true)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+
+    #[test]
+    fn an_exact_homography_is_found_exactly(seed: u64, count in 4_usize..60) {
+        let mut scene = Scene::new(seed);
+        let truth = scene.homography();
+        let mut matches = scene.matches(&truth, count, 0, 0.0);
+        let verification = verified(&mut matches, GeometricModel::Homography);
+        // A few points may by chance all be near a line.
+        prop_assume!(count > 8 || verification.matrix.is_some());
+        prop_assert_eq!(verification.inliers, count);
+        let error = corner_error(&truth, &matrix_of(&verification));
+        prop_assert!(error < 1e-3, "{error}");
+    }
+
+    #[test]
+    fn a_homography_is_found_among_noise_and_outliers(seed: u64) {
+        let mut scene = Scene::new(seed);
+        let truth = scene.homography();
+        let mut matches = scene.matches(&truth, 200, 300, 1.5);
+        let verification = verified(&mut matches, GeometricModel::Homography);
+        prop_assert!(corner_error(&truth, &matrix_of(&verification)) < 4.0);
+        let (right, wrong) = matches.split_at(200);
+        prop_assert!(right.iter().all(is_inlier));
+        prop_assert!(wrong.iter().filter(|found| is_inlier(found)).count() < 6);
+        prop_assert_eq!(verification.inliers, matches.iter().filter(|found| is_inlier(found)).count());
+    }
+
+    #[test]
+    fn two_views_are_found_among_noise_and_outliers(seed: u64) {
+        let mut scene = Scene::new(seed);
+        let (truth, mut matches) = scene.two_views(300, 200, 0.7);
+        let verification = verified(&mut matches, GeometricModel::Fundamental);
+        let (right, wrong) = matches.split_at(300);
+        prop_assert!(right.iter().filter(|found| is_inlier(found)).count() >= 297);
+        // A wrong match lies near its epipolar line by chance.
+        prop_assert!(wrong.iter().filter(|found| is_inlier(found)).count() < 30);
+        let matrix = matrix_of(&verification);
+        prop_assert!(matrix.determinant().abs() < 1e-12, "rank 2");
+        prop_assert!(epipolar_error(&matrix, right) < epipolar_error(&truth, right) + 0.7);
+    }
+
+    #[test]
+    fn exact_views_are_found_exactly(seed: u64, count in 16_usize..60) {
+        let (truth, mut matches) = Scene::new(seed).two_views(count, 0, 0.0);
+        let verification = verified(&mut matches, GeometricModel::Fundamental);
+        prop_assert_eq!(verification.inliers, count);
+        let (found, truth) = (matrix_of(&verification), scaled_to_unit_norm(truth));
+        let difference = (found - truth).norm();
+        prop_assert!(difference < 1e-4, "{difference}");
+    }
+
+    #[test]
+    fn whatever_comes_is_answered(
+        points in prop::collection::vec((0_u8..6, 0_u8..6, 0_u8..6, 0_u8..6), 0..40), is_homography: bool,
+    ) {
+        let mut matches: Vec<PointMatch> = points.iter().map(|&(x, y, u, v)| {
+            found([f64::from(x) * 100.0, f64::from(y) * 90.0], [f64::from(u) * 100.0, f64::from(v) * 90.0])
+        }).collect();
+        let model = if is_homography { GeometricModel::Homography } else { GeometricModel::Fundamental };
+        let verification = verified(&mut matches, model);
+        prop_assert_eq!(verification.matrix.is_none(), verification.reason.is_some());
+        prop_assert!(verification.matrix.is_none_or(|rows| rows.as_flattened().iter().all(|entry| entry.is_finite())));
+        prop_assert!(matches.iter().all(|found| found.inlier.is_some()));
+    }
+}
+
+#[test]
+fn equal_matches_give_equal_results() {
+    let run = || {
+        let mut scene = Scene::new(7);
+        let truth = scene.homography();
+        let mut matches = scene.matches(&truth, 100, 200, 1.0);
+        (verified(&mut matches, GeometricModel::Homography), matches)
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn too_few_matches_are_said_to_be_too_few() {
+    for (model, least) in [(GeometricModel::Homography, 4), (GeometricModel::Fundamental, 8)] {
+        let (_, mut matches) = Scene::new(1).two_views(least - 1, 0, 0.0);
+        let verification = verified(&mut matches, model);
+        assert_eq!((verification.matrix, verification.reason), (None, Some(Undetermined::TooFewMatches)));
+        assert_eq!(verification.inliers, 0);
+        assert!(matches.iter().all(|found| found.inlier == Some(false)));
+        assert_eq!(verified(&mut [], model).reason, Some(Undetermined::TooFewMatches));
+    }
+}
+
+#[test]
+fn points_on_a_line_determine_no_homography() {
+    let on_line = |i: usize| [20.0 + 10.0 * i as f64, 50.0 + 5.0 * i as f64];
+    let mut matches: Vec<_> = (0..40).map(|i| found(on_line(i), on_line(i))).collect();
+    assert_eq!(verified(&mut matches, GeometricModel::Homography).reason, Some(Undetermined::Degenerate));
+    let mut scene = Scene::new(3);
+    let mut nearly: Vec<_> =
+        (0..40).map(|i| found(scene.noisy(on_line(i), 1.0), scene.noisy(on_line(i), 1.0))).collect();
+    nearly.push(found([300.0, 20.0], [300.0, 20.0]));
+    assert_eq!(verified(&mut nearly, GeometricModel::Homography).reason, Some(Undetermined::Degenerate));
+}
+
+#[test]
+fn a_flat_scene_determines_no_fundamental_matrix() {
+    let mut scene = Scene::new(4);
+    let truth = scene.homography();
+    let mut matches = scene.matches(&truth, 200, 40, 1.0);
+    assert_eq!(verified(&mut matches, GeometricModel::Fundamental).reason, Some(Undetermined::Degenerate));
+}
+
+#[test]
+fn all_in_one_place_is_degenerate() {
+    let mut matches: Vec<_> = (0..20).map(|i| found([f64::from(i) * 30.0, 200.0], [10.0, 10.0])).collect();
+    for model in [GeometricModel::Homography, GeometricModel::Fundamental] {
+        assert_eq!(verified(&mut matches, model).matrix, None);
+    }
+}
+
+#[test]
+fn a_larger_upload_is_no_stricter() {
+    let mut scene = Scene::new(5);
+    let truth = scene.homography();
+    let mut matches = scene.matches(&truth, 100, 50, 1.5);
+    let small = verified(&mut matches, GeometricModel::Homography);
+    for found in &mut matches {
+        found.source = PixelPoint { x: found.source.x * 6.0 + 2.5, y: found.source.y * 6.0 + 2.5 };
+    }
+    let large = Geometry { image: ImageSize { width: 3840, height: 2880 }, ..GEOMETRY };
+    let options = VerifyOptions { model: GeometricModel::Homography, threshold_px: None };
+    let from_large = verify(&mut matches, large, GEOMETRY, &options, &Cancellation::default()).unwrap();
+    assert_eq!((from_large.inliers, from_large.threshold_px), (small.inliers, 8.0));
+}
+
+#[test]
+fn nobody_waiting_ends_it() {
+    let cancellation = Cancellation::default();
+    cancellation.cancel();
+    let mut matches = vec![found([0.0; 2], [0.0; 2]); 10];
+    let options = VerifyOptions { model: GeometricModel::Homography, threshold_px: None };
+    assert_eq!(verify(&mut matches, GEOMETRY, GEOMETRY, &options, &cancellation), Err(Cancelled));
+}
