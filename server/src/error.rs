@@ -180,12 +180,14 @@ impl ApiError {
             Self::Decode(DecodeError::TooManyPixels { max_pixels, .. })
             | Self::Mask(LabelError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
             Self::SideOutOfRange { max_side_px, .. } => Some(u64::from(max_side_px)),
-            Self::TooManyPoints { limit, .. } | Self::TooManyConnections { limit } => Some(limit as u64),
             Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
             Self::Window(WindowError::Resolution { .. }) => Some(u64::from(MAX_PLACES_PER_SIDE)),
             Self::Components(ComponentsError::Count { most, .. }) => Some(most as u64),
             Self::RepeatedPart { .. } => Some(1),
-            Self::TooManyImages { limit } | Self::TooManyParameters { limit } => Some(limit as u64),
+            Self::TooManyPoints { limit, .. }
+            | Self::TooManyConnections { limit }
+            | Self::TooManyImages { limit }
+            | Self::TooManyParameters { limit } => Some(limit as u64),
             Self::OfImage { ref error, .. } => error.limit(),
             _ => None,
         }

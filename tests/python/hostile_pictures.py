@@ -255,6 +255,13 @@ def webps() -> Iterator[HostileFile]:
     yield HostileFile("webp-canvas-larger-than-lossless", riff(extended(7000, 7000), (b"VP8L", lossless)), CORRUPT, 49_000_000)
     yield HostileFile("webp-canvas-smaller", riff(extended(8, 8), (b"VP8 ", lossy)), CORRUPT)
     for kind, data, place in ((b"VP8 ", lossy, 6), (b"VP8L", lossless, 1)):
+        largest = kind, data[:place] + b"\xff\x3f\xff\x0f" + data[place + 4 :]
+        name = kind.decode().strip().lower()
+        yield HostileFile(f"webp-{name}-larger-than-the-canvas", riff(extended(96, 64), largest), CORRUPT)
+        inside = bytes(16) + riff(largest)[12:]
+        frames = riff(extended(96, 64, 2), (b"ANIM", bytes(6)), (b"ANMF", inside))
+        yield HostileFile(f"webp-{name}-frame-larger-than-the-canvas", frames, CORRUPT)
+    for kind, data, place in ((b"VP8 ", lossy, 6), (b"VP8L", lossless, 1)):
         lying = data[:place] + b"\xff\x0f\xff\x03" + data[place + 4 :]
         yield HostileFile(f"webp-lying-{kind.decode().strip().lower()}", riff((kind, lying)), CORRUPT, 17_000_000)
     yield HostileFile("webp-chunk-beyond-the-file", riff((b"VP8 ", lossy))[:60], CORRUPT)

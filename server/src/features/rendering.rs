@@ -91,6 +91,7 @@ impl Rendering {
     ///
     /// # Errors
     /// [`RenderError`] if there is no such tensor.
+    #[expect(clippy::missing_panics_doc, reason = "the components are of this map, and the window's places no cells")]
     pub fn of(&self, map: FeatureMap) -> Result<Arc<dyn Tensor>, RenderError> {
         let map = if self.unit { map.into_normalized().into_map() } else { map };
         let (map, projected) = match self.components {

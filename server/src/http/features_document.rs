@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 
 use super::pipeline::{Extraction, FeatureId};
 use crate::features::{CellScale, Dtype, Layout, NumberForm, PixelPoint, Placement};
@@ -81,7 +81,7 @@ pub(super) struct FeaturesDocument<'a> {
     /// `base64` or `array`.
     encoding: &'static str,
     /// Little-endian numbers in C order as base64; nested arrays of numbers if `encoding` is `array`.
-    #[schema(schema_with = numbers)]
+    #[schema(schema_with = text_or_array)]
     data: DataPlace,
 }
 
@@ -89,9 +89,10 @@ pub(super) struct FeaturesDocument<'a> {
 #[derive(Debug, Serialize)]
 struct DataPlace(&'static str);
 
-fn numbers() -> Schema {
-    let of = |kind| ObjectBuilder::new().schema_type(kind);
-    OneOfBuilder::new().item(of(Type::String)).item(of(Type::Array)).into()
+fn text_or_array() -> Schema {
+    let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
+    let array = ArrayBuilder::new().items(ObjectBuilder::new().schema_type(SchemaType::AnyValue));
+    OneOfBuilder::new().item(text).item(array).into()
 }
 
 /// What a document says of an image beside its numbers.

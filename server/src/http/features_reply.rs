@@ -50,6 +50,18 @@ struct ImageFeatures {
     tensor: Arc<dyn Tensor>,
 }
 
+impl ImageFeatures {
+    fn of(asked: AskedImage, layers: Vec<LayerOutput>) -> Result<Self, ApiError> {
+        let map = stacked(&asked, layers)?;
+        let placement = match &asked.rendering.places {
+            Places::Window(window) => Some(window.placement(map.grid())?),
+            Places::Points(_) => None,
+        };
+        let tensor = asked.rendering.of(map)?;
+        Ok(Self { shape: tensor.shape(), asked, placement, tensor })
+    }
+}
+
 impl FeaturesReply {
     /// Refuses a reply that would be too large, or cannot be, by what the manifest says of the maps. Says how much
     /// memory it takes beside the maps and a copy of them.
@@ -90,10 +102,9 @@ impl FeaturesReply {
         if self.options.format == FeaturesFormat::Png {
             return self.write_picture(images);
         }
-        let images = images
-            .into_iter()
-            .enumerate()
-            .map(|(index, (asked, layers))| self.features(asked, layers).map_err(|error| self.of_image(index, error)));
+        let images = images.into_iter().enumerate().map(|(index, (asked, layers))| {
+            ImageFeatures::of(asked, layers).map_err(|error| self.of_image(index, error))
+        });
         let images = images.collect::<Result<Vec<_>, _>>()?;
         let body = match self.options.format {
             FeaturesFormat::Json => self.json(&images)?,
@@ -108,24 +119,9 @@ impl FeaturesReply {
         Ok((headers, body.into_body(self.cpu.clone())).into_response())
     }
 
-    fn map(&self, asked: &AskedImage, layers: Vec<LayerOutput>) -> Result<FeatureMap, ApiError> {
-        let scaling = if asked.rendering.unit { LayerScaling::Unit } else { LayerScaling::AsIs };
-        Ok(stack(layers, scaling)?)
-    }
-
-    fn features(&self, asked: AskedImage, layers: Vec<LayerOutput>) -> Result<ImageFeatures, ApiError> {
-        let map = self.map(&asked, layers)?;
-        let placement = match &asked.rendering.places {
-            Places::Window(window) => Some(window.placement(map.grid())?),
-            Places::Points(_) => None,
-        };
-        let tensor = asked.rendering.of(map)?;
-        Ok(ImageFeatures { shape: tensor.shape(), asked, placement, tensor })
-    }
-
     fn write_picture(&self, images: Vec<(AskedImage, Vec<LayerOutput>)>) -> Result<Response, ApiError> {
         let (asked, layers) = images.into_iter().next().ok_or(ApiError::EmptyBody)?;
-        let picture = asked.rendering.picture(self.map(&asked, layers)?);
+        let picture = asked.rendering.picture(stacked(&asked, layers)?);
         let shape = [picture.height() as usize, picture.width() as usize, 3];
         let mut headers = self.headers()?;
         describe(&mut headers, &asked, &shape)?;
@@ -201,6 +197,12 @@ impl FeaturesReply {
             (LAYER, value(self.extraction.layer_name())?),
         ]))
     }
+}
+
+/// The layers as one map, all with the same say if descriptors are to have length 1.
+fn stacked(asked: &AskedImage, layers: Vec<LayerOutput>) -> Result<FeatureMap, ApiError> {
+    let scaling = if asked.rendering.unit { LayerScaling::Unit } else { LayerScaling::AsIs };
+    Ok(stack(layers, scaling)?)
 }
 
 /// Adds what is said of one image.

@@ -108,12 +108,13 @@ impl<const N: usize> Upload<N> {
 struct Images<const N: usize> {
     expected: Expected<N>,
     found: [Vec<Bytes>; N],
-    max_images: usize,
+    /// Images that a request may have.
+    most: usize,
 }
 
 impl<const N: usize> Images<N> {
-    fn new(expected: Expected<N>, max_images: usize) -> Self {
-        Self { expected, found: std::array::from_fn(|_| Vec::new()), max_images }
+    fn new(expected: Expected<N>, most: usize) -> Self {
+        Self { expected, found: std::array::from_fn(|_| Vec::new()), most }
     }
 
     /// Refuses one image more of the field at `index`, called `name` in this body, if there may be none.
@@ -121,8 +122,8 @@ impl<const N: usize> Images<N> {
         if !self.expected.images[index].count.may_be_several() && !self.found[index].is_empty() {
             return Err(ApiError::RepeatedPart { name });
         }
-        if self.found.iter().map(Vec::len).sum::<usize>() >= self.max_images {
-            return Err(ApiError::TooManyImages { limit: self.max_images });
+        if self.found.iter().map(Vec::len).sum::<usize>() >= self.most {
+            return Err(ApiError::TooManyImages { limit: self.most });
         }
         Ok(())
     }

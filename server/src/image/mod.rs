@@ -1,7 +1,7 @@
 //! Pictures in and out: bytes to RGB pixels, the size a model sees, resizing, PNG.
 //!
 //! Not here: anything about features or HTTP. Everything is synchronous and keeps no state. Invariant: after
-//! [`decode`] a picture is 8-bit RGB with its EXIF orientation applied, so nobody downstream asks about modes.
+//! [`decode()`] a picture is 8-bit RGB with its EXIF orientation applied, so nobody downstream asks about modes.
 
 mod decode;
 mod label_picture;

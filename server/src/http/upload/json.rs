@@ -118,7 +118,7 @@ fn read_images<const N: usize>(images: &mut Images<N>, index: usize, value: &Raw
     };
     let texts = match (value.get().as_bytes().first(), field.count.may_be_several()) {
         (Some(b'['), true) => {
-            let most = First(images.max_images + 1);
+            let most = First(images.most + 1);
             most.deserialize(&mut serde_json::Deserializer::from_str(value.get())).map_err(|_| malformed("a list"))?
         }
         (Some(b'"'), _) => vec![value],

@@ -12,8 +12,10 @@ use crate::image::ImageSize;
 const FIRST_CHUNK: u64 = 12;
 /// Type and length of a chunk.
 const CHUNK_HEADER: u64 = 8;
-/// Where an EXIF chunk is still looked for, behind the frames of an animation.
-const MAX_CHUNKS: usize = 16_384;
+/// Place, size and time of an animation's frame, before its chunks.
+const FRAME_HEADER: u64 = 16;
+/// Most chunks, of which a frame of an animation is one.
+const MAX_CHUNKS: usize = 65_536;
 /// Most bytes a pixel while decoding: RGBA of the result, of a frame and of the canvas beneath it, or colours and
 /// indices of a lossless picture; then RGB.
 const BYTES_PER_PIXEL: u64 = 16;
@@ -23,45 +25,78 @@ const WORKSPACE_BYTES: u64 = 4 << 20;
 pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
     let fields = Fields::little_endian(bytes);
     let size = size(fields).ok_or_else(|| WebP.corrupt("its header is cut off or is none"))?;
+    if chunks(fields).count() == MAX_CHUNKS {
+        return Err(WebP.unsupported(format!("it has {MAX_CHUNKS} chunks or more")));
+    }
+    if !frames_fit(fields, size) {
+        return Err(WebP.corrupt("a picture in it is larger than its canvas"));
+    }
     let decoding_bytes = size.pixels() * BYTES_PER_PIXEL + 2 * bytes.len() as u64 + WORKSPACE_BYTES;
     Ok(FileHeader { stored: size, orientation: orientation(fields), decoding_bytes })
 }
 
 /// The size of the picture, or of the canvas where there is one.
 fn size(fields: Fields<'_>) -> Option<ImageSize> {
-    const SIDE: u32 = 0x3FFF;
+    if fields.slice(FIRST_CHUNK, 4)? != b"VP8X" {
+        return size_of_bitstream(fields, FIRST_CHUNK);
+    }
     let data = FIRST_CHUNK + CHUNK_HEADER;
-    let size = match fields.slice(FIRST_CHUNK, 4)? {
+    let side = |at| Some(u32::from(fields.u16(at)?) + (u32::from(fields.u8(at + 2)?) << 16) + 1);
+    Some(ImageSize { width: side(data + 4)?, height: side(data + 7)? })
+}
+
+/// The size that the chunk at `position` states, if it holds pixels.
+fn size_of_bitstream(fields: Fields<'_>, position: u64) -> Option<ImageSize> {
+    const SIDE: u32 = 0x3FFF;
+    let data = position + CHUNK_HEADER;
+    match fields.slice(position, 4)? {
         b"VP8 " => {
             let side = |at| Some(u32::from(fields.u16(at)?) & SIDE);
-            ImageSize { width: side(data + 6)?, height: side(data + 8)? }
+            Some(ImageSize { width: side(data + 6)?, height: side(data + 8)? })
         }
         b"VP8L" => {
             let sides = fields.u32(data + 1)?;
-            ImageSize { width: (sides & SIDE) + 1, height: ((sides >> 14) & SIDE) + 1 }
+            Some(ImageSize { width: (sides & SIDE) + 1, height: ((sides >> 14) & SIDE) + 1 })
         }
-        b"VP8X" => {
-            let side = |at| Some(u32::from(fields.u16(at)?) + (u32::from(fields.u8(at + 2)?) << 16) + 1);
-            ImageSize { width: side(data + 4)?, height: side(data + 7)? }
-        }
-        _ => return None,
+        _ => None,
+    }
+}
+
+/// Where the chunks begin, and how long they say they are.
+fn chunks(fields: Fields<'_>) -> impl Iterator<Item = (u64, u64)> {
+    let at = move |position: u64| Some((position, u64::from(fields.u32(position + 4)?)));
+    let next = move |&(position, length): &(u64, u64)| at(after(position, length));
+    std::iter::successors(at(FIRST_CHUNK), next).take(MAX_CHUNKS)
+}
+
+/// Where the chunk behind one begins.
+const fn after(position: u64, length: u64) -> u64 {
+    position + CHUNK_HEADER + length.next_multiple_of(2)
+}
+
+/// Whether all pictures inside are as small as the canvas. The decoder would take memory for them before it compares.
+fn frames_fit(fields: Fields<'_>, canvas: ImageSize) -> bool {
+    let fits = |position: u64| {
+        size_of_bitstream(fields, position)
+            .is_none_or(|frame| frame.width <= canvas.width && frame.height <= canvas.height)
     };
-    Some(size)
+    chunks(fields).all(|(position, _)| {
+        if fields.slice(position, 4) != Some(b"ANMF") {
+            return fits(position);
+        }
+        // A frame of an animation: its place and time, its alpha where it has some, its colours.
+        let first = position + CHUNK_HEADER + FRAME_HEADER;
+        let second = fields.u32(first + 4).map_or(first, |length| after(first, u64::from(length)));
+        fits(first) && fits(second)
+    })
 }
 
 fn orientation(fields: Fields<'_>) -> Orientation {
-    let mut position = FIRST_CHUNK;
-    for _ in 0..MAX_CHUNKS {
-        let (Some(kind), Some(length)) = (fields.slice(position, 4), fields.u32(position + 4)) else { break };
-        if kind == b"EXIF" {
-            let exif = fields.slice(position + CHUNK_HEADER, u64::from(length)).unwrap_or_default();
-            // Some writers keep the prefix that EXIF data have in a JPEG.
-            let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
-            return Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms);
-        }
-        position += CHUNK_HEADER + u64::from(length).next_multiple_of(2);
-    }
-    Orientation::NoTransforms
+    let chunk = chunks(fields).find(|&(position, _)| fields.slice(position, 4) == Some(b"EXIF"));
+    let exif = chunk.and_then(|(position, length)| fields.slice(position + CHUNK_HEADER, length)).unwrap_or_default();
+    // Some writers keep the prefix that EXIF data have in a JPEG.
+    let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
+    Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms)
 }
 
 pub(super) fn pixels(bytes: &[u8], decoding_bytes: u64) -> Result<RgbImage, DecodeError> {
