@@ -12,8 +12,11 @@ use crate::matching::{
 };
 
 /// Multiply-adds that one request may cost in matching. A match of every cell with every cell grows with the fourth
-/// power of `side`; this keeps it within seconds on a small machine.
+/// power of `side`; this keeps it within two or three seconds on two cores.
 const MAX_MULTIPLICATIONS: u64 = 1 << 38;
+/// What it costs to compare a similarity with others once it is computed, in multiply-adds: measured, more than computing
+/// it from the 64 channels of the finest layers.
+const COMPARISON_COST: u64 = 128;
 
 /// One of the images.
 pub(super) struct Side {
@@ -66,7 +69,7 @@ impl Work {
             Self::Heatmaps { points } => (points.len() as u64, 0),
             Self::Labels { .. } => (cells(source), 0),
         };
-        let limit = MAX_MULTIPLICATIONS / channels.max(1);
+        let limit = MAX_MULTIPLICATIONS / (channels + COMPARISON_COST);
         // Heatmaps are computed while they are sent; the limit on the reply bounds them.
         let comparisons = if matches!(self, Self::Heatmaps { .. }) { 0 } else { queries.saturating_mul(target_cells) };
         if comparisons > limit {
