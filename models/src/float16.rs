@@ -159,7 +159,7 @@ mod tests {
     fn only_the_ends_stay_float32() {
         let narrow = to_float16(graph("Add", 0.5)).unwrap();
         assert!(narrow.initializer.iter().all(|tensor| tensor.data_type() == DataType::Float16 as i32));
-        assert_eq!(&narrow.initializer[1].raw_data()[..], f16::from_f32(0.5).to_le_bytes());
+        assert_eq!(narrow.initializer[1].raw_data(), f16::from_f32(0.5).to_le_bytes());
         let targets: Vec<i64> =
             narrow.node.iter().filter(|node| node.op_type() == "Cast").map(|node| node.attribute[0].i()).collect();
         let (float16, float32) = (DataType::Float16 as i64, DataType::Float as i64);

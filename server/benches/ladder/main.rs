@@ -5,7 +5,7 @@
 //! - `direct`: the same plus decoding, resizing, normalising and encoding;
 //! - `router`: through admission, queue and batcher, in this process;
 //! - `http`: over a socket, closed loop with 1, 4, 16 and 64 clients;
-//! - `python`, if `--python` names one: OpenCV and onnxruntime doing what `direct` does.
+//! - `python`, if `--python` names one: `OpenCV` and onnxruntime doing what `direct` does.
 //!
 //! Then, over HTTP, an open loop: requests at random times (Poisson) at 0.5 to 2 times the peak.
 //! `make bench-server` runs it; `--help` says what can be changed.

@@ -1,4 +1,4 @@
-//! The same work in Python: OpenCV and onnxruntime, in a process of its own that stays warm.
+//! The same work in Python: `OpenCV` and onnxruntime, in a process of its own that stays warm.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -111,8 +111,10 @@ impl Runtime {
             Threads::All => Ok(builder),
             Threads::Own(count) => builder
                 .with_independent_thread_pool()
-                .and_then(|builder| builder.with_intra_threads(count))
-                .and_then(|builder| builder.with_intra_op_spinning(false))
+                .map_err(forget_builder)?
+                .with_intra_threads(count)
+                .map_err(forget_builder)?
+                .with_intra_op_spinning(false)
                 .map_err(forget_builder),
         }
     }
