@@ -56,8 +56,9 @@ async fn a_batched_answer_equals_a_single_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overloaded_server_answers_everybody() {
-    let batching = Batching::NONE;
-    let server = TestServer::with(densecl_server::config::Config { batching, ..config() }).await;
+    let mut few = config();
+    few.limits.max_in_flight = 16;
+    let server = TestServer::with(few).await;
     let picture = png(&texture(9, (0, 0), (256, 256)));
     let asked: Vec<_> = (0..48)
         .map(|_| tokio::spawn(server.features(picture.clone(), &[("side", "512"), ("format", "npy")]).send()))

@@ -92,15 +92,24 @@ async fn an_answer_that_does_not_come_is_504() {
     let begun = Instant::now();
     let asked: Vec<_> =
         (0..4).map(|_| tokio::spawn(server.features(picture.clone(), &[("side", "2048")]).send())).collect();
+    let mut statuses = Vec::new();
     for reply in asked {
         let reply = reply.await.expect("a reply").expect("a reply");
-        assert_eq!(reply.status(), 504);
-        assert_eq!(reply.json::<Value>().await.expect("a problem")["type"], "/problems/deadline-passed");
+        let status = reply.status().as_u16();
+        let problem = reply.json::<Value>().await.expect("a problem");
+        match status {
+            504 => assert_eq!(problem["type"], "/problems/deadline-passed"),
+            // One that comes a little later may be told at once that it would be in vain.
+            503 => assert_eq!(problem["type"], "/problems/overloaded"),
+            other => panic!("status {other}: {problem}"),
+        }
+        statuses.push(status);
     }
+    assert!(statuses.contains(&504), "{statuses:?}");
     assert!(begun.elapsed() < Duration::from_secs(20));
     // The ones that had not begun never ran.
     server.until("the queue to be empty", |server| server.metric("densecl_queue_depth") < 1.0).await;
-    assert!(server.metric("densecl_batch_size_sum") < 5.0, "the warm-up and less than four more");
+    assert!(server.metric("densecl_batch_size_sum") < 4.0, "all of them were run");
 }
 
 #[tokio::test(flavor = "multi_thread")]

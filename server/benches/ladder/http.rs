@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail};
 use axum::body::Bytes;
 use densecl_server::app::{Application, ServeError};
 use densecl_server::http::AppState;
@@ -17,6 +17,8 @@ use tokio::sync::oneshot;
 
 use crate::Task;
 use crate::report::Sample;
+
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The server, as `main` runs it.
 pub(crate) struct HttpServer {
@@ -81,7 +83,7 @@ impl Client {
         let request = Request::post(task.path_and_query())
             .header("host", "localhost")
             .header("content-type", "image/jpeg")
-            .body(Full::new(Bytes::copy_from_slice(task.inputs.file(index))))?;
+            .body(Full::new(task.inputs.file(index).clone()))?;
         let response = self.0.send_request(request).await?;
         let status = response.status();
         let mut body = response.into_body();
@@ -108,9 +110,12 @@ pub(crate) fn closed_loop(address: SocketAddr, task: &Task, clients: usize, time
                 let mut latencies = Vec::new();
                 while begun.elapsed() < time {
                     let start = Instant::now();
-                    let status = client.ask(&task, number + latencies.len()).await?;
-                    ensure!(status == StatusCode::OK, "the server answered {status}");
-                    latencies.push(start.elapsed());
+                    match client.ask(&task, number + latencies.len()).await? {
+                        StatusCode::OK => latencies.push(start.elapsed()),
+                        // More clients than can be answered in time: they come again, as they are told.
+                        StatusCode::SERVICE_UNAVAILABLE => tokio::time::sleep(RETRY_AFTER).await,
+                        status => bail!("the server answered {status}"),
+                    }
                 }
                 Ok(latencies)
             });

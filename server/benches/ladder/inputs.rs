@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use axum::body::Bytes;
 use image::codecs::jpeg::JpegEncoder;
 use image::{Rgb, RgbImage};
 
@@ -15,12 +16,12 @@ const QUALITY: u8 = 90;
 
 /// Files, sent in turn.
 #[derive(Clone)]
-pub(crate) struct Inputs(std::sync::Arc<[Vec<u8>]>);
+pub(crate) struct Inputs(std::sync::Arc<[Bytes]>);
 
 impl Inputs {
     /// The files of a folder, or textures.
     pub(crate) fn new(folder: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(folder) = folder else { return Ok(Self((0..COUNT).map(|seed| jpeg(seed as u32)).collect())) };
+        let Some(folder) = folder else { return Ok(Self((0..COUNT).map(|seed| jpeg(seed as u32).into()).collect())) };
         let mut paths: Vec<_> = std::fs::read_dir(folder)
             .with_context(|| format!("cannot read {}", folder.display()))?
             .filter_map(|entry| Some(entry.ok()?.path()))
@@ -28,16 +29,17 @@ impl Inputs {
             .collect();
         paths.sort();
         ensure!(!paths.is_empty(), "{} has no file *.jpg", folder.display());
-        Ok(Self(paths.iter().map(std::fs::read).collect::<Result<_, _>>()?))
+        let files = paths.iter().map(|path| Ok(std::fs::read(path)?.into()));
+        Ok(Self(files.collect::<anyhow::Result<_>>()?))
     }
 
     /// All of them.
-    pub(crate) fn files(&self) -> &[Vec<u8>] {
+    pub(crate) fn files(&self) -> &[Bytes] {
         &self.0
     }
 
     /// The one for the `index`-th request.
-    pub(crate) fn file(&self, index: usize) -> &[u8] {
+    pub(crate) fn file(&self, index: usize) -> &Bytes {
         &self.0[index % self.0.len()]
     }
 }

@@ -37,7 +37,7 @@ impl InProcess {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let request = Request::post(task.path_and_query())
                             .header(header::CONTENT_TYPE, "image/jpeg")
-                            .body(Body::from(task.inputs.file(index).to_vec()))?;
+                            .body(Body::from(task.inputs.file(index).clone()))?;
                         let response = router.clone().oneshot(request).await?;
                         let status = response.status();
                         to_bytes(response.into_body(), usize::MAX).await?;
