@@ -1,5 +1,7 @@
 //! One ONNX Runtime session for one cut of a model.
 
+use std::sync::{Mutex, PoisonError};
+
 use densecl_models::OnnxModel;
 
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
@@ -12,6 +14,8 @@ use super::{EngineError, ImageBatch, LayerOutput, LayerSet, ModelFile, Provider,
 /// Runs of more pixels than this give their memory back afterwards: what the largest image ever
 /// seen took would otherwise stay with the process. Smaller ones keep it, and are the faster for it.
 const KEPT_PIXELS: usize = 1 << 18;
+
+static BUILDING: Mutex<()> = Mutex::new(());
 
 /// Which threads a session's runs use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,8 @@ impl CutSession {
         layers: &LayerSet,
         threads: Threads,
     ) -> Result<Self, EngineError> {
+        // Building takes several copies of the weights for a moment: of one session at a time.
+        let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         let names: Vec<&str> = layers.names().iter().map(String::as_str).collect();
         let unreadable = |source| EngineError::Model { path: model.path.to_path_buf(), source };
         let graph =

@@ -7,11 +7,12 @@ use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::refine::{NeighbourProducts, refine};
+use super::refine::refine;
 use super::similarity::{Peak, RowPeaks, row_peaks, row_peaks_and_column_best};
 use super::{Cancellation, Cancelled};
 use crate::features::{
-    CellPoint, Geometry, GridSize, ImagePoints, NormalizedMap, PixelPoint, descriptors_at, l2_normalize_rows,
+    CellPoint, Geometry, GridSize, ImagePoints, NeighbourProducts, NormalizedMap, PixelPoint, descriptors_at,
+    l2_normalize_rows,
 };
 use crate::image::ImageSize;
 
@@ -246,7 +247,7 @@ fn beyond_centres(cell: CellPoint, grid: GridSize) -> CellPoint {
 /// Turns cells of the target into points of its picture.
 struct Targets {
     geometry: Geometry,
-    products: Option<NeighbourProducts>,
+    products: Option<NeighbourProducts<f32>>,
 }
 
 impl Targets {

@@ -9,12 +9,8 @@
 //!
 //! The window is the 3×3 cells around the best one.
 
-use std::cmp::Ordering;
-
-use rayon::prelude::*;
-
 use super::similarity::Peak;
-use crate::features::{GridSize, NormalizedMap};
+use crate::features::NeighbourProducts;
 
 /// Lattice points along one cell.
 const STEPS: usize = 8;
@@ -35,57 +31,6 @@ pub(super) struct Refined {
     pub(super) dx: f32,
     pub(super) dy: f32,
     pub(super) score: f32,
-}
-
-/// The dot products of every cell's descriptor with itself and its neighbours: what the length of an interpolated
-/// descriptor is made of.
-pub(super) struct NeighbourProducts {
-    grid: GridSize,
-    /// Of every cell with itself and with the cells right, below left, below and below right of it.
-    products: Vec<[f32; NEIGHBOURS]>,
-}
-
-const NEIGHBOURS: usize = 5;
-/// Cells whose sums stay in the nearest cache while the channels go by.
-const BLOCK_CELLS: usize = 256;
-
-impl NeighbourProducts {
-    pub(super) fn of(map: &NormalizedMap) -> Self {
-        let grid = map.grid();
-        let cells = grid.cells();
-        let offsets = [0, 1, grid.width.saturating_sub(1), grid.width, grid.width + 1];
-        let mut products = vec![[0.0_f32; NEIGHBOURS]; cells];
-        products.par_chunks_mut(BLOCK_CELLS).enumerate().for_each(|(block, products)| {
-            let mut sums = [[0.0_f32; BLOCK_CELLS]; NEIGHBOURS];
-            for channel in map.data().chunks_exact(cells) {
-                let here = &channel[block * BLOCK_CELLS..];
-                for (sums, offset) in sums.iter_mut().zip(offsets) {
-                    let there = here.get(offset..).unwrap_or_default();
-                    for ((sum, &one), &other) in sums.iter_mut().zip(here).zip(there) {
-                        *sum += one * other;
-                    }
-                }
-            }
-            for (index, products) in products.iter_mut().enumerate() {
-                *products = sums.map(|sums| sums[index]);
-            }
-        });
-        Self { grid, products }
-    }
-
-    /// The dot product of two cells that are the same or touch.
-    fn of_cells(&self, one: usize, other: usize) -> f32 {
-        let (first, second) = (one.min(other), one.max(other));
-        let (column, other_column) = (first % self.grid.width, second % self.grid.width);
-        let neighbour = match (second / self.grid.width - first / self.grid.width, other_column.cmp(&column)) {
-            (0, Ordering::Equal) => 0,
-            (0, _) => 1,
-            (_, Ordering::Less) => 2,
-            (_, Ordering::Equal) => 3,
-            (_, Ordering::Greater) => 4,
-        };
-        self.products[first][neighbour]
-    }
 }
 
 /// The similarity of one query with the target as a function of the place around its best cell.
@@ -119,8 +64,8 @@ struct Row {
 }
 
 impl Surface {
-    fn around(peak: &Peak, products: &NeighbourProducts) -> Self {
-        let grid = products.grid;
+    fn around(peak: &Peak, products: &NeighbourProducts<f32>) -> Self {
+        let grid = products.grid();
         let (row, column) = (peak.cell / grid.width, peak.cell % grid.width);
         let before = |position: usize| if position == 0 { 0.0 } else { -1.0 };
         let after = |position: usize, length: usize| if position + 1 == length { 0.0 } else { 1.0 };
@@ -162,18 +107,17 @@ impl Surface {
 impl Square {
     /// The square above (0) or below (1) and left (0) or right (1) of the best cell's centre. Where the grid ends, the
     /// outermost cells stand in for those that are missing; the window does not reach there.
-    fn beside(peak: &Peak, products: &NeighbourProducts, below: usize, right: usize) -> Self {
-        let grid = products.grid;
+    fn beside(peak: &Peak, products: &NeighbourProducts<f32>, below: usize, right: usize) -> Self {
+        let grid = products.grid();
         let (row, column) = (peak.cell / grid.width, peak.cell % grid.width);
         let pair = |position: usize, step: usize, length: usize| {
             [step, step + 1].map(|step| (position + step).clamp(1, length) - 1)
         };
         let (rows, columns) = (pair(row, below, grid.height), pair(column, right, grid.width));
         let corners = [(rows[0], columns[0]), (rows[0], columns[1]), (rows[1], columns[0]), (rows[1], columns[1])];
-        let cells = corners.map(|(row, column)| row * grid.width + column);
         Self {
             similarities: corners.map(|(y, x)| peak.around[(y + 1 - row) * 3 + x + 1 - column]),
-            products: cells.map(|one| cells.map(|other| products.of_cells(one, other))),
+            products: corners.map(|one| corners.map(|other| products.product(one, other))),
         }
     }
 
@@ -206,7 +150,7 @@ impl Row {
 }
 
 /// The place around `peak` where the target looks like the query.
-pub(super) fn refine(peak: &Peak, products: &NeighbourProducts) -> Refined {
+pub(super) fn refine(peak: &Peak, products: &NeighbourProducts<f32>) -> Refined {
     let surface = Surface::around(peak, products);
     let mut best = Refined { dx: 0.0, dy: 0.0, score: peak.score };
     let mut places = Vec::with_capacity((2 * STEPS + 1) * (2 * STEPS + 1));
@@ -248,7 +192,7 @@ fn soft_argmax(places: &[Refined], best: Refined) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::features::FeatureMap;
+    use crate::features::{FeatureMap, NormalizedMap};
 
     /// Two cells whose descriptors are 60 degrees apart.
     fn two_cells() -> NormalizedMap {
@@ -281,20 +225,5 @@ mod tests {
         let map = two_cells();
         let refined = refine(&peak(0, [1.0, 0.0], &map), &NeighbourProducts::of(&map));
         assert!(refined.dx.abs() < 0.01 && (refined.score - 1.0).abs() < 1e-4, "{refined:?}");
-    }
-
-    #[test]
-    fn products_are_those_of_the_neighbours() {
-        let data: Vec<f32> = (0..3 * 12).map(|i| ((i * i) as f32).sin()).collect();
-        let map = FeatureMap::new(3, 3, 4, data).unwrap().into_normalized();
-        let products = NeighbourProducts::of(&map);
-        let gram = map.matrix().t().dot(&map.matrix());
-        for one in 0..12_usize {
-            for other in 0..12_usize {
-                if (one % 4).abs_diff(other % 4) <= 1 && (one / 4).abs_diff(other / 4) <= 1 {
-                    assert!((products.of_cells(one, other) - gram[[one, other]]).abs() < 1e-5, "{one} {other}");
-                }
-            }
-        }
     }
 }
