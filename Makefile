@@ -54,8 +54,8 @@ test: setup ## Fetch what is missing and run every test, the trainer's included
 	@$(MAKE) --no-print-directory test-rust
 	@# `cargo test` has just built the server for its own tests; building it alone would select
 	@# other features of shared dependencies and compile them a second time.
-	@$(MAKE) --no-print-directory test-python SERVER=target/debug/densecl-server
 	@$(MAKE) --no-print-directory test-schema SERVER=target/debug/densecl-server
+	@$(MAKE) --no-print-directory test-python SERVER=target/debug/densecl-server
 
 .PHONY: test-rust
 test-rust: setup-server setup-trainer ## Run the Rust tests of the whole workspace
@@ -70,7 +70,7 @@ test-python: setup-server setup-python ## Run the Python tests against a server 
 .PHONY: test-schema
 test-schema: setup-server .runtime/schema/installed ## Check the answers to generated requests against the OpenAPI document
 	$(if $(SERVER),,$(ENV); cargo build --locked -p densecl-server)
-	$(ENV); PYTHONPATH=.runtime/schema $(PYTHON) tests/schema/check.py \
+	$(ENV); PYTHONPATH=$(CURDIR)/.runtime/schema $(PYTHON) tests/schema/check.py \
 	    --server $(or $(SERVER),target/debug/densecl-server) $(ARGS)
 
 .runtime/schema/installed: tests/schema/requirements.txt
