@@ -8,8 +8,9 @@ use densecl_server::engine::{Device, ImageBatch, LayerSet, Load, ModelFile};
 use densecl_trainer::augment::Normalization;
 use densecl_trainer::checkpoint::{Checkpoint, locate};
 use densecl_trainer::config::Config;
-use densecl_trainer::export::{ExportOptions, encoder_of, export};
+use densecl_trainer::export::{ExportOptions, export};
 use densecl_trainer::pretrain::{Run, pretrain};
+use densecl_trainer::pretrained::encoder_of;
 use tch::{Kind, Tensor};
 
 /// Height and width: square, wide and tall.

@@ -6,13 +6,10 @@ use anyhow::{Context, Result, ensure};
 use densecl_models::graph::WeightStorage;
 use densecl_models::repository::MODEL_FILE;
 use densecl_models::resnet::{GraphSpec, build};
-use densecl_models::{Manifest, OnnxModel, Training};
-use tch::{Device, Kind};
+use densecl_models::{Manifest, OnnxModel};
 
 use crate::augment::Normalization;
-use crate::checkpoint::{Checkpoint, locate};
-use crate::config::{Config, Method};
-use crate::network::Encoder;
+use crate::pretrained::Pretrained;
 
 /// What an export can choose.
 #[derive(Clone, Debug)]
@@ -34,59 +31,26 @@ pub struct ExportOptions {
 /// If the checkpoint cannot be read, `out` names no model version, or the file cannot be written.
 pub fn export(checkpoint: &Path, out: &Path, options: &ExportOptions) -> Result<PathBuf> {
     let (name, version) = name_and_version(out)?;
-    let checkpoint = Checkpoint::read(&locate(checkpoint)?)?;
-    let config = &checkpoint.record.config;
-    let encoder = encoder_of(&checkpoint)?;
+    let Pretrained { method, architecture, weights, training } = Pretrained::read(checkpoint)?;
     let Normalization { mean, std } = Normalization::IMAGENET;
-    let spec = GraphSpec { architecture: encoder.spec().architecture, mean, std, storage: options.storage };
-    let built = build(&spec, &encoder.weights())?;
+    let built = build(&GraphSpec { architecture, mean, std, storage: options.storage }, &weights)?;
     let manifest = Manifest {
         name,
         version,
-        method: method(config, checkpoint.record.step).to_owned(),
-        architecture: config.network.architecture.clone(),
+        method,
+        architecture: architecture.to_string(),
         layers: built.layers,
         global: built.global,
         default_layer: options.default_layer.clone().unwrap_or_else(|| "res4".to_owned()),
         default_side: options.default_side,
         mean,
         std,
-        training: Some(Training {
-            data: data_name(config),
-            steps: checkpoint.record.step,
-            seed: config.seed,
-            commit: checkpoint.record.commit.clone(),
-            config: serde_json::to_value(config)?,
-        }),
+        training,
         licence: options.licence.clone(),
     };
     let path = out.join(MODEL_FILE);
     OnnxModel::new(built.graph, manifest)?.save(&path)?;
     Ok(path)
-}
-
-/// The query encoder of a checkpoint, float32 on the CPU.
-///
-/// # Errors
-/// If the checkpoint lacks a tensor.
-pub fn encoder_of(checkpoint: &Checkpoint) -> Result<Encoder> {
-    let encoder = Encoder::new(checkpoint.record.config.encoder_spec()?, Kind::Float, Device::Cpu);
-    checkpoint.restore_encoder(&encoder, "query")?;
-    Ok(encoder)
-}
-
-fn method(config: &Config, steps: u64) -> &'static str {
-    match (steps, config.method) {
-        (0, _) => "random",
-        (_, Method::DenseCl) => "densecl",
-        (_, Method::MocoV2) => "moco-v2",
-    }
-}
-
-/// The data's own name, not the path that they have on this machine.
-fn data_name(config: &Config) -> String {
-    let path = Path::new(&config.data.source);
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn name_and_version(out: &Path) -> Result<(String, u32)> {

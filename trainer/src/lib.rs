@@ -20,6 +20,7 @@ pub mod native;
 pub mod network;
 pub mod optimizer;
 pub mod pretrain;
+pub mod pretrained;
 pub mod queue;
 pub mod report;
 pub mod synth;

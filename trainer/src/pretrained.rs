@@ -1,0 +1,78 @@
+//! What a trained network comes down to for those who use it: weights by name, and their origin.
+//!
+//! Exports, conversions and evaluations read networks here and nowhere else, so each of them takes
+//! every kind of file that [`Pretrained::read`] knows.
+
+use std::path::Path;
+
+use anyhow::Result;
+use densecl_models::Training;
+use densecl_models::resnet::{Architecture, Weights};
+use tch::{Device, Kind};
+
+use crate::checkpoint::{Checkpoint, locate};
+use crate::config::{Config, Method};
+use crate::network::Encoder;
+
+/// A network as it lies in a file.
+#[derive(Clone, Debug)]
+pub struct Pretrained {
+    /// How the weights came about: `densecl`, `moco-v2`, `random`, …
+    pub method: String,
+    /// The backbone.
+    pub architecture: Architecture,
+    /// The backbone under torchvision's names; `global_head.{0,2}` and `dense_head.{0,2}`, as far
+    /// as the file holds them.
+    pub weights: Weights,
+    /// How they were trained, if the file says so.
+    pub training: Option<Training>,
+}
+
+impl Pretrained {
+    /// Reads the query encoder of a checkpoint's folder, or of a run's newest checkpoint.
+    ///
+    /// # Errors
+    /// If there is none, or it is damaged.
+    pub fn read(path: &Path) -> Result<Self> {
+        let checkpoint = Checkpoint::read(&locate(path)?)?;
+        let config = &checkpoint.record.config;
+        let encoder = encoder_of(&checkpoint)?;
+        let training = Training {
+            data: data_name(config),
+            steps: checkpoint.record.step,
+            seed: config.seed,
+            commit: checkpoint.record.commit.clone(),
+            config: serde_json::to_value(config)?,
+        };
+        Ok(Self {
+            method: method(config, checkpoint.record.step).to_owned(),
+            architecture: encoder.spec().architecture,
+            weights: encoder.weights(),
+            training: Some(training),
+        })
+    }
+}
+
+/// The query encoder of a checkpoint, float32 on the CPU.
+///
+/// # Errors
+/// If the checkpoint lacks a tensor.
+pub fn encoder_of(checkpoint: &Checkpoint) -> Result<Encoder> {
+    let encoder = Encoder::new(checkpoint.record.config.encoder_spec()?, Kind::Float, Device::Cpu);
+    checkpoint.restore_encoder(&encoder, "query")?;
+    Ok(encoder)
+}
+
+fn method(config: &Config, steps: u64) -> &'static str {
+    match (steps, config.method) {
+        (0, _) => "random",
+        (_, Method::DenseCl) => "densecl",
+        (_, Method::MocoV2) => "moco-v2",
+    }
+}
+
+/// The data's own name, not the path that they have on this machine.
+fn data_name(config: &Config) -> String {
+    let path = Path::new(&config.data.source);
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
