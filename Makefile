@@ -24,8 +24,9 @@ FETCH := $(PYTHON) scripts/fetch_runtime.py
 # The shared libraries' paths, for commands that compile against them or run them.
 ENV := . scripts/env.sh
 CARGO_TEST_FLAGS ?=
-# A built server for the Python tests, which otherwise build one.
+# A built server and trainer for the Python tests, which otherwise build them.
 SERVER ?=
+TRAINER ?=
 
 ifeq ($(DEVICE),cuda)
 SERVER_COMPONENTS := onnxruntime-cuda cuda cuda-math
@@ -48,6 +49,15 @@ train: setup-trainer ## Pre-train on procedural images (CPU, minutes), export, a
 	$(ENV); target/release/densecl-trainer export $(OUT) --out $(OUT)/zoo/$(notdir $(OUT))/1
 	@echo "Serve it with: make serve MODELS=$(OUT)/zoo"
 
+# What `make transfer` compares: pairs NAME=RUN of what `make train` leaves, and how.
+INIT ?=
+TRANSFER ?= --protocol synth-segmentation --protocol synth-detection --seeds 3 --jobs 2
+.PHONY: transfer
+transfer: setup-trainer setup-transfer ## Fine-tune detectors and segmenters from INIT='NAME=RUN ...' and from random weights
+	$(ENV); cargo build --release --locked -p densecl-trainer
+	$(ENV); PYTHONPATH=.runtime/transfer $(PYTHON) tests/transfer/compare.py --trainer target/release/densecl-trainer \
+	    --init random $(foreach init,$(INIT),--init $(init)) $(TRANSFER) $(ARGS)
+
 ##@ Develop
 .PHONY: test
 test: setup ## Fetch what is missing and run every test, the trainer's included
@@ -55,6 +65,7 @@ test: setup ## Fetch what is missing and run every test, the trainer's included
 	@# `cargo test` has just built the server for its own tests; building it alone would select
 	@# other features of shared dependencies and compile them a second time.
 	@$(MAKE) --no-print-directory test-schema SERVER=target/debug/densecl-server
+	@$(MAKE) --no-print-directory test-transfer TRAINER=target/debug/densecl-trainer
 	@$(MAKE) --no-print-directory test-python SERVER=target/debug/densecl-server
 
 .PHONY: test-rust
@@ -66,6 +77,12 @@ test-python: setup-server setup-python ## Run the Python tests against a server 
 	$(if $(SERVER),,$(ENV); cargo build --locked -p densecl-server)
 	$(ENV); DENSECL_SERVER=$(or $(SERVER),target/debug/densecl-server) PYTHONPATH=.runtime/python \
 	    $(PYTHON) -m pytest -p no:cacheprovider tests/python $(ARGS)
+
+.PHONY: test-transfer
+test-transfer: setup-trainer setup-transfer ## Run checkpoints and exports against PyTorch, torchvision and pycocotools
+	$(if $(TRAINER),,$(ENV); cargo build --locked -p densecl-trainer)
+	$(ENV); DENSECL_TRAINER=$(or $(TRAINER),target/debug/densecl-trainer) PYTHONPATH=.runtime/transfer \
+	    $(PYTHON) -m pytest -p no:cacheprovider tests/transfer $(ARGS)
 
 .PHONY: test-schema
 test-schema: setup-server .runtime/schema/installed ## Check the answers to generated requests against the OpenAPI document
@@ -117,7 +134,7 @@ deny: ## Check licences and advisories of the dependencies (needs cargo-deny)
 
 ##@ Set up
 .PHONY: setup
-setup: setup-server setup-trainer setup-python ## Fetch everything below at once
+setup: setup-server setup-trainer setup-python setup-transfer ## Fetch everything below at once
 
 .PHONY: setup-server
 setup-server: ## Fetch ONNX Runtime (24 MB) into .runtime/
@@ -133,6 +150,11 @@ setup-trainer: ## Fetch libtorch (0.5 GB) into .runtime/
 setup-python: ## Fetch the Python packages of the tests into .runtime/
 	@scripts/check_tools.sh python
 	@$(FETCH) python
+
+.PHONY: setup-transfer
+setup-transfer: ## Fetch PyTorch, torchvision and pycocotools (2.1 GB) into .runtime/ for the transfer tests
+	@scripts/check_tools.sh python
+	@$(FETCH) transfer
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -30,7 +30,11 @@ from typing import Iterator
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME = ROOT / ".runtime"
 LOCK_FILE = ROOT / "scripts" / "runtime.lock"
-TEST_REQUIREMENTS = ROOT / "tests" / "python" / "requirements.txt"
+# Folder of Python packages under .runtime/ -> what is installed there.
+PYTHON_PACKAGES = {
+    "python": ROOT / "tests" / "python" / "requirements.txt",
+    "transfer": ROOT / "tests" / "transfer" / "requirements.txt",
+}
 STAMP = ".made-from"
 
 # pip matches an explicit platform literally, so every tag that the locked wheels carry is named.
@@ -247,22 +251,22 @@ def make_component(name: str) -> None:
         shutil.rmtree(RUNTIME / "wheels" / wheel.package, ignore_errors=True)
 
 
-def make_python() -> None:
-    """Installs the packages of the Python tests into .runtime/python."""
+def make_python_packages(name: str) -> None:
+    """Installs a list of Python packages into a folder of its own under .runtime/."""
     if sys.version_info < (3, 11):
         raise SetupError(f"the Python tests need Python 3.11 or newer, this is "
                          f"{platform.python_version()}; set PYTHON to a newer one")
-    requirements = TEST_REQUIREMENTS.read_text()
-    made_from = f"{sys.implementation.cache_tag} {platform.machine()}\n{requirements}"
-    directory = RUNTIME / "python"
+    requirements = PYTHON_PACKAGES[name]
+    made_from = f"{sys.implementation.cache_tag} {platform.machine()}\n{requirements.read_text()}"
+    directory = RUNTIME / name
     if is_made(directory, made_from):
         return
-    print("Fetching the Python packages of the tests (once) ...", file=sys.stderr)
+    print(f"Fetching the Python packages of tests/{name} (once) ...", file=sys.stderr)
     with made_at_once(directory, made_from) as partial:
         # Into an empty folder, so pip's remark about running as root has nothing to warn of.
         run_pip("install", "--quiet", "--no-deps", "--only-binary=:all:",
                 "--root-user-action=ignore", "--target", str(partial),
-                "--requirement", str(TEST_REQUIREMENTS))
+                "--requirement", str(requirements))
 
 
 def check_machine() -> None:
@@ -280,14 +284,14 @@ def check_machine() -> None:
 def main() -> int:
     """Parses the arguments and makes each component named; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("component", nargs="+", choices=[*COMPONENTS, "python"])
+    parser.add_argument("component", nargs="+", choices=[*COMPONENTS, *PYTHON_PACKAGES])
     arguments = parser.parse_args()
     try:
         check_machine()
         with exclusive():
             for name in arguments.component:
-                if name == "python":
-                    make_python()
+                if name in PYTHON_PACKAGES:
+                    make_python_packages(name)
                 else:
                     make_component(name)
     except SetupError as error:
