@@ -4,7 +4,8 @@
 
 The networks are ResNet-18 with a stem of one channel, so that a file has a few kilobytes. Each
 value is a function of the tensor's torchvision name and its index, exact in every floating-point
-type; the Rust tests compute the same. Made with PyTorch 2.11 and NumPy 2.
+type; the Rust tests compute the same. Made with PyTorch 2.11 and NumPy 2. Legacy files hold
+addresses of the process as keys, so they differ from run to run in that.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def layouts() -> None:
         (FOLDER / f"detectron2-protocol-{protocol}.pkl").write_bytes(pickle.dumps(content, protocol))
 
 
-def tensors() -> None:
+def tensors() -> dict[str, object]:
     """Tensors of every type and form, alone."""
     base = values("base", (4, 6))
     with_attribute = values("attribute", (3,))
@@ -160,6 +161,7 @@ def tensors() -> None:
     save("tensors-zip.pth", content)
     save("tensors-protocol-4.pth", content, protocol=4)
     save("tensors-legacy.pth", content, legacy=True)
+    return content
 
 
 def refused() -> None:
@@ -181,7 +183,37 @@ def refused() -> None:
         (FOLDER / f"refused-numpy-{name}.pkl").write_bytes(pickle.dumps({"model": {"x": array}}, 2))
 
 
+def seeds(content: dict[str, object]) -> None:
+    """Small files for the fuzzer to begin with: a few tensors of a network in each layout.
+
+    Without checksums, so that a change of a pickle gets past the archive around it.
+    """
+    torch.serialization.set_crc32_options(False)
+    folder = FOLDER.parent.parent / "trainer" / "checkpoints" / "fuzz" / "corpus" / "checkpoint"
+    folder.mkdir(parents=True, exist_ok=True)
+    few = {name: tensor for name, tensor in backbone().items() if name.startswith(("conv1", "bn1.w", "layer1.0.conv1"))}
+    mlp2 = head("dense_head", dense=True)
+    renamed = {
+        "bare": few,
+        "openselfsup": prefixed("encoder_q.0.", few) | prefixed("encoder_q.1.mlp2.", mlp2),
+        "mm": prefixed("module.backbone.", few) | prefixed("module.neck.mlp2.", mlp2),
+    }
+    for name, state in renamed.items():
+        for legacy in (False, True):
+            path = folder / f"{name}-{'legacy' if legacy else 'zip'}"
+            torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=not legacy)
+    torch.save(content, folder / "tensors-zip")
+    arrays = {"model": {detectron2(name): tensor.numpy() for name, tensor in few.items()}}
+    for protocol in (0, 2, 4, 5):
+        (folder / f"arrays-{protocol}").write_bytes(pickle.dumps(arrays, protocol))
+    for name in ("tensors-legacy.pth", "refused-numpy-objects.pkl"):
+        (folder / name).write_bytes((FOLDER / name).read_bytes())
+    header = b'{"__metadata__":{"format":"pt"},"conv1.weight":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]}}'
+    (folder / "safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+
+
 if __name__ == "__main__":
     layouts()
-    tensors()
+    content = tensors()
     refused()
+    seeds(content)

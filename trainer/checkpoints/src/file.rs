@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::archive::{self, Archive, ArchiveError};
 use crate::dtype::DType;
 use crate::legacy;
-use crate::pickle::{Fault, Graph, Limits, PersistentIds, PickleError, Place, StringData, TensorId, Value, run};
+use crate::pickle::{Fault, Graph, Limits, PersistentIds, PickleError, Place, StringData, TensorId, Value, element_count, run};
 use crate::safetensors_file;
 use crate::source::{Cursor, ReadError, Source};
 use crate::tensor_data::{self, TensorDataError};
@@ -78,6 +78,15 @@ pub struct TensorInfo {
     pub dtype: DType,
     /// Length of each axis.
     pub shape: Vec<u64>,
+    id: TensorId,
+}
+
+impl TensorInfo {
+    /// How many elements it has.
+    pub fn element_count(&self) -> u64 {
+        // The count was found to be a number when the tensor was made.
+        element_count(&self.shape).unwrap_or_default()
+    }
 }
 
 /// A file that has been opened: what is in it is known, the data of its tensors are not read yet.
@@ -225,11 +234,19 @@ impl CheckpointFile {
             } else if let Value::Tensor(id) = value
                 && let Some((dtype, shape)) = self.tensor_type(id)
             {
-                found.push(TensorInfo { path, dtype, shape: shape.to_vec() });
+                found.push(TensorInfo { path, dtype, shape: shape.to_vec(), id });
             }
             waiting[first..].reverse();
         }
         found
+    }
+
+    /// The elements of one of this file's tensors as float32, row by row.
+    ///
+    /// # Errors
+    /// If they are not floating-point numbers, cannot be read, or are damaged.
+    pub fn values(&self, tensor: &TensorInfo) -> Result<Vec<f32>, TensorDataError> {
+        self.read_f32(tensor.id)
     }
 
     /// Type and shape of a tensor; `None` of an array that was never completed.
@@ -246,10 +263,6 @@ impl CheckpointFile {
         }
     }
 
-    /// The tensor's elements as float32, row by row.
-    ///
-    /// # Errors
-    /// If they are not floating-point numbers, cannot be read, or are damaged.
     pub(crate) fn read_f32(&self, id: TensorId) -> Result<Vec<f32>, TensorDataError> {
         tensor_data::read_f32(&self.graph, id, &self.source)
     }

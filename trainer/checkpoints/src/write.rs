@@ -15,8 +15,11 @@ use crate::archive_writer::ArchiveWriter;
 use crate::names::Naming;
 use crate::pickle_writer::PickleWriter;
 
-/// Key of the method in the metadata of this project's safetensors files.
-pub(crate) const METHOD_KEY: &str = "densecl.method";
+/// Key in the metadata of a safetensors file under which the method stands, as [`Network::method`]
+/// returns it.
+///
+/// [`Network::method`]: crate::Network::method
+pub const METHOD_KEY: &str = "densecl.method";
 
 /// Names of weights that belong to the heads, and what mmpretrain calls them.
 const HEADS: [(&str, &str); 2] = [("global_head.", "neck.mlp."), ("dense_head.", "neck.mlp2.")];
