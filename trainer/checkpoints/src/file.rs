@@ -9,7 +9,9 @@ use std::path::Path;
 use crate::archive::{self, Archive, ArchiveError};
 use crate::dtype::DType;
 use crate::legacy;
-use crate::pickle::{Fault, Graph, Limits, PersistentIds, PickleError, Place, StringData, TensorId, Value, element_count, run};
+use crate::pickle::{
+    Fault, Graph, Limits, PersistentIds, PickleError, Place, StringData, TensorId, Value, element_count, run,
+};
 use crate::safetensors_file;
 use crate::source::{Cursor, ReadError, Source};
 use crate::tensor_data::{self, TensorDataError};
