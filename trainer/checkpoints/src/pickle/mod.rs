@@ -32,8 +32,8 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// A hundred times what a ResNet-101 with its momentum encoder and optimiser needs.
-    pub(crate) const DEFAULT: Self = Self { work: 2_000_000, tensors: 100_000 };
+    /// Sixteen times what three ResNet-101 with an optimiser's state need.
+    pub(crate) const DEFAULT: Self = Self { work: 1_000_000, tensors: 100_000 };
 }
 
 /// Axes of a tensor.

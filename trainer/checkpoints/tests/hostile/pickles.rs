@@ -85,14 +85,14 @@ fn growth() -> Vec<Case> {
             pickle(&[b"}", &text("state_dict"), &laughs, b"s"]),
             "no ResNet",
         ),
-        Case::new("copies of copies", pickle(&[&copies]), "more than 2000000 opcodes"),
-        Case::new("opcodes", pickle(&[&b"]".repeat(3_000_000)]), "more than 2000000 opcodes"),
+        Case::new("copies of copies", pickle(&[&copies]), "more than 1000000 opcodes"),
+        Case::new("opcodes", pickle(&[&b"]".repeat(2_000_000)]), "more than 1000000 opcodes"),
         Case::new("tensors", torch_zip(&pickle(&[&many])), "more than 100000 tensors"),
     ]
 }
 
 fn depth() -> Vec<Case> {
-    const DEPTH: usize = 600_000;
+    const DEPTH: usize = 300_000;
     let lists = cat(&[&b"]".repeat(DEPTH), &b"a".repeat(DEPTH - 1)]);
     let dicts = cat(&[&b"}N".repeat(DEPTH), b"N", &b"s".repeat(DEPTH)]);
     vec![
