@@ -1,5 +1,7 @@
 //! The command line of `densecl-trainer`.
 
+mod convert;
+
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +18,8 @@ use crate::pretrain::{Outcome, Run, Stop, pretrain};
 use crate::report::report;
 use crate::synth::{self, Size};
 use crate::{golden, inspect};
+
+use convert::ConvertArgs;
 
 /// Largest relative error that a replayed golden file may show.
 const GOLDEN_TOLERANCE: f64 = 1e-9;
@@ -34,7 +38,9 @@ enum Command {
     Pretrain(PretrainArgs),
     /// Write a checkpoint as an ONNX model with its manifest.
     Export(ExportArgs),
-    /// Say what is in a checkpoint, a run, a safetensors file or an ONNX model.
+    /// Write a network in the layout of torchvision, Detectron2, mmpretrain, or this project.
+    Convert(ConvertArgs),
+    /// Say what is in a checkpoint, a run, a file of another tool's weights or an ONNX model.
     Inspect {
         /// The file or folder.
         file: PathBuf,
@@ -78,7 +84,8 @@ struct PretrainArgs {
 
 #[derive(Debug, Args)]
 struct ExportArgs {
-    /// A checkpoint's folder, or a run whose newest is taken.
+    /// A checkpoint's folder, a run whose newest is taken, or a file of another tool (`.pth`,
+    /// `.safetensors`, `.pkl`).
     checkpoint: PathBuf,
     /// `<repository>/<name>/<version>`.
     #[arg(long)]
@@ -208,6 +215,7 @@ impl Cli {
         match self.command {
             Command::Pretrain(args) => args.run(),
             Command::Export(args) => args.run(),
+            Command::Convert(args) => args.run(),
             Command::Synth(args) => args.run(),
             Command::Report(args) => args.run(),
             Command::Bench(args) => args.run(),

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use densecl_checkpoints::{Allow, CheckpointFile, Network};
 use densecl_models::Training;
 use densecl_models::resnet::{Architecture, Weights};
 use tch::{Device, Kind};
@@ -13,6 +14,9 @@ use tch::{Device, Kind};
 use crate::checkpoint::{Checkpoint, locate};
 use crate::config::{Config, Method};
 use crate::network::Encoder;
+
+/// Key in the metadata of a safetensors file under which [`Training`] stands as JSON.
+pub(crate) const TRAINING_KEY: &str = "densecl.training";
 
 /// A network as it lies in a file.
 #[derive(Clone, Debug)]
@@ -29,11 +33,49 @@ pub struct Pretrained {
 }
 
 impl Pretrained {
-    /// Reads the query encoder of a checkpoint's folder, or of a run's newest checkpoint.
+    /// Reads the query encoder of a checkpoint's folder, of a run's newest checkpoint, or of a file
+    /// of another tool: `.pth` (zip or legacy), `.safetensors`, Detectron2's `.pkl`.
     ///
     /// # Errors
-    /// If there is none, or it is damaged.
+    /// If there is none, it is damaged, or a file's network is not whole; all names that are missing,
+    /// unexpected or of another shape are listed.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_allowing(path, &Allow::nothing())
+    }
+
+    /// The same, where some names of a file may be missing, unexpected or of another shape.
+    ///
+    /// # Errors
+    /// As for [`Pretrained::read`].
+    pub fn read_allowing(path: &Path, allow: &Allow) -> Result<Self> {
+        if path.is_file() { Self::of_file(path, allow) } else { Self::of_checkpoint(path) }
+    }
+
+    fn of_file(path: &Path, allow: &Allow) -> Result<Self> {
+        let failed = || format!("cannot take a network from {}", path.display());
+        let file = CheckpointFile::open(path).with_context(failed)?;
+        let network = Network::find(&file).with_context(failed)?;
+        let weights = network.weights(allow).with_context(failed)?;
+        tracing::info!(
+            path = %path.display(),
+            format = %file.format(),
+            layout = %network.layout,
+            taken = %format_args!("{} ({})", network.role, network.origin),
+            architecture = %network.architecture,
+            tensors = weights.len(),
+            left_aside = network.left_aside.len(),
+            "weights read"
+        );
+        let training = file.metadata().get(TRAINING_KEY).map(|json| serde_json::from_str(json)).transpose();
+        Ok(Self {
+            method: network.method().to_owned(),
+            architecture: network.architecture,
+            weights,
+            training: training.with_context(|| format!("`{TRAINING_KEY}` in {} is not valid", path.display()))?,
+        })
+    }
+
+    fn of_checkpoint(path: &Path) -> Result<Self> {
         let checkpoint = Checkpoint::read(&locate(path)?)?;
         let config = &checkpoint.record.config;
         let encoder = encoder_of(&checkpoint)?;

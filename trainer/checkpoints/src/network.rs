@@ -1,0 +1,283 @@
+//! The network of a file: what of it is taken, what is left aside, what is wrong.
+
+use std::collections::HashSet;
+
+use densecl_models::graph::Weight;
+use densecl_models::resnet::{Architecture, Weights};
+
+use crate::allow::{Allow, matches};
+use crate::archive::ArchiveError;
+use crate::dtype::DType;
+use crate::file::CheckpointFile;
+use crate::layout::{self, Layout, LayoutError, Place, Role};
+use crate::names::{Needed, backbone};
+use crate::pickle::TensorId;
+use crate::problems::Problems;
+use crate::tensor_data::TensorDataError;
+
+/// Layers of a head that have weights.
+const HEAD_LAYERS: [&str; 2] = ["0", "2"];
+/// The heads' names here, in the order of [`Place::heads`].
+const HEADS: [&str; 2] = ["global_head", "dense_head"];
+/// A counter of BatchNorm that no prediction depends on.
+const COUNTER: &str = ".num_batches_tracked";
+/// Bytes of weights that a file may become beyond four times its own length (float16 becomes
+/// float32, and tensors may share their data).
+const MAX_EXTRA_BYTES: u64 = 16 << 20;
+
+/// A ResNet that was found in a file; its weights are not read yet.
+#[derive(Debug)]
+pub struct Network<'a> {
+    file: &'a CheckpointFile,
+    /// How the file is laid out.
+    pub layout: Layout,
+    /// Which network of it this is.
+    pub role: Role,
+    /// The key of the file's root under which it is, and what stands before its names.
+    pub origin: String,
+    /// The architecture whose names fit best.
+    pub architecture: Architecture,
+    /// Channels of the stem.
+    pub stem_width: u64,
+    /// What is wrong with it.
+    pub problems: Problems,
+    /// Names of what is in the file and not taken.
+    pub left_aside: Vec<String>,
+    taken: Vec<Taken>,
+}
+
+/// A tensor that becomes a weight.
+#[derive(Debug)]
+struct Taken {
+    /// The name here.
+    name: String,
+    /// The name in the file.
+    source: String,
+    tensor: TensorId,
+    shape: Vec<u64>,
+}
+
+/// Weights that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// Names are missing, unexpected or of another shape, and were not allowed.
+    #[error(
+        "the file's network is not a whole {architecture}: {problems}. What may be left aside has to be allowed by name: \
+         --allow 'PATTERN'"
+    )]
+    Problems {
+        /// The architecture that fits best.
+        architecture: Architecture,
+        /// All of them.
+        problems: Problems,
+    },
+    /// Its tensors repeat what is stored so often that they would take more than the file explains.
+    #[error("the weights would take {needed} bytes, which a file of {len} bytes cannot hold")]
+    TooLarge {
+        /// Bytes of the weights.
+        needed: u64,
+        /// Bytes of the file.
+        len: u64,
+    },
+    /// The archive's checksums say that the data are damaged.
+    #[error(transparent)]
+    Damaged(#[from] ArchiveError),
+    /// A tensor's data cannot be read.
+    #[error("`{name}` cannot be read")]
+    Data {
+        /// Its name in the file.
+        name: String,
+        /// Why.
+        source: TensorDataError,
+    },
+}
+
+impl<'a> Network<'a> {
+    /// Finds the network of a file: the query encoder before the key encoder.
+    ///
+    /// # Errors
+    /// If there is no ResNet in it, or several and no way to tell which is meant.
+    pub fn find(file: &'a CheckpointFile) -> Result<Self, LayoutError> {
+        let place = layout::find(file)?;
+        let stem = place.prefix.clone() + &place.naming.rename("conv1.weight");
+        let stem_width = shape_of(file, &place, &stem).and_then(|shape| shape.first().copied()).unwrap_or_default();
+        let architecture = best_architecture(&place, stem_width);
+        let mut found = Found::new(file, &place);
+        for needed in backbone(architecture, stem_width) {
+            let source = place.prefix.clone() + &place.naming.rename(&needed.name);
+            found.take(needed, source);
+        }
+        let width = architecture.channels(3, stem_width as usize) as u64;
+        for (head, prefix) in HEADS.iter().zip(&place.heads) {
+            if let Some(prefix) = prefix {
+                found.take_head(head, prefix, width);
+            }
+        }
+        let (left_aside, unexpected) = found.rest();
+        let Found { taken, mut problems, .. } = found;
+        problems.unexpected = unexpected;
+        let key = if place.key.is_empty() { String::new() } else { format!("{}: ", place.key) };
+        Ok(Self {
+            file,
+            layout: place.layout,
+            role: place.role,
+            origin: format!("{key}{}*", place.prefix),
+            architecture,
+            stem_width,
+            problems,
+            left_aside,
+            taken,
+        })
+    }
+
+    /// How the weights came about, as far as the layout says: `densecl`, `moco-v2`, `moco-v1`, or
+    /// `unknown`.
+    pub fn method(&self) -> &str {
+        if let Some(method) = self.file.metadata().get(crate::write::METHOD_KEY) {
+            return method;
+        }
+        let has = |head: &str| self.taken.iter().any(|taken| taken.name.starts_with(head));
+        match self.layout {
+            _ if has(HEADS[1]) => "densecl",
+            Layout::Moco | Layout::OpenSelfSup | Layout::Mmpretrain | Layout::DenseclState if has(HEADS[0]) => {
+                "moco-v2"
+            }
+            Layout::Moco if self.left_aside.iter().any(|name| name.ends_with("encoder_q.fc.weight")) => "moco-v1",
+            _ => "unknown",
+        }
+    }
+
+    /// Names of the weights that are taken: here, and in the file.
+    pub fn taken(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.taken.iter().map(|taken| (taken.name.as_str(), taken.source.as_str()))
+    }
+
+    /// Reads the weights: the backbone under torchvision's names, `global_head.{0,2}` and
+    /// `dense_head.{0,2}` as far as the file has them.
+    ///
+    /// # Errors
+    /// If names are missing, unexpected or of another shape, and not allowed; if the data cannot be
+    /// read.
+    pub fn weights(&self, allow: &Allow) -> Result<Weights, WeightsError> {
+        let problems = self.problems.without(allow);
+        if !problems.is_empty() {
+            return Err(WeightsError::Problems { architecture: self.architecture, problems });
+        }
+        let bytes = |taken: &Taken| taken.shape.iter().fold(4, |bytes: u64, &length| bytes.saturating_mul(length));
+        let needed = self.taken.iter().map(bytes).fold(0, u64::saturating_add);
+        let len = self.file.len();
+        if needed > len.saturating_mul(4).saturating_add(MAX_EXTRA_BYTES) {
+            return Err(WeightsError::TooLarge { needed, len });
+        }
+        self.file.verify(self.taken.iter().map(|taken| taken.tensor))?;
+        let mut weights = Weights::new();
+        for Taken { name, source, tensor, shape } in &self.taken {
+            let failed = |error| WeightsError::Data { name: source.clone(), source: error };
+            let dims = shape.iter().map(|&length| length as usize).collect();
+            weights.insert(name.clone(), Weight { dims, data: self.file.read_f32(*tensor).map_err(failed)? });
+        }
+        Ok(weights)
+    }
+}
+
+/// The architecture whose names differ least from the file's.
+fn best_architecture(place: &Place<'_>, stem_width: u64) -> Architecture {
+    let below = |name: &&&str| name.starts_with(&place.prefix) && !name.ends_with(COUNTER);
+    let present: HashSet<&str> = place.entries.tensors.keys().filter(below).copied().collect();
+    let differences = |architecture: &Architecture| {
+        let needed = backbone(*architecture, stem_width);
+        let name = |needed: &Needed| place.prefix.clone() + &place.naming.rename(&needed.name);
+        let common = needed.iter().filter(|needed| present.contains(name(needed).as_str())).count();
+        needed.len() + present.len() - 2 * common
+    };
+    Architecture::ALL.into_iter().min_by_key(differences).unwrap_or(Architecture::ResNet50)
+}
+
+fn shape_of<'a>(file: &'a CheckpointFile, place: &Place<'_>, name: &str) -> Option<&'a [u64]> {
+    file.tensor_type(*place.entries.tensors.get(name)?).map(|(_, shape)| shape)
+}
+
+/// What has been looked at so far.
+struct Found<'a> {
+    file: &'a CheckpointFile,
+    place: &'a Place<'a>,
+    taken: Vec<Taken>,
+    problems: Problems,
+    /// Names that were taken or found wrong.
+    seen: HashSet<String>,
+}
+
+impl<'a> Found<'a> {
+    fn new(file: &'a CheckpointFile, place: &'a Place<'a>) -> Self {
+        Self { file, place, taken: Vec::new(), problems: Problems::default(), seen: HashSet::new() }
+    }
+
+    /// Takes the tensor called `source` in the file, or says what is wrong with it.
+    fn take(&mut self, needed: Needed, source: String) {
+        let Some(&tensor) = self.place.entries.tensors.get(source.as_str()) else {
+            self.problems.missing.push(source);
+            return;
+        };
+        self.seen.insert(source.clone());
+        let Needed { name, shape } = needed;
+        match self.file.tensor_type(tensor) {
+            Some((dtype, found)) if found == shape && dtype.is_float() => {
+                self.taken.push(Taken { name, source, tensor, shape });
+            }
+            Some((dtype, found)) => {
+                self.problems.mismatched.push((source, difference(dtype, found, &shape)));
+            }
+            None => self.problems.mismatched.push((source, "an array that was never completed".to_owned())),
+        }
+    }
+
+    /// Takes a head of two layers if the file has one at `prefix`.
+    fn take_head(&mut self, head: &str, prefix: &str, channels: u64) {
+        let shape = |layer: &str| shape_of(self.file, self.place, &format!("{prefix}.{layer}.weight"));
+        let [first, second] = HEAD_LAYERS.map(shape);
+        if first.is_none() && second.is_none() {
+            return;
+        }
+        // Hidden and output length are the head's own; where a layer is missing they do not matter.
+        let length = |shape: Option<&[u64]>| shape.and_then(|shape| shape.first().copied()).unwrap_or(channels);
+        let (hidden, output) = (length(first), length(second));
+        let is_dense = head == HEADS[1];
+        for (layer, rows, columns, found) in [("0", hidden, channels, first), ("2", output, hidden, second)] {
+            // A 1×1 convolution may be stored as the matrix that it is.
+            let as_conv = if found.is_some_and(|shape| shape.len() == 2) { vec![] } else { vec![1, 1] };
+            let tail = if is_dense { as_conv } else { vec![] };
+            let shape = [vec![rows, columns], tail].concat();
+            self.take(Needed { name: format!("{head}.{layer}.weight"), shape }, format!("{prefix}.{layer}.weight"));
+            let bias = Needed { name: format!("{head}.{layer}.bias"), shape: vec![rows] };
+            self.take(bias, format!("{prefix}.{layer}.bias"));
+        }
+        if is_dense {
+            for taken in self.taken.iter_mut().filter(|taken| taken.name.starts_with(head) && taken.shape.len() == 2) {
+                taken.shape.extend([1, 1]);
+            }
+        }
+    }
+
+    /// What nobody asked for: companions of the layout, and the unexpected.
+    fn rest(&self) -> (Vec<String>, Vec<String>) {
+        let entries = &self.place.entries;
+        let unused = entries.tensors.keys().filter(|name| !self.seen.contains(**name));
+        let (aside, unexpected): (Vec<String>, Vec<String>) =
+            unused.map(|&name| name.to_owned()).partition(|name| self.is_companion(name));
+        let mut aside: Vec<_> = aside.into_iter().chain(entries.others.iter().cloned()).collect();
+        let beside = self.file.keys().into_iter().filter(|key| *key != self.place.key && !self.place.key.is_empty());
+        aside.extend(beside.map(str::to_owned));
+        (aside, unexpected)
+    }
+
+    fn is_companion(&self, name: &str) -> bool {
+        let is_counter = name.starts_with(&self.place.prefix) && name.ends_with(COUNTER);
+        let inner = name.strip_prefix(&self.place.wrapper).unwrap_or(name);
+        is_counter || self.place.layout.companions().iter().any(|pattern| matches(pattern, inner))
+    }
+}
+
+fn difference(dtype: DType, found: &[u64], expected: &[u64]) -> String {
+    let kind = if dtype.is_float() { String::new() } else { format!("{dtype} ") };
+    format!("{kind}{found:?}, expected {expected:?}")
+}

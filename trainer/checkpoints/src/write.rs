@@ -1,0 +1,264 @@
+//! Writing a network as other tools expect it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use densecl_models::graph::Weight;
+use densecl_models::resnet::Weights;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use crate::archive_writer::ArchiveWriter;
+use crate::names::Naming;
+use crate::pickle_writer::PickleWriter;
+
+/// Key in the metadata of a safetensors file under which the method stands, as [`Network::method`]
+/// returns it.
+///
+/// [`Network::method`]: crate::Network::method
+pub const METHOD_KEY: &str = "densecl.method";
+
+/// Names of weights that belong to the heads, and what mmpretrain calls them.
+const HEADS: [(&str, &str); 2] = [("global_head.", "neck.mlp."), ("dense_head.", "neck.mlp2.")];
+
+/// Folder of everything in an archive of `torch.save`.
+const FOLDER: &str = "archive";
+
+/// A layout that can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// safetensors with this project's names, heads included.
+    Densecl,
+    /// A `.pth` of the backbone under torchvision's names, for `torch.load(weights_only=True)`; a
+    /// safetensors file if the path says so.
+    Torchvision,
+    /// A pickle of NumPy arrays under Detectron2's names: the backbone.
+    Detectron2,
+    /// A `.pth` with `backbone.*` and `neck.*` under `state_dict`.
+    Mmpretrain,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Densecl => "densecl",
+            Self::Torchvision => "torchvision",
+            Self::Detectron2 => "detectron2",
+            Self::Mmpretrain => "mmpretrain",
+        })
+    }
+}
+
+/// A file that was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The operating system refused; what was there before is as it was.
+    #[error("cannot write the file")]
+    Io(#[from] io::Error),
+    /// The format cannot hold the weights.
+    #[error("the weights do not fit into a safetensors file")]
+    Safetensors(#[from] safetensors::SafeTensorError),
+}
+
+impl Target {
+    /// What a path asks for by its ending: `.safetensors`, `.pkl`, or a file of `torch.save`.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "safetensors" => Some(Self::Densecl),
+            "pkl" => Some(Self::Detectron2),
+            "pth" | "pt" => Some(Self::Torchvision),
+            _ => None,
+        }
+    }
+
+    /// Whether the layout has a place for the projection heads.
+    pub fn has_heads(self) -> bool {
+        matches!(self, Self::Densecl | Self::Mmpretrain)
+    }
+
+    /// The layout's name for a weight; `None` if it has no place for it.
+    fn rename(self, name: &str) -> Option<String> {
+        let head = HEADS.iter().find_map(|(ours, theirs)| Some((theirs, name.strip_prefix(ours)?)));
+        match (self, head) {
+            (Self::Densecl, _) | (Self::Torchvision, None) => Some(name.to_owned()),
+            (Self::Mmpretrain, Some((neck, rest))) => Some(format!("{neck}{rest}")),
+            (Self::Mmpretrain, None) => Some(format!("backbone.{name}")),
+            (Self::Detectron2, None) => Some(Naming::Detectron2.rename(name)),
+            (Self::Torchvision | Self::Detectron2, Some(_)) => None,
+        }
+    }
+}
+
+/// Writes weights whole or not at all: aside, in the same folder, then by a rename. `metadata` goes
+/// into safetensors files. Returns the names of the weights that the layout has no place for.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(
+    path: &Path,
+    target: Target,
+    weights: &Weights,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<String>, WriteError> {
+    let (mut named, mut left_aside) = (Vec::new(), Vec::new());
+    for (name, weight) in weights {
+        match target.rename(name) {
+            Some(name) => named.push((name, weight)),
+            None => left_aside.push(name.clone()),
+        }
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut builder = tempfile::Builder::new();
+    // What a plain file would get; the umask applies. The default would shut out other users.
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut aside = builder.prefix(".writing-").tempfile_in(folder)?;
+    let out = BufWriter::new(aside.as_file_mut());
+    match target {
+        _ if path.extension().is_some_and(|extension| extension == "safetensors") => {
+            write_safetensors(out, &named, metadata)?;
+        }
+        Target::Densecl => write_safetensors(out, &named, metadata)?,
+        Target::Torchvision => write_torch(out, None, &named)?,
+        Target::Mmpretrain => write_torch(out, Some("state_dict"), &named)?,
+        Target::Detectron2 => write_detectron2(out, &named)?,
+    }
+    aside.as_file().sync_all()?;
+    aside.persist(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()?;
+    Ok(left_aside)
+}
+
+type Named<'a> = [(String, &'a Weight)];
+
+fn bytes_of(weight: &Weight) -> Vec<u8> {
+    weight.data.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn write_safetensors(
+    mut out: impl Write,
+    weights: &Named<'_>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WriteError> {
+    let bytes: Vec<_> = weights.iter().map(|(_, weight)| bytes_of(weight)).collect();
+    let views = weights
+        .iter()
+        .zip(&bytes)
+        .map(|((name, weight), bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, weight.dims.clone(), bytes)?)));
+    let views: Vec<_> = views.collect::<Result<_, safetensors::SafeTensorError>>()?;
+    // PyTorch's loaders look for this remark.
+    let mut remarks: HashMap<_, _> = metadata.clone().into_iter().collect();
+    remarks.insert("format".to_owned(), "pt".to_owned());
+    out.write_all(&safetensors::serialize(views, Some(remarks))?)?;
+    Ok(out.flush()?)
+}
+
+/// `torch.save` of a dictionary of tensors, or of one under `key`.
+fn write_torch(out: impl Write, key: Option<&str>, weights: &Named<'_>) -> io::Result<()> {
+    let mut pickle = PickleWriter::new(Vec::new(), 2)?;
+    let tensors = |w: &mut PickleWriter<Vec<u8>>| {
+        w.dict(|w| {
+            weights.iter().enumerate().try_for_each(|(i, (name, weight))| {
+                w.text(name)?;
+                write_tensor(w, &i.to_string(), weight)
+            })
+        })
+    };
+    match key {
+        None => tensors(&mut pickle)?,
+        Some(key) => pickle.dict(|w| {
+            w.text("meta")?;
+            w.dict(|_| Ok(()))?;
+            w.text(key)?;
+            tensors(w)
+        })?,
+    }
+    let mut archive = ArchiveWriter::new(out);
+    archive.add(&format!("{FOLDER}/data.pkl"), &pickle.finish()?)?;
+    archive.add(&format!("{FOLDER}/byteorder"), b"little")?;
+    for (i, (_, weight)) in weights.iter().enumerate() {
+        archive.add(&format!("{FOLDER}/data/{i}"), &bytes_of(weight))?;
+    }
+    archive.add(&format!("{FOLDER}/version"), b"3\n")?;
+    archive.finish()?.flush()
+}
+
+/// A float32 tensor whose storage has this key.
+fn write_tensor<W: Write>(w: &mut PickleWriter<W>, key: &str, weight: &Weight) -> io::Result<()> {
+    w.global("torch._utils", "_rebuild_tensor_v2")?;
+    w.tuple(|w| {
+        w.tuple(|w| {
+            w.text("storage")?;
+            w.global("torch", "FloatStorage")?;
+            w.text(key)?;
+            w.text("cpu")?;
+            w.integer(weight.data.len() as i64)
+        })?;
+        w.persistent()?;
+        w.integer(0)?;
+        w.integers(weight.dims.iter().copied())?;
+        w.integers((0..weight.dims.len()).map(|axis| weight.dims[axis + 1..].iter().product()))?;
+        w.boolean(false)?;
+        w.global("collections", "OrderedDict")?;
+        w.tuple(|_| Ok(()))?;
+        w.reduce()
+    })?;
+    w.reduce()
+}
+
+/// Detectron2 renames nothing when the names are already its own; the remark makes it match by the
+/// longest common ending all the same, which finds the backbone inside its models.
+fn write_detectron2(out: impl Write, weights: &Named<'_>) -> io::Result<()> {
+    let mut pickle = PickleWriter::new(out, 3)?;
+    pickle.dict(|w| {
+        w.text("model")?;
+        w.dict(|w| {
+            weights.iter().try_for_each(|(name, weight)| {
+                w.text(name)?;
+                write_array(w, weight)
+            })
+        })?;
+        w.text("__author__")?;
+        w.text("DenseCL")?;
+        w.text("matching_heuristics")?;
+        w.boolean(true)
+    })?;
+    pickle.finish()?.flush()
+}
+
+/// A float32 array as NumPy 1 pickles it, which NumPy 2 reads under the same names.
+fn write_array<W: Write>(w: &mut PickleWriter<W>, weight: &Weight) -> io::Result<()> {
+    w.global("numpy.core.multiarray", "_reconstruct")?;
+    w.tuple(|w| {
+        w.global("numpy", "ndarray")?;
+        w.integers([0])?;
+        w.bytes(b"b")
+    })?;
+    w.reduce()?;
+    w.tuple(|w| {
+        w.integer(1)?;
+        w.integers(weight.dims.iter().copied())?;
+        w.global("numpy", "dtype")?;
+        w.tuple(|w| {
+            w.text("f4")?;
+            w.boolean(false)?;
+            w.boolean(true)
+        })?;
+        w.reduce()?;
+        w.tuple(|w| {
+            w.integer(3)?;
+            w.text("<")?;
+            (0..3).try_for_each(|_| w.none())?;
+            w.integer(-1)?;
+            w.integer(-1)?;
+            w.integer(0)
+        })?;
+        w.build()?;
+        w.boolean(false)?;
+        w.bytes(&bytes_of(weight))
+    })?;
+    w.build()
+}
