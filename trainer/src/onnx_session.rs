@@ -116,6 +116,8 @@ fn builder(environment: &Environment, threads: usize) -> ort::Result<SessionBuil
         .with_intra_threads(threads)?
         // Between two runs libtorch has work for the cores.
         .with_intra_op_spinning(false)?
+        // Without VNNI, sums of products of 8-bit numbers overflow unless they are told not to.
+        .with_precise_qmm()?
         // Patterns are kept per input shape, and shapes vary here.
         .with_memory_pattern(false)?)
 }

@@ -68,9 +68,9 @@ enum Weights {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "network", required = true, multiple = false, args = ["checkpoint", "architecture"])]
 pub(super) struct BenchExportArgs {
     /// A checkpoint's folder, or a run whose newest is taken.
+    #[arg(required_unless_present = "architecture", conflicts_with = "architecture")]
     checkpoint: Option<PathBuf>,
     /// A network with random weights instead, such as `resnet50`: speed does not depend on them.
     #[arg(long)]

@@ -88,10 +88,61 @@ impl Calibration {
         if images.is_empty() {
             bail!("no image in {} can be read", self.source);
         }
+        if images.len() < self.images {
+            tracing::warn!(images = images.len(), wanted = self.images, "calibrated on fewer images than wanted");
+        }
         Ok(images)
     }
 }
 
 fn range_of(value: &Tensor) -> ValueRange {
     ValueRange { low: value.min().double_value(&[]) as f32, high: value.max().double_value(&[]) as f32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calibration(source: &Path, images: usize) -> Calibration {
+        Calibration { source: source.to_str().unwrap().to_owned(), images, seed: 3, side_px: 32 }
+    }
+
+    #[test]
+    fn images_are_chosen_by_the_seed_and_broken_ones_passed_over() {
+        let root = tempfile::tempdir().unwrap();
+        for level in 0..8_u8 {
+            let picture = image::RgbImage::from_pixel(40, 20, image::Rgb([10 * level; 3]));
+            picture.save(root.path().join(format!("{level}.png"))).unwrap();
+        }
+        std::fs::write(root.path().join("broken.jpg"), b"not an image").unwrap();
+        let levels = |calibration: Calibration| -> Vec<i64> {
+            let images = calibration.read_images().unwrap();
+            assert!(images.iter().all(|image| image.size() == [1, 32, 32, 3]));
+            images.iter().map(|image| image.max().int64_value(&[])).collect()
+        };
+        let some = levels(calibration(root.path(), 4));
+        assert_eq!(some.len(), 4);
+        assert_eq!(some, levels(calibration(root.path(), 4)));
+        assert_ne!(some, levels(Calibration { seed: 4, ..calibration(root.path(), 4) }));
+        let mut all = levels(calibration(root.path(), 100));
+        all.sort_unstable();
+        assert_eq!(all, [0, 10, 20, 30, 40, 50, 60, 70]);
+    }
+
+    #[test]
+    fn nothing_to_calibrate_on_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let error = |images| calibration(root.path(), images).read_images().unwrap_err().to_string();
+        assert!(error(1).contains("no image in"));
+        std::fs::write(root.path().join("broken.jpg"), b"not an image").unwrap();
+        assert!(error(1).contains("can be read"));
+        assert!(error(0).contains("no images were asked for"));
+    }
+
+    #[test]
+    fn procedural_images_are_a_function_of_the_seed() {
+        let images = |seed| Calibration { seed, ..calibration(Path::new("synthetic"), 2) }.read_images().unwrap();
+        assert_eq!(images(1), images(1));
+        assert_ne!(images(1), images(2));
+    }
 }

@@ -135,3 +135,33 @@ impl SpeedTest {
         Ok(Contestant { output_stride, weights: weights.clone(), session, seconds: Vec::with_capacity(self.rounds) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Encoder, EncoderSpec};
+
+    #[test]
+    fn every_form_is_timed_and_compared_with_the_first() {
+        let spec = EncoderSpec { architecture: Architecture::ResNet18, stem_width: 4, dim: 8, dense: true };
+        let test = SpeedTest {
+            architecture: spec.architecture,
+            weights: Encoder::new(spec, Kind::Float, Device::Cpu).weights(),
+            layer: "res5".to_owned(),
+            side_px: 64,
+            threads: 1,
+            rounds: 3,
+        };
+        let speeds = test.run().unwrap();
+        let forms: Vec<_> = speeds.iter().map(|speed| (speed.output_stride, speed.weights.as_str())).collect();
+        assert_eq!(forms[..4], [(32, "float32"), (32, "float16"), (32, "int8"), (16, "float32")]);
+        assert_eq!(forms.len(), 9);
+        assert!((speeds[0].over_stride_32 - 1.0).abs() < 1e-12 && (speeds[6].over_float32 - 1.0).abs() < 1e-12);
+        for speed in &speeds {
+            assert!((speed.images_per_second * speed.median_seconds - 1.0).abs() < 1e-9);
+            assert!((speed.over_stride_32 - speeds[0].median_seconds / speed.median_seconds).abs() < 1e-9);
+        }
+        let unknown = SpeedTest { layer: "res9".to_owned(), ..test };
+        assert!(unknown.run().unwrap_err().to_string().contains("res9"));
+    }
+}

@@ -50,3 +50,40 @@ impl FeatureNetwork {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Encoder, EncoderSpec};
+
+    /// Of an encoder with both heads, and without the dense one.
+    #[test]
+    fn outputs_are_those_of_the_encoder() {
+        for dense in [true, false] {
+            tch::manual_seed(8);
+            let spec = EncoderSpec { architecture: Architecture::ResNet50, stem_width: 4, dim: 8, dense };
+            let encoder = Encoder::new(spec, Kind::Float, Device::Cpu);
+            let network =
+                FeatureNetwork::from_weights(spec.architecture, &encoder.weights(), OutputStride::Stride32).unwrap();
+            let images = Tensor::randn([2, 3, 64, 96], (Kind::Float, Device::Cpu));
+            let (maps, dense_map, global) = encoder.features(&images);
+            let outputs = network.outputs(&images);
+            for (stage, expected) in (2..).zip(&maps.stages) {
+                assert_eq!(outputs[&format!("res{stage}")], *expected);
+            }
+            assert_eq!(outputs.get("dense"), dense_map.as_ref());
+            assert_eq!(outputs["global"], global);
+        }
+    }
+
+    #[test]
+    fn a_backbone_without_heads_has_no_projections() {
+        let spec = EncoderSpec { architecture: Architecture::ResNet18, stem_width: 4, dim: 8, dense: true };
+        let mut weights = Encoder::new(spec, Kind::Float, Device::Cpu).weights();
+        weights.retain(|name, _| !name.contains("head"));
+        let network = FeatureNetwork::from_weights(spec.architecture, &weights, OutputStride::Stride8).unwrap();
+        let outputs = network.outputs(&Tensor::zeros([1, 3, 32, 64], (Kind::Float, Device::Cpu)));
+        assert_eq!(outputs.keys().collect::<Vec<_>>(), ["res2", "res3", "res4", "res5"]);
+        assert_eq!(outputs["res5"].size(), [1, 32, 4, 8]);
+    }
+}
