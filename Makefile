@@ -30,10 +30,11 @@ TRAINER ?=
 
 ifeq ($(DEVICE),cuda)
 SERVER_COMPONENTS := onnxruntime-cuda cuda cuda-math
-TRAINER_COMPONENTS := torch cuda cuda-math torch-cuda
+# Exports are checked, and calibrated, on the CPU.
+TRAINER_COMPONENTS := torch cuda cuda-math torch-cuda onnxruntime-cuda
 else
 SERVER_COMPONENTS := onnxruntime-cpu
-TRAINER_COMPONENTS := torch cuda
+TRAINER_COMPONENTS := torch cuda onnxruntime-cpu
 endif
 
 ##@ Use
@@ -142,7 +143,7 @@ setup-server: ## Fetch ONNX Runtime (24 MB) into .runtime/
 	@$(FETCH) $(SERVER_COMPONENTS)
 
 .PHONY: setup-trainer
-setup-trainer: ## Fetch libtorch (0.5 GB) into .runtime/
+setup-trainer: ## Fetch libtorch and ONNX Runtime (0.5 GB) into .runtime/
 	@scripts/check_tools.sh cargo g++ python
 	@$(FETCH) $(TRAINER_COMPONENTS)
 

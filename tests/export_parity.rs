@@ -1,48 +1,73 @@
-//! What ONNX Runtime computes from an exported file is what libtorch computes from the checkpoint.
+//! What the server computes from an exported file is what libtorch computes from the checkpoint,
+//! for every output stride and every kind of weights.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use densecl_models::OnnxModel;
-use densecl_models::graph::WeightStorage;
-use densecl_server::engine::{Device, ImageBatch, LayerSet, Load, ModelFile};
+use densecl_models::resnet::OutputStride;
+use densecl_server::engine::{Device, ImageBatch, LayerSet, Load, ModelFile, Precision};
+use densecl_tests::pictures::{png, texture};
+use densecl_tests::server::{TestServer, config, json, npy};
 use densecl_trainer::augment::Normalization;
-use densecl_trainer::checkpoint::{Checkpoint, locate};
 use densecl_trainer::config::Config;
-use densecl_trainer::export::{ExportOptions, export};
+use densecl_trainer::network::FeatureNetwork;
 use densecl_trainer::pretrain::{Run, pretrain};
-use densecl_trainer::pretrained::encoder_of;
+use densecl_trainer::pretrained::Pretrained;
+use ndarray::{ArrayD, Axis};
 use tch::{Kind, Tensor};
 
-/// Height and width: square, wide and tall.
-const SHAPES: [(i64, i64); 3] = [(96, 96), (64, 160), (224, 96)];
+/// Height and width: square, wide and tall, and no multiples of the stride.
+const SHAPES: [(i64, i64); 4] = [(96, 96), (64, 160), (224, 96), (75, 101)];
 
 /// A run of a few steps, so that BatchNorm's statistics are not those of the start.
-fn train(folder: &Path, overrides: &[&str]) -> std::path::PathBuf {
+fn train(folder: &Path, overrides: &[&str]) -> PathBuf {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/configs/tiny.toml");
     let config = Config::read(&config, &overrides).expect("a config");
     pretrain(&Run::new(config, folder.join("run"), tch::Device::Cpu)).expect("a run").checkpoint
 }
 
-fn exported(folder: &Path, checkpoint: &Path, storage: WeightStorage) -> std::path::PathBuf {
-    let options = ExportOptions { storage, default_layer: None, default_side: 224, licence: "Apache-2.0".to_owned() };
-    export(checkpoint, &folder.join("zoo/tiny/1"), &options).expect("an export")
+/// Runs `densecl-trainer export CHECKPOINT --out FOLDER/zoo/NAME/1 ARGUMENTS`.
+fn run_export(folder: &Path, name: &str, checkpoint: &Path, arguments: &[&str]) -> Output {
+    let out = folder.join("zoo").join(name).join("1");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainer_process"));
+    command.arg("export").arg(checkpoint).arg("--out").arg(out).args(arguments);
+    command.env("DENSECL_ONNXRUNTIME", densecl_tests::onnxruntime()).output().expect("a process")
 }
 
-/// Largest difference over the largest value.
-fn relative_error(found: &[f32], expected: &Tensor) -> f64 {
+/// The file of an export that succeeds.
+fn exported(folder: &Path, name: &str, checkpoint: &Path, arguments: &[&str]) -> PathBuf {
+    let output = run_export(folder, name, checkpoint, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder.join("zoo").join(name).join("1/model.onnx")
+}
+
+/// How far a layer is from libtorch's on images of one shape.
+struct Difference {
+    what: String,
+    /// Largest difference over the largest value.
+    relative_error: f64,
+    mean_cosine: f64,
+}
+
+fn difference(what: String, found: &[f32], expected: &Tensor) -> Difference {
     let found = Tensor::from_slice(found).view_as(expected);
     let largest = |x: &Tensor| x.abs().max().double_value(&[]);
-    largest(&(found - expected)) / largest(expected)
+    let cosines = Tensor::cosine_similarity(&found, expected, 1, 1e-12);
+    let relative_error = largest(&(&found - expected)) / largest(expected);
+    Difference { what, relative_error, mean_cosine: cosines.mean(Kind::Double).double_value(&[]) }
 }
 
-fn errors(checkpoint: &Path, onnx: &Path) -> Vec<(String, f64)> {
-    let checkpoint = Checkpoint::read(&locate(checkpoint).expect("a checkpoint")).expect("a checkpoint");
-    let encoder = encoder_of(&checkpoint).expect("an encoder");
+/// Runs the file in the server's engine and compares each of its layers.
+fn differences(checkpoint: &Path, onnx: &Path, stride: OutputStride) -> Vec<Difference> {
+    let pretrained = Pretrained::read(checkpoint).expect("a checkpoint");
+    let network = FeatureNetwork::from_weights(pretrained.architecture, &pretrained.weights, stride);
+    let network = network.expect("a network");
     let model = OnnxModel::open(onnx).expect("a model");
     let mut engine = densecl_tests::engine(Device::Cpu);
     let file = ModelFile { name: "tiny".into(), version: 1, path: onnx.into() };
-    let mut errors = Vec::new();
+    let mut differences = Vec::new();
     tch::manual_seed(4);
     for (height, width) in SHAPES {
         let images = Tensor::randint(256, [2, height, width, 3], (Kind::Uint8, tch::Device::Cpu));
@@ -52,32 +77,35 @@ fn errors(checkpoint: &Path, onnx: &Path) -> Vec<(String, f64)> {
         let batch = ImageBatch { height: height as usize, width: width as usize, images: &[first, second] };
 
         let input = Normalization::IMAGENET.apply(&(images.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0));
-        let (maps, dense, _global) = encoder.features(&input);
-        let dense = dense.as_ref();
+        let expected = network.outputs(&input);
         for layer in &model.manifest().layers {
-            let expected = match layer.name.strip_prefix("res") {
-                Some(number) => &maps.stages[number.parse::<usize>().expect("a stage") - 2],
-                None => dense.expect("a dense head"),
-            };
+            let expected = &expected[&layer.name];
             let layers = LayerSet::new([layer.name.clone()]).expect("one layer");
             let found = engine.run(&file, &layers, batch, Load::Idle).expect("a run").concat();
             let shape = [found.len(), found[0].channels, found[0].height, found[0].width].map(|dim| dim as i64);
             assert_eq!(shape[..], expected.size(), "{}", layer.name);
+            // The manifest's stride is that of the map.
+            let cells = |length: i64| (length as u32).div_ceil(layer.stride) as usize;
+            assert_eq!((found[0].height, found[0].width), (cells(height), cells(width)), "{}", layer.name);
             let data: Vec<f32> = found.into_iter().flat_map(|image| image.data).collect();
-            errors.push((format!("{} {height}x{width}", layer.name), relative_error(&data, expected)));
+            differences.push(difference(format!("{} {height}x{width}", layer.name), &data, expected));
         }
     }
-    errors
+    differences
 }
 
+/// Float32 exports at every output stride.
 fn assert_parity(overrides: &[&str], layers: usize) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let checkpoint = train(folder.path(), overrides);
-    let onnx = exported(folder.path(), &checkpoint, WeightStorage::Float32);
-    let errors = errors(&checkpoint, &onnx);
-    assert_eq!(errors.len(), layers * SHAPES.len());
-    for (what, error) in errors {
-        assert!(error < 1e-4, "{what} differs by {error:e}");
+    for stride in OutputStride::ALL {
+        let onnx =
+            exported(folder.path(), &format!("s{stride}"), &checkpoint, &["--output-stride", &stride.to_string()]);
+        let differences = differences(&checkpoint, &onnx, stride);
+        assert_eq!(differences.len(), layers * SHAPES.len());
+        for Difference { what, relative_error, .. } in differences {
+            assert!(relative_error < 1e-4, "{what} at stride {stride} differs by {relative_error:e}");
+        }
     }
 }
 
@@ -96,15 +124,92 @@ fn moco_v2_has_no_dense_layer() {
     assert_parity(&["schedule.epochs=1", "method=moco-v2"], 4);
 }
 
-/// Float16 storage costs about its 11 bits, and halves the file.
+/// Float16 storage costs about its 11 bits, int8 its 8; the files say so themselves, and are the
+/// smaller for it.
 #[test]
-fn float16_weights_are_close_and_small() {
+fn smaller_weights_are_close_and_say_how_close() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = train(folder.path(), &["schedule.epochs=1", "network.stem_width=16"]);
+    let size = |path: &Path| std::fs::metadata(path).expect("a file").len() as f64;
+    let full = size(&exported(folder.path(), "float32", &checkpoint, &[]));
+    let calibration = ["--calibration-images", "8", "--calibration-side", "224"];
+    for (weights, arguments, share, least, errors) in
+        [("float16", &[][..], 0.6, 0.9999, 1e-7..1e-2), ("int8", &calibration, 0.5, 0.99, 1e-3..0.3)]
+    {
+        for stride in [OutputStride::Stride32, OutputStride::Stride8] {
+            let name = format!("{weights}-s{stride}");
+            let arguments = [&["--weights", weights, "--output-stride", &stride.to_string()], arguments].concat();
+            let onnx = exported(folder.path(), &name, &checkpoint, &arguments);
+            assert!(size(&onnx) < share * full, "{name}: {} of {full}", size(&onnx));
+            let differences = differences(&checkpoint, &onnx, stride);
+            for Difference { what, mean_cosine, .. } in &differences {
+                assert!(*mean_cosine > least, "{what} of {name} has a cosine of {mean_cosine}");
+            }
+            let worst = differences.iter().map(|difference| difference.relative_error).fold(0.0, f64::max);
+            assert!(errors.contains(&worst), "{name}: {worst:e}");
+            let fidelity = OnnxModel::open(&onnx).expect("a model").manifest().fidelity.clone().expect("a record");
+            assert_eq!((fidelity.weights.as_str(), fidelity.calibration.is_some()), (weights, weights == "int8"));
+            let names: Vec<&str> = fidelity.outputs.iter().map(|output| output.name.as_str()).collect();
+            assert_eq!(names, ["res2", "res3", "res4", "res5", "dense", "global"]);
+            assert!(fidelity.outputs.iter().all(|output| output.mean_cosine > least && output.relative_error > 0.0));
+        }
+    }
+}
+
+#[test]
+fn layers_can_be_chosen_and_unknown_ones_leave_nothing_behind() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let checkpoint = train(folder.path(), &["schedule.epochs=1"]);
-    let size = |path: &Path| std::fs::metadata(path).expect("a file").len() as f64;
-    let full = size(&exported(folder.path(), &checkpoint, WeightStorage::Float32));
-    let onnx = exported(folder.path(), &checkpoint, WeightStorage::Float16);
-    assert!(size(&onnx) < 0.6 * full);
-    let worst = errors(&checkpoint, &onnx).into_iter().map(|(_, error)| error).fold(0.0, f64::max);
-    assert!((1e-7..1e-2).contains(&worst), "{worst:e}");
+    let onnx = exported(folder.path(), "chosen", &checkpoint, &["--layers", "res5,res3"]);
+    let model = OnnxModel::open(&onnx).expect("a model");
+    assert_eq!(model.outputs().collect::<Vec<_>>(), ["res3", "res5"]);
+    assert_eq!((model.manifest().global, model.manifest().default_layer.as_str()), (None, "res5"));
+    for Difference { what, relative_error, .. } in differences(&checkpoint, &onnx, OutputStride::Stride32) {
+        assert!(relative_error < 1e-4, "{what} differs by {relative_error:e}");
+    }
+    for (arguments, expected) in [
+        (["--layers", "res3,res6"], "res2, res3, res4, res5, dense, global"),
+        (["--layers", "global"], "--layers"),
+        (["--calibration", "synthetic"], "int8"),
+        (["--default-layer", "res6"], "default_layer"),
+    ] {
+        let output = run_export(folder.path(), "wrong", &checkpoint, &arguments);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && message.contains(expected), "{arguments:?}: {message}");
+        assert!(!folder.path().join("zoo/wrong").exists(), "{arguments:?}");
+    }
+}
+
+/// What an int8 model says of dilated maps over HTTP is what the float32 one says, also on a server
+/// that runs models in float16.
+#[tokio::test(flavor = "multi_thread")]
+async fn dilated_int8_models_are_served() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let overrides = ["schedule.epochs=1", "network.stem_width=16"];
+    let checkpoint = train(folder.path(), &overrides);
+    exported(folder.path(), "full", &checkpoint, &["--output-stride", "8"]);
+    let int8 = ["--output-stride", "8", "--weights", "int8", "--calibration-images", "8"];
+    exported(folder.path(), "int8", &checkpoint, &int8);
+    let picture = png(&texture(1, (0, 0), (200, 120)));
+    let moved = png(&texture(1, (16, 8), (200, 120)));
+    for precision in [Precision::Float32, Precision::Float16] {
+        let mut config = config();
+        config.models = folder.path().join("zoo");
+        config.engine.precision = precision;
+        let server = TestServer::with(config).await;
+        let map = async |model: &str| -> ArrayD<f32> {
+            let query = [("model", model), ("layer", "res5"), ("side", "192"), ("format", "npy")];
+            npy(server.features(picture.clone(), &query)).await
+        };
+        let (full, int8) = (map("full").await, map("int8").await);
+        assert_eq!(full.shape()[1..], [16, 24], "192 x 128 at stride 8");
+        let cosines = (&full * &int8).sum_axis(Axis(0));
+        let mean = cosines.mean().expect("cells");
+        assert!(mean > 0.99 && cosines.iter().any(|&cosine| cosine < 0.999_999), "{precision:?}: {mean}");
+        for model in ["full", "int8"] {
+            let fields = [("model", model), ("layer", "res3"), ("side", "192"), ("grid", "32")];
+            let reply = json(server.correspondence(&picture, &moved, &fields)).await;
+            assert!(reply["matches"].as_array().expect("matches").len() > 10, "{model}");
+        }
+    }
 }

@@ -18,6 +18,7 @@ pub mod measures;
 pub mod monitor;
 pub mod native;
 pub mod network;
+pub mod onnx_session;
 pub mod optimizer;
 pub mod pretrain;
 pub mod pretrained;

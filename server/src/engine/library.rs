@@ -104,6 +104,9 @@ impl Runtime {
             .map_err(forget_builder)?
             .with_optimization_level(GraphOptimizationLevel::All)
             .map_err(forget_builder)?
+            // Without VNNI, sums of products of 8-bit numbers overflow unless they are told not to.
+            .with_precise_qmm()
+            .map_err(forget_builder)?
             // Patterns are kept per input shape, and requests bring any number of shapes.
             .with_memory_pattern(false)
             .map_err(forget_builder)?;
