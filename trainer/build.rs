@@ -15,9 +15,9 @@ fn main() {
     compile_native();
 }
 
-/// `native/ops.cpp` against the headers of the libtorch that torch-sys links.
+/// `native/` against the headers of the libtorch that torch-sys links.
 fn compile_native() {
-    println!("cargo:rerun-if-changed=native/ops.cpp");
+    println!("cargo:rerun-if-changed=native");
     let libraries = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch is");
     let include = Path::new(&libraries).parent().unwrap_or(Path::new(&libraries)).join("include");
     let abi = std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
@@ -26,8 +26,11 @@ fn compile_native() {
         .std("c++17")
         .warnings(false) // libtorch's headers have their own
         .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .include("native") // what libtorch's headers need of Gloo's
+        .define("USE_C10D_GLOO", None)
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
-        .file("native/ops.cpp")
+        .files(["native/ops.cpp", "native/process_group.cpp"])
         .compile("densecl_native");
 }
 

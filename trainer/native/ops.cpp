@@ -1,41 +1,18 @@
 // The operations of libtorch that its Rust bindings lack: whole-list updates, and autocast to
 // bfloat16. One C function each; a C++ exception becomes a message that the caller owns.
 
+#include "guarded.h"
+
 #include <ATen/autocast_mode.h>
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_fused_sgd.h>
-#include <c10/core/GradMode.h>
 
 #include <cstdlib>
-#include <cstring>
-#include <exception>
-#include <vector>
+
+using densecl::guarded;
+using densecl::list;
 
 namespace {
-
-std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
-  std::vector<at::Tensor> result;
-  result.reserve(count);
-  for (size_t i = 0; i < count; ++i) {
-    result.push_back(*tensors[i]);
-  }
-  return result;
-}
-
-// Runs `body` without recording gradients; returns null, or what went wrong.
-template <typename Body>
-char* guarded(Body body) noexcept {
-  try {
-    const c10::AutoGradMode no_gradient(false);
-    body();
-    return nullptr;
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception that is no std::exception");
-  }
-}
 
 at::DeviceType device_type(int cuda) {
   return cuda ? at::kCUDA : at::kCPU;

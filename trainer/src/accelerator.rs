@@ -13,33 +13,35 @@ const CUDA_LIBRARY: &str = "libtorch_cuda.so";
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceChoice {
-    /// The first GPU if there is one.
+    /// A GPU if there is one: the first, or the one of this process's LOCAL_RANK.
     Auto,
     /// The CPU.
     Cpu,
-    /// The first GPU; an error if it cannot be used.
+    /// The same GPU; an error if it cannot be used.
     Cuda,
 }
 
 impl DeviceChoice {
-    /// The device to train on.
+    /// The device that the process with this number on its machine trains on.
     ///
     /// # Errors
     /// If a GPU was asked for and cannot be used: never a silent CPU.
-    pub fn resolve(self) -> Result<Device> {
+    pub fn resolve(self, local_rank: usize) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Auto => Ok(first_gpu().unwrap_or(Device::Cpu)),
-            Self::Cuda => first_gpu().context("--device cuda"),
+            Self::Auto => Ok(gpu(local_rank).unwrap_or(Device::Cpu)),
+            Self::Cuda => gpu(local_rank).context("--device cuda"),
         }
     }
 }
 
-fn first_gpu() -> Result<Device> {
+fn gpu(number: usize) -> Result<Device> {
     load_cuda().with_context(|| format!("cannot load {CUDA_LIBRARY}"))?;
     ensure!(tch::Cuda::is_available(), "libtorch finds no usable GPU");
+    let count = tch::Cuda::device_count();
+    ensure!((number as i64) < count, "LOCAL_RANK is {number}, but there are only {count} GPUs on this machine");
     tch::Cuda::cudnn_set_benchmark(true);
-    Ok(Device::Cuda(0))
+    Ok(Device::Cuda(number))
 }
 
 /// Loads the CUDA half of libtorch for the rest of the process.
@@ -60,12 +62,12 @@ mod tests {
 
     #[test]
     fn a_gpu_that_cannot_be_used_is_an_error_and_auto_falls_back() {
-        assert_eq!(DeviceChoice::Cpu.resolve().unwrap(), Device::Cpu);
-        match (first_gpu(), DeviceChoice::Cuda.resolve()) {
+        assert_eq!(DeviceChoice::Cpu.resolve(0).unwrap(), Device::Cpu);
+        match (gpu(0), DeviceChoice::Cuda.resolve(0)) {
             (Ok(gpu), Ok(chosen)) => assert_eq!(gpu, chosen),
             (Err(_), Err(error)) => {
                 assert!(format!("{error:#}").contains("--device cuda"), "{error:#}");
-                assert_eq!(DeviceChoice::Auto.resolve().unwrap(), Device::Cpu);
+                assert_eq!(DeviceChoice::Auto.resolve(0).unwrap(), Device::Cpu);
             }
             (found, chosen) => panic!("{found:?}, but {chosen:?}"),
         }

@@ -14,8 +14,9 @@ use tch::Device;
 
 use crate::config::{Config, NetworkConfig};
 use crate::data::{Batch, Loader};
+use crate::distributed::World;
 use crate::monitor::peak_memory_bytes;
-use crate::pretrain::{Trainer, loader_options, open_data};
+use crate::pretrain::{Steps, Trainer, loader_options, open_data};
 
 /// Different batches that the steps take in turn.
 const BATCHES: usize = 2;
@@ -30,6 +31,8 @@ pub struct Bench {
     pub config: Config,
     /// Where steps are taken.
     pub device: Device,
+    /// The processes that take them together; each times itself.
+    pub world: World,
     /// Steps, or batches of the loader, before the clock starts.
     pub warmup: u64,
 }
@@ -41,7 +44,7 @@ pub struct Timing {
     pub part: &'static str,
     /// Steps that were timed.
     pub steps: u64,
-    /// Images a step.
+    /// Images a step, over all processes.
     pub batch: usize,
     /// Of a step.
     pub median_seconds: f64,
@@ -63,6 +66,7 @@ pub struct Timing {
 struct Setting<'a> {
     program: &'static str,
     device: String,
+    ranks: usize,
     threads: i32,
     workers: usize,
     batch: usize,
@@ -123,9 +127,9 @@ impl Bench {
 
     /// The setting and timings for a reader.
     pub fn text(&self, timings: &[Timing]) -> String {
-        let Setting { device, threads, workers, batch, view_px, network, .. } = self.setting();
+        let Setting { device, ranks, threads, workers, batch, view_px, network, .. } = self.setting();
         let mut lines = vec![format!(
-            "{} at {view_px} px, batch {batch}, on {device}; {threads} threads, {workers} loader threads",
+            "{} at {view_px} px, batch {batch}, on {device}; {ranks} ranks of {threads} threads, {workers} loader threads",
             network.architecture
         )];
         for Timing { part, steps, median_seconds, mean_seconds, pairs_per_second, .. } in timings {
@@ -143,6 +147,7 @@ impl Bench {
         Setting {
             program: "densecl-trainer",
             device: format!("{:?}", self.device),
+            ranks: self.world.place().size,
             threads: tch::get_num_threads(),
             workers: self.config.data.workers,
             batch: self.config.optimizer.batch,
@@ -152,8 +157,9 @@ impl Bench {
     }
 
     fn start_loader(&self) -> Result<Loader> {
+        self.config.check_world(self.world.place().size)?;
         let (source, steps_per_epoch) = open_data(&self.config)?;
-        let options = loader_options(&self.config, self.device, steps_per_epoch);
+        let options = loader_options(&self.config, self.world.place(), self.device, steps_per_epoch);
         Loader::start(source, options, 0)
     }
 
@@ -187,7 +193,8 @@ impl<'a> Stepping<'a> {
     fn start(bench: &'a Bench) -> Result<Self> {
         let mut loader = bench.start_loader()?;
         let batches = (0..BATCHES).map(|_| loader.next_batch()).collect::<Result<_>>()?;
-        let trainer = Trainer::new(&bench.config, bench.device, SCHEDULE_STEPS, SCHEDULE_STEPS)?;
+        let steps = Steps { per_epoch: SCHEDULE_STEPS, total: SCHEDULE_STEPS };
+        let trainer = Trainer::new(&bench.config, &bench.world, bench.device, steps)?;
         Ok(Self { bench, trainer, batches, step: 0 })
     }
 
@@ -279,7 +286,7 @@ mod tests {
             "data.canvas_px=32".to_owned(),
         ];
         let config = Config::parse(TINY, &overrides).unwrap();
-        (root, Bench { config, device: Device::Cpu, warmup: 1 })
+        (root, Bench { config, device: Device::Cpu, world: World::alone(), warmup: 1 })
     }
 
     #[test]

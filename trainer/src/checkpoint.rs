@@ -21,6 +21,8 @@ use crate::optimizer::Optimizer;
 use crate::queue::Queue;
 use crate::tensor_file::TensorFile;
 
+/// Below a run's folder.
+const FOLDER: &str = "checkpoints";
 const STATE: &str = "state.safetensors";
 const RECORD: &str = "checkpoint.toml";
 /// Names of folders that are being written begin with this.
@@ -56,9 +58,9 @@ pub struct Checkpoint {
 /// # Errors
 /// If a file cannot be written; earlier checkpoints are then as they were.
 pub fn save(run: &Path, config: &Config, step: u64, model: &DenseCl, optimizer: &Optimizer) -> Result<PathBuf> {
-    let parent = run.join("checkpoints");
+    let folder = folder(run, step);
+    let parent = run.join(FOLDER);
     fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
-    let folder = parent.join(format!("step-{step:08}"));
     let failed = || format!("cannot write the checkpoint {}; earlier checkpoints are as they were", folder.display());
     let aside = tempfile::Builder::new().prefix(ASIDE).tempdir_in(&parent).with_context(failed)?;
     let bytes = state_of(model, optimizer).encode().with_context(failed)?;
@@ -77,6 +79,20 @@ pub fn save(run: &Path, config: &Config, step: u64, model: &DenseCl, optimizer: 
         fs::remove_dir_all(old).with_context(|| format!("cannot delete the old checkpoint {}", old.display()))?;
     }
     Ok(folder)
+}
+
+/// Where the checkpoint after `step` steps of a run is, or will be.
+pub fn folder(run: &Path, step: u64) -> PathBuf {
+    run.join(FOLDER).join(format!("step-{step:08}"))
+}
+
+/// A number that tells the state of a run from any other.
+///
+/// # Errors
+/// If a tensor has a type that checkpoints lack.
+pub fn digest(model: &DenseCl, optimizer: &Optimizer) -> Result<i64> {
+    let hash = Sha256::digest(state_of(model, optimizer).encode()?);
+    Ok(hash.iter().take(8).fold(0, |number, &byte| number << 8 | i64::from(byte)))
 }
 
 /// The newest checkpoint of a run that is whole; damaged ones are passed over with a warning. `None`
@@ -121,7 +137,7 @@ pub fn list(run: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn entries(run: &Path) -> Result<Vec<PathBuf>> {
-    let parent = run.join("checkpoints");
+    let parent = run.join(FOLDER);
     let entries = match fs::read_dir(&parent) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -2,6 +2,7 @@
 
 mod convert;
 mod export;
+mod world;
 
 use std::path::PathBuf;
 
@@ -18,8 +19,8 @@ use crate::pretrain::{Outcome, Run, Stop, pretrain};
 use crate::report::report;
 use crate::synth::{self, Size};
 use crate::{golden, inspect};
-
 use convert::ConvertArgs;
+use world::WorldArgs;
 
 /// Largest relative error that a replayed golden file may show.
 const GOLDEN_TOLERANCE: f64 = 1e-9;
@@ -82,6 +83,8 @@ struct PretrainArgs {
     /// Where to train.
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
+    #[command(flatten)]
+    world: WorldArgs,
 }
 
 #[derive(Debug, Args)]
@@ -145,6 +148,8 @@ struct BenchArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    world: WorldArgs,
     /// Time steps on demand: a line `run N` on standard input is answered by a line of JSON.
     #[arg(long, conflicts_with_all = ["part", "steps"])]
     serve: bool,
@@ -244,11 +249,15 @@ impl PretrainArgs {
             overrides.push(format!("data.source={}", toml::Value::String(data)));
         }
         let config = Config::read(&self.config, &overrides)?;
-        let Self { out, resume, device, .. } = self;
+        let Self { out, resume, device, world, .. } = self;
         let (stop, progress) = (Stop::on_signals()?, ProgressStyle::detect());
-        let run = Run { config, out, resume, device: device.resolve()?, stop, progress };
-        let Outcome { checkpoint, step, total_steps } = pretrain(&run)?;
-        Ok(if step < total_steps {
+        let (world, device) = world.connect(device)?;
+        let is_first = world.is_first();
+        let run = Run { config, out, resume, device, world, stop, progress };
+        let Outcome { checkpoint, step, total_steps } = pretrain(run)?;
+        Ok(if !is_first {
+            String::new()
+        } else if step < total_steps {
             format!("stopped after step {step} of {total_steps}: {}; go on with --resume", checkpoint.display())
         } else {
             format!("trained: {}", checkpoint.display())
@@ -259,7 +268,15 @@ impl PretrainArgs {
 impl BenchArgs {
     fn run(self) -> Result<String> {
         let config = Config::read(&self.config, &self.set)?;
-        let bench = Bench { config, device: self.device.resolve()?, warmup: self.warmup };
+        let (world, device) = self.world.connect(self.device)?;
+        let bench = Bench { config, device, world, warmup: self.warmup };
+        let text = self.time(&bench);
+        let is_first = bench.world.is_first();
+        let text = bench.world.conclude(text)?;
+        Ok(if is_first { text } else { String::new() })
+    }
+
+    fn time(&self, bench: &Bench) -> Result<String> {
         if self.serve {
             bench.serve(std::io::stdin().lock(), std::io::stdout().lock())?;
             return Ok(String::new());

@@ -6,6 +6,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::distributed::{World, WorldError};
 use crate::loss::{LossOptions, info_nce};
 use crate::measures::Measures;
 use crate::native::{self, NativeError};
@@ -21,7 +22,7 @@ pub struct ContrastOptions {
     pub temperature: f64,
     /// Share of the key encoder that a step keeps, m.
     pub momentum: f64,
-    /// Groups of images that BatchNorm treats as batches of their own.
+    /// Groups of images, over all processes, that BatchNorm treats as batches of their own.
     pub bn_splits: i64,
     /// Negatives that the loss looks at together; bounds its memory.
     pub loss_chunk: i64,
@@ -46,19 +47,30 @@ pub struct DenseCl {
 /// A batch and how it is gone through.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
+    /// The processes that share the batch. Each has N of its images, those of process 0 first.
+    pub world: &'a World,
     /// First view of every image, normalised, `[N, 3, H, W]`.
     pub view_q: &'a Tensor,
     /// Second view.
     pub view_k: &'a Tensor,
-    /// A permutation of the batch, `[N]` int64, for the key encoder's BatchNorm groups; with one
-    /// group it would change nothing.
-    pub shuffle: Option<&'a Tensor>,
+    /// A permutation of the batch of all processes, for the key encoder's BatchNorm groups; with
+    /// one group it would change nothing.
+    pub shuffle: Option<&'a [i64]>,
     /// λ, weight of the dense loss.
     pub loss_lambda: f64,
     /// Equal parts in which the batch goes through the encoders, to fit into memory. The result
     /// is that of the whole batch: BatchNorm's groups are cut from the parts, so `parts` divides
-    /// their number.
+    /// the number of those that a process has.
     pub parts: i64,
+}
+
+/// Keys of the batch of all processes, for the queues.
+#[derive(Debug)]
+pub struct NewKeys {
+    /// `[N, D]`, of unit length.
+    pub global: Tensor,
+    /// One pooled dense key an image, `[N, D]`, of unit length; `None` for MoCo-v2.
+    pub dense: Option<Tensor>,
 }
 
 impl DenseCl {
@@ -81,23 +93,37 @@ impl DenseCl {
     }
 
     /// Computes the loss of a batch and adds its gradients to the query encoder's. Returns what was
-    /// measured, and the keys to [`enqueue`](Self::enqueue) after the update.
+    /// measured, and the keys to [`enqueue`](Self::enqueue) after the update. All of it is the whole
+    /// batch's at every process.
     ///
     /// # Errors
-    /// If libtorch refuses, which it does when the encoders do not have the same tensors.
-    pub fn forward_backward(&mut self, step: &Step<'_>) -> Result<(Measures, Embedding), NativeError> {
+    /// If another process is lost, or libtorch refuses.
+    pub fn forward_backward(&mut self, step: &Step<'_>) -> Result<(Measures, NewKeys), WorldError> {
         self.follow()?;
         let keys = tch::no_grad(|| self.embed_keys(step))?;
         let size = step.view_q.size()[0] / step.parts;
         let mut measures = Vec::new();
         for index in 0..step.parts {
             let part = Part { index, of: step.parts };
-            let query = self.embed(&self.query, &step.view_q.narrow(0, index * size, size), part)?;
+            let query = self.embed(&self.query, &step.view_q.narrow(0, index * size, size), step, part)?;
             let (loss, measured) = self.contrast(&query, &keys.narrow(index * size, size), step.loss_lambda);
             (loss / step.parts as f64).backward();
             measures.push(measured);
         }
-        Ok((Measures::mean(&measures), keys))
+        let measures = Measures::mean(&measures);
+        self.average(step.world, &measures)?;
+        let gather = |keys: &Tensor| step.world.gather(keys);
+        let dense = keys.dense.as_ref().map(|dense| gather(&dense.pooled)).transpose()?;
+        Ok((measures, NewKeys { global: gather(&keys.global)?, dense }))
+    }
+
+    /// Every process has seen as many images, in as many BatchNorm groups: the means over the
+    /// processes are those over the batch, of the loss's gradients as of the running statistics.
+    fn average(&self, world: &World, measures: &Measures) -> Result<(), WorldError> {
+        let gradients = self.query.tensors().parameters().map(Tensor::grad).filter(Tensor::defined);
+        let statistics = [&self.query, &self.key].into_iter().flat_map(|encoder| encoder.tensors().buffers());
+        let statistics = statistics.map(Tensor::shallow_clone);
+        world.average(&gradients.chain(statistics).chain(measures.means()).collect::<Vec<_>>())
     }
 
     /// Loss of queries and keys of the same images, a scalar to call `backward` on, and what is
@@ -123,10 +149,10 @@ impl DenseCl {
     ///
     /// # Errors
     /// If the batch does not divide the queue.
-    pub fn enqueue(&mut self, keys: &Embedding) -> Result<(), String> {
+    pub fn enqueue(&mut self, keys: &NewKeys) -> Result<(), String> {
         self.global_queue.push(&keys.global)?;
         match (&mut self.dense_queue, &keys.dense) {
-            (Some(queue), Some(dense)) => queue.push(&dense.pooled),
+            (Some(queue), Some(dense)) => queue.push(dense),
             _ => Ok(()),
         }
     }
@@ -137,21 +163,26 @@ impl DenseCl {
         native::lerp(&list(&self.key), &list(&self.query), 1.0 - self.options.momentum)
     }
 
-    /// Keys of the whole batch, in its order; its images go through the encoder in another one.
-    fn embed_keys(&self, step: &Step<'_>) -> Result<Embedding, NativeError> {
-        let shuffled = step.shuffle.map(|order| step.view_k.index_select(0, order));
+    /// Keys of this process's images, in their order. The images of the batch go through the
+    /// encoders of all processes in another one (shuffle BN, arXiv 1911.05722, section 3.3).
+    fn embed_keys(&self, step: &Step<'_>) -> Result<Embedding, WorldError> {
+        let shuffled = step.shuffle.map(|order| step.world.reorder(step.view_k, order)).transpose()?;
         let views = shuffled.as_ref().unwrap_or(step.view_k).chunk(step.parts, 0);
-        let embed = |(index, view)| self.embed(&self.key, view, Part { index, of: step.parts });
+        let embed = |(index, view)| self.embed(&self.key, view, step, Part { index, of: step.parts });
         let embeddings = (0..).zip(&views).map(embed).collect::<Result<Vec<_>, _>>()?;
         let embedding = Embedding::cat(embeddings);
-        Ok(match step.shuffle {
-            Some(order) => embedding.select(&order.argsort(0, false)),
-            None => embedding,
-        })
+        match step.shuffle {
+            Some(order) => {
+                let back = inverse(order);
+                embedding.try_map(|x| step.world.reorder(x, &back))
+            }
+            None => Ok(embedding),
+        }
     }
 
-    fn embed(&self, encoder: &Encoder, views: &Tensor, part: Part) -> Result<Embedding, NativeError> {
-        let statistics = Statistics::Batch { splits: self.options.bn_splits / part.of, part };
+    fn embed(&self, encoder: &Encoder, views: &Tensor, step: &Step<'_>, part: Part) -> Result<Embedding, NativeError> {
+        let splits = self.options.bn_splits / step.world.place().size as i64 / part.of;
+        let statistics = Statistics::Batch { splits, part };
         match self.options.products {
             Kind::BFloat16 => native::autocast_bf16(views.device(), || encoder.embed(views, statistics)),
             _ => Ok(encoder.embed(views, statistics)),
@@ -164,6 +195,15 @@ impl DenseCl {
 fn match_cells(query: &DenseEmbedding, key: &DenseEmbedding) -> Tensor {
     let similarity = query.backbone.transpose(1, 2).bmm(&key.backbone); // [N, L, L]
     similarity.argmax(2, false) // [N, L]
+}
+
+/// The permutation that undoes one.
+fn inverse(order: &[i64]) -> Vec<i64> {
+    let mut inverse = vec![0; order.len()];
+    for (place, &row) in (0..).zip(order) {
+        inverse[row as usize] = place;
+    }
+    inverse
 }
 
 /// `[N, D, L]` → `[N·L, D]`.
@@ -192,16 +232,17 @@ mod tests {
         DenseCl::new(spec, options, Kind::Double, Device::Cpu)
     }
 
-    fn step<'a>(view_q: &'a Tensor, view_k: &'a Tensor, shuffle: Option<&'a Tensor>) -> Step<'a> {
-        Step { view_q, view_k, shuffle, loss_lambda: 0.5, parts: 1 }
+    fn step<'a>(world: &'a World, view_q: &'a Tensor, view_k: &'a Tensor, shuffle: Option<&'a [i64]>) -> Step<'a> {
+        Step { world, view_q, view_k, shuffle, loss_lambda: 0.5, parts: 1 }
     }
 
     #[test]
     fn a_shuffle_within_one_group_changes_nothing() {
         let [q, k] = [(); 2].map(|()| Tensor::randn([4, 3, 64, 64], CPU));
-        let shuffle = Tensor::from_slice(&[2_i64, 0, 3, 1]);
+        let shuffle = [2, 0, 3, 1];
+        let world = World::alone();
         let loss = |splits, shuffle| {
-            let (measures, _) = model(splits, true).forward_backward(&step(&q, &k, shuffle)).unwrap();
+            let (measures, _) = model(splits, true).forward_backward(&step(&world, &q, &k, shuffle)).unwrap();
             measures.loss.double_value(&[])
         };
         assert!((loss(1, None) - loss(1, Some(&shuffle))).abs() < 1e-9);
@@ -211,7 +252,7 @@ mod tests {
     #[test]
     fn equal_views_match_cell_by_cell() {
         let view = Tensor::randn([2, 3, 96, 96], CPU);
-        let (measures, _) = model(1, true).forward_backward(&step(&view, &view, None)).unwrap();
+        let (measures, _) = model(1, true).forward_backward(&step(&World::alone(), &view, &view, None)).unwrap();
         let dense = measures.dense.unwrap();
         let identity = Tensor::arange(9, (Kind::Int64, Device::Cpu)).expand_as(&dense.matches);
         assert_eq!(dense.matches, identity);
@@ -227,7 +268,7 @@ mod tests {
         });
         let (before, query) = (first(&model.key), first(&model.query));
         let view = Tensor::randn([2, 3, 64, 64], CPU);
-        let (measures, keys) = model.forward_backward(&step(&view, &view, None)).unwrap();
+        let (measures, keys) = model.forward_backward(&step(&World::alone(), &view, &view, None)).unwrap();
         let expected = &before * 0.9 + query * 0.1;
         assert!((first(&model.key) - expected).abs().max().double_value(&[]) < 1e-12);
         assert!(model.key.tensors().parameters().all(|p| !p.grad().defined()));
@@ -240,10 +281,12 @@ mod tests {
     #[test]
     fn parts_of_a_batch_are_the_batch() {
         let [q, k] = [(); 2].map(|()| Tensor::randn([8, 3, 64, 64], CPU));
-        let shuffle = Tensor::from_slice(&[5_i64, 0, 7, 2, 1, 6, 3, 4]);
+        let shuffle = [5, 0, 7, 2, 1, 6, 3, 4];
+        let world = World::alone();
         let run = |parts| {
             let mut model = model(4, true);
-            let (measures, keys) = model.forward_backward(&Step { parts, ..step(&q, &k, Some(&shuffle)) }).unwrap();
+            let (measures, keys) =
+                model.forward_backward(&Step { parts, ..step(&world, &q, &k, Some(&shuffle)) }).unwrap();
             model.enqueue(&keys).unwrap();
             let mut found = vec![measures.loss, measures.dense.unwrap().matches.to_kind(Kind::Double)];
             found.push(model.global_queue.vectors().copy());
@@ -270,7 +313,7 @@ mod tests {
                 model.query.channels_last();
                 model.key.channels_last();
             }
-            let (measures, _) = model.forward_backward(&step(&q, &k, None)).unwrap();
+            let (measures, _) = model.forward_backward(&step(&World::alone(), &q, &k, None)).unwrap();
             (measures.loss.double_value(&[]), model.query.tensors().parameters().next().unwrap().grad())
         };
         let ((loss, gradient), (other_loss, other_gradient)) = (run(false), run(true));
@@ -285,7 +328,7 @@ mod tests {
             let options = ContrastOptions { products, ..exact.options() };
             let mut model = DenseCl::new(spec, options, Kind::Float, Device::Cpu);
             let [q, k] = [&q, &k].map(|view| view.to_kind(Kind::Float));
-            let (measures, _) = model.forward_backward(&step(&q, &k, None)).unwrap();
+            let (measures, _) = model.forward_backward(&step(&World::alone(), &q, &k, None)).unwrap();
             assert!(model.query.tensors().parameters().all(|p| p.grad().kind() == Kind::Float));
             measures.loss.double_value(&[])
         };

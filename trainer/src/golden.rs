@@ -13,6 +13,7 @@ use densecl_models::resnet::Architecture;
 use tch::{Device, Kind, Tensor};
 
 use crate::densecl::{ContrastOptions, DenseCl, Step};
+use crate::distributed::World;
 use crate::network::{Encoder, EncoderSpec};
 use crate::optimizer::{Algorithm, Optimizer, OptimizerOptions};
 use crate::tensor_file::TensorFile;
@@ -74,11 +75,12 @@ fn run(golden: &TensorFile) -> Result<TensorFile> {
     };
     let mut sgd = Optimizer::new(model.query.tensors().parameters(), sgd);
     let mut result = TensorFile::default();
+    let world = World::alone();
     for step in 0..settings.number::<usize>("steps")? {
         let get = |name: &str| golden.get(&format!("step{step}/{name}")).map_err(|e| anyhow!(e));
         let (view_q, view_k) = (get("view_q")?, get("view_k")?);
         let (measures, keys) =
-            model.forward_backward(&Step { view_q, view_k, shuffle: None, loss_lambda, parts: 1 })?;
+            model.forward_backward(&Step { world: &world, view_q, view_k, shuffle: None, loss_lambda, parts: 1 })?;
         sgd.step(get("lr")?.double_value(&[]))?;
         model.enqueue(&keys).map_err(|e| anyhow!(e))?;
         let mut put = |name: &str, tensor: Tensor| result.tensors.insert(format!("step{step}/{name}"), tensor);

@@ -5,14 +5,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use densecl_trainer::cli::Cli;
+use densecl_trainer::distributed::is_follower;
 use densecl_trainer::monitor::LogWriter;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));
+    // Of several processes that train together, the first tells how it goes.
+    let level = if is_follower() { "warn" } else { "info,ort=warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(LogWriter).init();
     match Cli::parse().run() {
+        Ok(text) if text.is_empty() => ExitCode::SUCCESS,
         Ok(text) => {
             // A reader that has gone away, as `head` does, is no failure of the command.
             let _ = writeln!(std::io::stdout(), "{}", text.trim_end());

@@ -64,6 +64,16 @@ impl Measures {
         Self { loss: loss.detach(), dense: Some(dense), ..self }
     }
 
+    /// All that are means over the images of a batch, which over several processes are means again.
+    pub(crate) fn means(&self) -> Vec<Tensor> {
+        let Self { loss, loss_global, global_top1, embedding_std, feature_std, dense } = self;
+        let mut means = vec![loss, loss_global, global_top1, embedding_std, feature_std];
+        if let Some(DenseMeasures { loss, top1, matches: _, same_cell, place_similarity }) = dense {
+            means.extend([loss, top1, same_cell, place_similarity]);
+        }
+        means.into_iter().map(Tensor::shallow_clone).collect()
+    }
+
     /// Of a batch that went through in equal parts.
     pub(crate) fn mean(parts: &[Self]) -> Self {
         let mean = |of: &dyn Fn(&Self) -> &Tensor| mean(parts.iter().map(of));

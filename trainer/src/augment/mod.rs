@@ -7,11 +7,13 @@
 
 mod colour;
 mod parameters;
+mod random;
 mod resample;
 #[cfg(test)]
 mod torchvision_tests;
 
 pub use parameters::{AugmentOptions, ViewParameters};
+pub use random::StepRandom;
 
 use tch::{Device, Tensor};
 
@@ -70,8 +72,6 @@ fn column(values: &[f32], device: Device) -> Tensor {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand_chacha::ChaCha8Rng;
     use tch::Kind;
 
     use super::*;
@@ -107,8 +107,8 @@ mod tests {
         let images = canvases(3, 40);
         let sizes = [ImageSize { width: 40, height: 40 }; 3];
         let draw = |seed| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let parameters = ViewParameters::draw(&AugmentOptions::default(), &sizes, 40, &mut rng);
+            let mut random = StepRandom::new(seed, 0, 0..3);
+            let parameters = ViewParameters::draw(&AugmentOptions::default(), &sizes, 40, &mut random);
             view(&images, &parameters, 32, &Normalization::IMAGENET)
         };
         assert_eq!(draw(1), draw(1));

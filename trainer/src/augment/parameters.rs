@@ -4,8 +4,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use super::ImageSize;
 use super::colour::{Jitter, JitterStep};
+use super::{ImageSize, StepRandom};
 
 /// How views are drawn; the defaults are MoCo-v2's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,30 +126,34 @@ pub struct ViewParameters {
 impl ViewParameters {
     /// Draws one view of each image; the images have been squeezed onto canvases `canvas_px` wide
     /// and high.
-    pub fn draw(options: &AugmentOptions, sizes: &[ImageSize], canvas_px: u32, rng: &mut impl Rng) -> Self {
+    pub fn draw(options: &AugmentOptions, sizes: &[ImageSize], canvas_px: u32, random: &mut StepRandom) -> Self {
         let mut parameters = Self::identity(&[], canvas_px);
-        parameters.jitter.order = random_order(rng);
-        for &size in sizes {
-            let window = draw_crop(options, size, rng);
-            parameters.push_crop(window, size, canvas_px);
-            let jittered = rng.random_bool(options.jitter_probability);
-            let mut factor = |strength: f64| {
-                let factor = rng.random_range(-strength..=strength);
-                if jittered { factor as f32 } else { 0.0 }
-            };
-            let jitter = &mut parameters.jitter;
-            jitter.brightness.push(1.0 + factor(options.brightness));
-            jitter.contrast.push(1.0 + factor(options.contrast));
-            jitter.saturation.push(1.0 + factor(options.saturation));
-            jitter.hue.push(factor(options.hue));
-            parameters.greys.push(f32::from(rng.random_bool(options.grey_probability)));
-            let blurred = rng.random_bool(options.blur_probability);
-            let [low, high] = options.blur_sigma_px;
-            let sigma = rng.random_range(low..=high) as f32;
-            parameters.blur_sigmas_px.push(if blurred { sigma } else { 0.0 });
-            parameters.flips.push(rng.random_bool(options.flip_probability));
+        parameters.jitter.order = random_order(&mut random.batch);
+        for (&size, rng) in sizes.iter().zip(&mut random.images) {
+            parameters.push(options, size, canvas_px, rng);
         }
         parameters
+    }
+
+    fn push(&mut self, options: &AugmentOptions, size: ImageSize, canvas_px: u32, rng: &mut impl Rng) {
+        let window = draw_crop(options, size, rng);
+        self.push_crop(window, size, canvas_px);
+        let jittered = rng.random_bool(options.jitter_probability);
+        let mut factor = |strength: f64| {
+            let factor = rng.random_range(-strength..=strength);
+            if jittered { factor as f32 } else { 0.0 }
+        };
+        let jitter = &mut self.jitter;
+        jitter.brightness.push(1.0 + factor(options.brightness));
+        jitter.contrast.push(1.0 + factor(options.contrast));
+        jitter.saturation.push(1.0 + factor(options.saturation));
+        jitter.hue.push(factor(options.hue));
+        self.greys.push(f32::from(rng.random_bool(options.grey_probability)));
+        let blurred = rng.random_bool(options.blur_probability);
+        let [low, high] = options.blur_sigma_px;
+        let sigma = rng.random_range(low..=high) as f32;
+        self.blur_sigmas_px.push(if blurred { sigma } else { 0.0 });
+        self.flips.push(rng.random_bool(options.flip_probability));
     }
 
     /// The whole of each image, unchanged but for its size.

@@ -66,6 +66,33 @@ impl Config {
         Ok(())
     }
 
+    /// Batch and BatchNorm groups against the number of processes that share them.
+    ///
+    /// # Errors
+    /// If they cannot be shared evenly, with what to set instead.
+    pub fn check_world(&self, ranks: usize) -> Result<()> {
+        let (ranks, batch) = (ranks as i64, self.optimizer.batch as i64);
+        let (splits, parts) = (self.contrast.bn_splits, self.optimizer.accumulation as i64);
+        ensure!(
+            batch % ranks == 0 && batch / ranks >= 2,
+            "{ranks} ranks cannot share optimizer.batch = {batch} evenly, at least 2 images each; {} would do",
+            (batch / ranks).max(2) * ranks,
+        );
+        ensure!(
+            splits % ranks == 0,
+            "{ranks} ranks cannot share contrast.bn_splits = {splits}: every rank takes whole BatchNorm groups. Set \
+             contrast.bn_splits to {ranks}, or to a multiple of it that divides optimizer.batch = {batch} into \
+             groups of at least 2",
+        );
+        ensure!(
+            splits / ranks % parts == 0,
+            "optimizer.accumulation is {parts}; it must divide the {} BatchNorm groups that each of {ranks} ranks \
+             takes of contrast.bn_splits = {splits}",
+            splits / ranks,
+        );
+        Ok(())
+    }
+
     /// Batch and queue against a data set of `images`.
     ///
     /// # Errors

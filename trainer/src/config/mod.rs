@@ -72,7 +72,7 @@ pub struct NetworkConfig {
 }
 
 /// Type in which convolutions and matrix products are computed; weights, sums and norms are
-/// float32 in any case.
+/// float32, unless everything is float64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
@@ -81,6 +81,8 @@ pub enum Precision {
     Float32,
     /// Exact to about 3 digits; half the memory traffic.
     Bf16,
+    /// Everything exact to about 16 digits, weights included: for comparisons of two runs.
+    Float64,
 }
 
 /// How images and weights lie in memory.
@@ -277,8 +279,17 @@ impl Config {
         let products = match self.network.precision {
             Precision::Float32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
+            Precision::Float64 => Kind::Double,
         };
         ContrastOptions { queue_length, temperature, momentum, bn_splits, loss_chunk, products }
+    }
+
+    /// Type of the weights.
+    pub fn weight_kind(&self) -> Kind {
+        match self.network.precision {
+            Precision::Float32 | Precision::Bf16 => Kind::Float,
+            Precision::Float64 => Kind::Double,
+        }
     }
 
     /// Weight of the dense loss in step `step`.
@@ -329,6 +340,13 @@ pub(crate) mod tests {
         let images = |count| format!("{:#}", Config::parse(TINY, &[]).unwrap().check_images(count).unwrap_err());
         assert!(images(5).contains("fewer than a batch of 8"));
         assert!(images(60).contains("Set it to a quarter of the images or less, a multiple of the batch: 8"));
+        let shared = |ranks| format!("{:#}", Config::parse(TINY, &[]).unwrap().check_world(ranks).unwrap_err());
+        assert!(shared(4).contains("contrast.bn_splits to 4"), "{}", shared(4));
+        assert!(shared(3).contains("3 ranks cannot share optimizer.batch = 8"), "{}", shared(3));
+        let parts = ["contrast.bn_splits=4".to_owned(), "optimizer.accumulation=4".to_owned()];
+        let parts = Config::parse(TINY, &parts).unwrap().check_world(2).unwrap_err().to_string();
+        assert!(parts.contains("optimizer.accumulation"), "{parts}");
+        Config::parse(TINY, &[]).unwrap().check_world(2).unwrap();
         assert!(message("network.architecture=vgg").contains("resnet18"));
         assert!(message("nonsense").contains("key=value"));
     }

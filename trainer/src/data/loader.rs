@@ -1,5 +1,6 @@
 //! Draws batches ahead of the training loop, on threads of its own.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -10,10 +11,11 @@ use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use tch::{Device, Tensor};
 
-use super::{DataSource, ImageSource, Order, ShardReader, Share, ShuffleOptions};
+use super::{DataSource, ImageSource, Order, Reading, ShardReader, ShuffleOptions};
 use crate::augment::ImageSize;
+use crate::distributed::Place;
 
-/// Images of one step.
+/// Images of one step, or a process's share of them.
 #[derive(Debug)]
 pub struct Batch {
     /// RGB canvases `[N, S, S, 3]`, uint8 in host memory, page-locked where a GPU will fetch them.
@@ -27,8 +29,10 @@ pub struct Batch {
 pub struct LoaderOptions {
     /// Seed of the order.
     pub seed: u64,
-    /// Images in a batch.
+    /// Images in a batch, over all processes.
     pub batch: usize,
+    /// Which share of every batch is drawn.
+    pub place: Place,
     /// Side of the canvases.
     pub canvas_px: u32,
     /// Batches in an epoch.
@@ -43,6 +47,18 @@ pub struct LoaderOptions {
     pub shuffle_buffer: usize,
     /// Where the batches are needed.
     pub device: Device,
+}
+
+impl LoaderOptions {
+    /// Number of the images that are drawn of a batch.
+    fn share(&self) -> usize {
+        self.batch / self.place.size
+    }
+
+    /// Their places in the batch.
+    fn places(&self) -> Range<usize> {
+        self.place.rank * self.share()..(self.place.rank + 1) * self.share()
+    }
 }
 
 /// Batches of steps `first`, `first + 1`, … in order.
@@ -113,7 +129,7 @@ impl Drop for Loader {
 
 fn draw_ahead(mut artist: Artist, options: LoaderOptions, first: u64, sender: &SyncSender<Result<Batch>>) {
     let side = i64::from(options.canvas_px);
-    let mut pixels = vec![0; options.batch * (options.canvas_px * options.canvas_px * 3) as usize];
+    let mut pixels = vec![0; options.share() * (options.canvas_px * options.canvas_px * 3) as usize];
     for step in first.. {
         let batch = artist.draw(step, &options, &mut pixels).map(|sizes| {
             let pixels = Tensor::from_slice(&pixels).view([sizes.len() as i64, side, side, 3]);
@@ -146,8 +162,9 @@ impl Artist {
                 Images::ByNumber { source, order }
             }
             DataSource::Shards(shards) => {
-                let shuffle = ShuffleOptions { seed: options.seed, buffer: options.shuffle_buffer };
-                let mut readers = shards.readers(Share::ALL, options.shard_readers, shuffle)?;
+                let reading = if options.place.size == 1 { Reading::Ahead } else { Reading::WhenDrawn };
+                let shuffle = ShuffleOptions { seed: options.seed, buffer: options.shuffle_buffer, reading };
+                let mut readers = shards.readers(options.shard_readers, shuffle)?;
                 let (drawn, count) = (first * options.batch as u64, readers.len() as u64);
                 // Image i of the run is drawn by reader i modulo their number.
                 (0..).zip(&mut readers).for_each(|(i, reader)| reader.skip((drawn + count - 1 - i) / count));
@@ -157,27 +174,36 @@ impl Artist {
         Ok(Self { images, skipped: Skipped(skipped) })
     }
 
-    /// Draws the images of batch `step`, which follows the one before; returns their sizes.
+    /// Draws the share of batch `step`, which follows the one before; returns the images' sizes.
     fn draw(&mut self, step: u64, options: &LoaderOptions, pixels: &mut [u8]) -> Result<Vec<ImageSize>> {
         let canvas_px = options.canvas_px;
-        let canvases = pixels.par_chunks_mut((canvas_px * canvas_px * 3) as usize);
+        let canvas_bytes = (canvas_px * canvas_px * 3) as usize;
         match &mut self.images {
             Images::ByNumber { source, order } => {
                 let indices = order.batch(step, options.steps_per_epoch, options.batch);
-                let draw = |(canvas, index)| draw_or_replace(&**source, index, canvas_px, canvas, &self.skipped);
-                canvases.zip(indices).map(draw).collect()
+                let draw = |(canvas, &index)| draw_or_replace(&**source, index, canvas_px, canvas, &self.skipped);
+                pixels.par_chunks_mut(canvas_bytes).zip(&indices[options.places()]).map(draw).collect()
             }
             Images::Streams(readers) => {
                 let first = (step * options.batch as u64 % readers.len() as u64) as usize;
                 let count = readers.len();
-                // Canvas j belongs to reader (first + j) modulo their number.
-                let mut shares: Vec<Vec<(usize, &mut [u8])>> = (0..count).map(|_| Vec::new()).collect();
-                for (j, canvas) in pixels.chunks_mut((canvas_px * canvas_px * 3) as usize).enumerate() {
+                // Place j of the batch belongs to reader (first + j) modulo their number, which passes
+                // over those of other processes.
+                let mut shares: Vec<Vec<(usize, Option<&mut [u8]>)>> = (0..count).map(|_| Vec::new()).collect();
+                let mut canvases = pixels.chunks_mut(canvas_bytes);
+                for j in 0..options.batch {
+                    let canvas = if options.places().contains(&j) { canvases.next() } else { None };
                     shares[(first + j) % count].push((j, canvas));
                 }
                 let drawn = readers.par_iter_mut().zip(shares).map(|(reader, share)| {
-                    let draw = |(j, canvas)| Ok((j, self.skipped.draw(reader, canvas_px, canvas)?));
-                    share.into_iter().map(draw).collect::<Result<Vec<_>>>()
+                    let mut draw = |(j, canvas)| match canvas {
+                        Some(canvas) => Ok(Some((j, self.skipped.draw(reader, canvas_px, canvas)?))),
+                        None => {
+                            reader.pass_over();
+                            Ok(None)
+                        }
+                    };
+                    share.into_iter().filter_map(|place| draw(place).transpose()).collect::<Result<Vec<_>>>()
                 });
                 let mut sizes: Vec<_> = drawn.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
                 sizes.sort_unstable_by_key(|(j, _)| *j);
@@ -259,6 +285,7 @@ mod tests {
         LoaderOptions {
             seed: 1,
             batch: 4,
+            place: Place { rank: 0, size: 1 },
             canvas_px: 2,
             steps_per_epoch: 2,
             workers: 2,
@@ -276,6 +303,29 @@ mod tests {
             (0..count).map(|_| pixels(&loader.next_batch().unwrap())).collect::<Vec<_>>()
         };
         assert_eq!(draw(0, 6)[3..], draw(3, 3));
+    }
+
+    /// The batches that processes draw together, their shares one after the other.
+    fn together(source: &DataSource, size: usize, first: u64, count: u64) -> Vec<Vec<u8>> {
+        let places = (0..size).map(|rank| LoaderOptions { place: Place { rank, size }, ..options() });
+        let mut loaders: Vec<_> =
+            places.map(|options| Loader::start(source.clone(), options, first).unwrap()).collect();
+        let mut batch = || loaders.iter_mut().flat_map(|loader| pixels(&loader.next_batch().unwrap())).collect();
+        (0..count).map(|_| batch()).collect()
+    }
+
+    #[test]
+    fn shares_of_several_processes_make_up_the_batch() {
+        let folder = tempfile::tempdir().unwrap();
+        write_shards(folder.path());
+        let shards = DataSource::open(&folder.path().display().to_string(), 0, 2).unwrap();
+        for source in [DataSource::Images(Arc::new(Numbers)), shards] {
+            let whole = together(&source, 1, 0, 20);
+            for size in [2, 4] {
+                assert_eq!(together(&source, size, 0, 20), whole, "{size} processes");
+                assert_eq!(together(&source, size, 13, 7), whole[13..], "{size} processes, from the middle");
+            }
+        }
     }
 
     #[test]

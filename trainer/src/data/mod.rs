@@ -16,7 +16,7 @@ use tch::Tensor;
 pub use files::ImageFiles;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use order::Order;
-pub use shards::{Drawn, ShardReader, Shards, Share, ShuffleOptions};
+pub use shards::{Drawn, Reading, ShardReader, Shards, ShuffleOptions};
 
 use crate::augment::ImageSize;
 use procedural::ProceduralImages;
@@ -103,8 +103,8 @@ impl DataSource {
                 }
             }
             Self::Shards(shards) => {
-                let options = ShuffleOptions { seed: 0, buffer: count };
-                if let Some(reader) = shards.readers(Share::ALL, 1, options)?.first_mut() {
+                let options = ShuffleOptions { seed: 0, buffer: count, reading: Reading::Ahead };
+                if let Some(reader) = shards.readers(1, options)?.first_mut() {
                     while !keep(reader.draw(canvas_px, &mut canvas)?.size, &canvas) {}
                 }
             }

@@ -1,5 +1,7 @@
 //! A backbone with its projection heads: what is trained, and what follows it by momentum.
 
+use std::convert::Infallible;
+
 use densecl_models::graph::Weight;
 use densecl_models::resnet::{Architecture, OutputStride, Weights};
 use tch::{Device, Kind, Tensor};
@@ -72,23 +74,22 @@ impl Embedding {
         }
     }
 
-    /// The images with these numbers, `[M]` int64.
-    pub(crate) fn select(&self, images: &Tensor) -> Self {
-        self.map(|x| x.index_select(0, images))
-    }
-
     /// `count` images from number `first` on.
     pub(crate) fn narrow(&self, first: i64, count: i64) -> Self {
-        self.map(|x| x.narrow(0, first, count))
+        let narrowed: Result<_, Infallible> = self.try_map(|x| Ok(x.narrow(0, first, count)));
+        let Ok(narrowed) = narrowed;
+        narrowed
     }
 
-    fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
-        let dense = self.dense.as_ref().map(|dense| DenseEmbedding {
-            cells: of(&dense.cells),
-            backbone: of(&dense.backbone),
-            pooled: of(&dense.pooled),
+    /// With each tensor `[N, …]` replaced by another one of as many images.
+    ///
+    /// # Errors
+    /// The first that `of` returns.
+    pub(crate) fn try_map<E>(&self, of: impl Fn(&Tensor) -> Result<Tensor, E>) -> Result<Self, E> {
+        let dense = self.dense.as_ref().map(|dense| {
+            Ok(DenseEmbedding { cells: of(&dense.cells)?, backbone: of(&dense.backbone)?, pooled: of(&dense.pooled)? })
         });
-        Self { global: of(&self.global), pooled_backbone: of(&self.pooled_backbone), dense }
+        Ok(Self { global: of(&self.global)?, pooled_backbone: of(&self.pooled_backbone)?, dense: dense.transpose()? })
     }
 }
 

@@ -56,7 +56,16 @@ impl NamedTensors {
 
     /// The parameters, in order.
     pub fn parameters(&self) -> impl Iterator<Item = &Tensor> {
-        self.iter().filter(|(_, role, _)| *role == TensorRole::Parameter).map(|(_, _, tensor)| tensor)
+        self.of_role(TensorRole::Parameter)
+    }
+
+    /// The running statistics, in order.
+    pub fn buffers(&self) -> impl Iterator<Item = &Tensor> {
+        self.of_role(TensorRole::Buffer)
+    }
+
+    fn of_role(&self, wanted: TensorRole) -> impl Iterator<Item = &Tensor> {
+        self.iter().filter(move |(_, role, _)| *role == wanted).map(|(_, _, tensor)| tensor)
     }
 
     /// Overwrites every tensor with the one of the same name that `find` returns.

@@ -1,8 +1,10 @@
 //! The training loop.
 //!
 //! Everything random about step i is drawn from a generator seeded by the run's seed and i, so a
-//! run that goes on from a checkpoint takes the steps that an undisturbed one would have taken.
+//! run that goes on from a checkpoint takes the steps that an undisturbed one would have taken, by
+//! however many processes.
 
+mod agreement;
 mod fault;
 mod reports;
 mod resume;
@@ -15,13 +17,14 @@ use anyhow::{Error, Result, bail};
 use tch::Device;
 
 pub use stop::Stop;
-pub use trainer::{Trainer, Views};
+pub use trainer::{Steps, Trainer, Views};
 
 use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{DataSource, Loader, LoaderOptions};
+use crate::distributed::{Place, World, WorldError};
 use crate::monitor::ProgressStyle;
-use reports::Reports;
+use reports::{Reported, Reports};
 
 /// A run to start or to go on with.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct Run {
     pub resume: bool,
     /// Where tensors live.
     pub device: Device,
+    /// The processes that train together.
+    pub world: World,
     /// Asks for a checkpoint and an early return.
     pub stop: Stop,
     /// How progress is shown.
@@ -41,9 +46,10 @@ pub struct Run {
 }
 
 impl Run {
-    /// A new run that nothing stops, with progress as lines in the log.
+    /// A new run of this process alone that nothing stops, with progress as lines in the log.
     pub fn new(config: Config, out: PathBuf, device: Device) -> Self {
-        Self { config, out, resume: false, device, stop: Stop::default(), progress: ProgressStyle::Lines }
+        let (world, stop) = (World::alone(), Stop::default());
+        Self { config, out, resume: false, device, world, stop, progress: ProgressStyle::Lines }
     }
 }
 
@@ -58,33 +64,50 @@ pub struct Outcome {
     pub total_steps: u64,
 }
 
-/// Trains to the end of the schedule, or until it is told to stop.
+/// Trains to the end of the schedule, or until one of the processes is told to stop.
 ///
 /// # Errors
-/// If the data cannot be read, the loss stops being a number, or a file cannot be written. What
-/// had been learnt until the last step is then in a checkpoint if the data failed, and until the
-/// last checkpoint otherwise.
-pub fn pretrain(run: &Run) -> Result<Outcome> {
+/// If the data cannot be read, the loss stops being a number, a file cannot be written, or another
+/// process is lost. What had been learnt until the last step is then in a checkpoint if the data
+/// failed, and until the last checkpoint otherwise.
+pub fn pretrain(run: Run) -> Result<Outcome> {
+    let outcome = train(&run);
+    run.world.conclude(outcome)
+}
+
+fn train(run: &Run) -> Result<Outcome> {
     let config = &run.config;
+    config.check_world(run.world.place().size)?;
     let (source, steps_per_epoch) = open_data(config)?;
     let total_steps = config.schedule.epochs * steps_per_epoch;
-    let mut trainer = Trainer::new(config, run.device, steps_per_epoch, total_steps)?;
+    let steps = Steps { per_epoch: steps_per_epoch, total: total_steps };
+    let mut trainer = Trainer::new(config, &run.world, run.device, steps)?;
     let first = resume::prepare(run, &mut trainer)?;
+    agreement::same_start(run, &trainer, first)?;
     if first >= total_steps {
         let checkpoint = save(run, &trainer, first)?;
         return Ok(Outcome { checkpoint, step: first, total_steps });
     }
     let samples = source.samples(reports::FIXED_IMAGES, config.data.canvas_px)?;
-    let mut reports = Reports::open(run, &trainer, &samples, first)?;
-    let mut loader = Loader::start(source, loader_options(config, run.device, steps_per_epoch), first)?;
-    tracing::info!(first, total_steps, steps_per_epoch, device = ?run.device, "training");
+    let reports = run.world.is_first().then(|| Reports::open(run, &trainer, &samples, first));
+    let mut reports = reports.transpose()?;
+    let options = loader_options(config, run.world.place(), run.device, steps_per_epoch);
+    let mut loader = Loader::start(source, options, first)?;
+    tracing::info!(first, total_steps, steps_per_epoch, ranks = run.world.place().size, device = ?run.device, "training");
     let mut step = first;
     loop {
-        let batch = loader.next_batch().or_else(|error| Err(keep_what_is_learnt(run, &trainer, step, error)?))?;
+        let batch = agreement::whole_batch(&run.world, loader.next_batch())
+            .or_else(|error| Err(keep_what_is_learnt(run, &trainer, step, error)?))?;
         let measures = trainer.step(step, &batch)?;
         step += 1;
-        let last = run.stop.requested() || step == total_steps;
-        reports.after_step(step, &mut trainer, &measures, &mut loader, last)?;
+        let told = agreement::after_step(run, &loader)?;
+        let last = told.stop || step == total_steps;
+        if last || step.is_multiple_of(config.schedule.report_steps) {
+            trainer.check_losses()?;
+        }
+        if let Some(reports) = &mut reports {
+            reports.after_step(&Reported { step, last, skipped: told.skipped }, &trainer, &measures, &mut loader)?;
+        }
         if last || step.is_multiple_of(config.schedule.checkpoint_steps) {
             trainer.check_losses()?;
             let checkpoint = save(run, &trainer, step)?;
@@ -97,15 +120,22 @@ pub fn pretrain(run: &Run) -> Result<Outcome> {
 
 /// The data have failed, not the model: writes a checkpoint and says so in the error.
 fn keep_what_is_learnt(run: &Run, trainer: &Trainer<'_>, step: u64, error: Error) -> Result<Error> {
+    if error.is::<WorldError>() {
+        return Ok(error);
+    }
     let checkpoint = save(run, trainer, step)?;
     let kept = format!("stopped after step {step}, which is kept in {}; go on with --resume", checkpoint.display());
     Ok(error.context(kept))
 }
 
-/// Writes a checkpoint, but none that a run could not go on from.
+/// Writes a checkpoint, but none that a run could not go on from. The first process writes it, the
+/// others only say where it is.
 fn save(run: &Run, trainer: &Trainer<'_>, step: u64) -> Result<PathBuf> {
     if let Some(name) = fault::first_bad(&trainer.model) {
         bail!("after step {step}, {name} is not finite; no checkpoint was written, the one before is kept");
+    }
+    if !run.world.is_first() {
+        return Ok(checkpoint::folder(&run.out, step));
     }
     let folder = checkpoint::save(&run.out, &run.config, step, &trainer.model, &trainer.optimizer)?;
     tracing::info!(step, folder = %folder.display(), "checkpoint");
@@ -125,11 +155,12 @@ pub fn open_data(config: &Config) -> Result<(DataSource, u64)> {
     Ok((source, images.unwrap_or(config.data.images_per_epoch) / config.optimizer.batch as u64))
 }
 
-/// How batches of a run are drawn.
-pub fn loader_options(config: &Config, device: Device, steps_per_epoch: u64) -> LoaderOptions {
+/// How a process's share of a run's batches is drawn.
+pub fn loader_options(config: &Config, place: Place, device: Device, steps_per_epoch: u64) -> LoaderOptions {
     LoaderOptions {
         seed: config.seed,
         batch: config.optimizer.batch,
+        place,
         canvas_px: config.data.canvas_px,
         steps_per_epoch,
         workers: config.data.workers,

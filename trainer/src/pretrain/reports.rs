@@ -17,6 +17,17 @@ pub(super) const FIXED_IMAGES: usize = 6;
 /// Number of the step whose random views the fixed images get; no run takes it.
 const NO_STEP: u64 = u64::MAX;
 
+/// A step that may be due for a report.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reported {
+    /// Steps taken.
+    pub(super) step: u64,
+    /// Whether none follows.
+    pub(super) last: bool,
+    /// Images that the processes have passed over so far.
+    pub(super) skipped: u64,
+}
+
 /// Measures and pictures of a run.
 #[derive(Debug)]
 pub(super) struct Reports {
@@ -35,20 +46,19 @@ impl Reports {
         Ok(Self { monitor, fixed, since: Instant::now(), from_step: first })
     }
 
-    /// Writes what is due after `done` steps; everything when it is the `last`.
+    /// Writes what is due after a step; everything when it is the last.
     pub(super) fn after_step(
         &mut self,
-        done: u64,
-        trainer: &mut Trainer<'_>,
+        reported: &Reported,
+        trainer: &Trainer<'_>,
         measures: &Measures,
         loader: &mut Loader,
-        last: bool,
     ) -> Result<()> {
+        let Reported { step: done, last, .. } = *reported;
         let schedule = &trainer.config.schedule;
         let (report_steps, picture_steps) = (schedule.report_steps, schedule.picture_steps);
         if last || done.is_multiple_of(report_steps) {
-            trainer.check_losses()?;
-            self.measures(done, trainer, measures, loader)?;
+            self.measures(reported, trainer, measures, loader)?;
         }
         if picture_steps > 0 && (last || done.is_multiple_of(picture_steps)) {
             for (name, picture) in self.fixed.pictures(&trainer.model) {
@@ -61,7 +71,14 @@ impl Reports {
         Ok(())
     }
 
-    fn measures(&mut self, done: u64, trainer: &Trainer<'_>, measures: &Measures, loader: &mut Loader) -> Result<()> {
+    fn measures(
+        &mut self,
+        reported: &Reported,
+        trainer: &Trainer<'_>,
+        measures: &Measures,
+        loader: &mut Loader,
+    ) -> Result<()> {
+        let done = reported.step;
         let elapsed = self.since.elapsed().as_secs_f64();
         let steps_per_second = (done - self.from_step) as f64 / elapsed;
         let number = |tensor: &Tensor| tensor.double_value(&[]);
@@ -82,7 +99,7 @@ impl Reports {
             loss_lambda: trainer.config.loss_lambda(done - 1),
             pairs_per_second: steps_per_second * trainer.config.optimizer.batch as f64,
             data_wait: 100.0 * loader.take_waited().as_secs_f64() / elapsed,
-            skipped_images: loader.skipped(),
+            skipped_images: reported.skipped,
             seconds: self.monitor.seconds(),
             peak_memory_bytes: monitor::peak_memory_bytes(),
         })?;

@@ -13,7 +13,8 @@ use crate::config::Config;
 const OF_THE_MODEL: [&str; 5] =
     ["method", "network.architecture", "network.stem_width", "network.dim", "contrast.queue_length"];
 
-/// Makes the run's folder, or reads where it stopped; returns the first step to take.
+/// Makes the run's folder, or reads where it stopped; returns the first step to take. Every process
+/// reads, the first one writes.
 pub(super) fn prepare(run: &Run, trainer: &mut Trainer<'_>) -> Result<u64> {
     if run.resume {
         return go_on(run, trainer);
@@ -23,13 +24,18 @@ pub(super) fn prepare(run: &Run, trainer: &mut Trainer<'_>) -> Result<u64> {
         "{} already holds a run: go on with --resume, or choose another --out",
         run.out.display()
     );
+    if !run.world.is_first() {
+        return Ok(0);
+    }
     fs::create_dir_all(&run.out).with_context(|| format!("cannot make {}", run.out.display()))?;
     write_config(&run.out, &run.config)?;
     Ok(0)
 }
 
 fn go_on(run: &Run, trainer: &mut Trainer<'_>) -> Result<u64> {
-    checkpoint::remove_unfinished(&run.out)?;
+    if run.world.is_first() {
+        checkpoint::remove_unfinished(&run.out)?;
+    }
     let Some(newest) = checkpoint::newest_whole(&run.out)? else {
         bail!("nothing to resume: {} holds no checkpoint", run.out.display())
     };
@@ -38,7 +44,7 @@ fn go_on(run: &Run, trainer: &mut Trainer<'_>) -> Result<u64> {
     if changes.iter().any(|(key, ..)| OF_THE_MODEL.contains(&key.as_str())) {
         bail!("cannot resume {} with another model: {}", run.out.display(), changed.join(", "));
     }
-    if !changed.is_empty() {
+    if !changed.is_empty() && run.world.is_first() {
         tracing::warn!(changed = changed.join(", "), "the run goes on with another configuration");
         write_config(&run.out, &run.config)?;
     }

@@ -1,16 +1,14 @@
 //! One step of a run: from images in host memory to updated weights and queues.
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
 use super::fault;
-use crate::augment::{Normalization, ViewParameters, view};
+use crate::augment::{Normalization, StepRandom, ViewParameters, view};
 use crate::config::{Config, MemoryFormat, Stepping};
 use crate::data::Batch;
 use crate::densecl::{DenseCl, Step};
+use crate::distributed::{Place, World};
 use crate::measures::Measures;
 use crate::network::channels_last;
 use crate::optimizer::{Optimizer, learning_rate};
@@ -19,6 +17,7 @@ use crate::optimizer::{Optimizer, learning_rate};
 #[derive(Debug)]
 pub struct Trainer<'a> {
     pub(super) config: &'a Config,
+    world: &'a World,
     device: Device,
     pub(super) model: DenseCl,
     pub(super) optimizer: Optimizer,
@@ -29,43 +28,56 @@ pub struct Trainer<'a> {
     unchecked: Vec<(u64, Tensor)>,
 }
 
-/// The two views of a batch, as the encoders take them.
+/// Length of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steps {
+    /// Steps in an epoch.
+    pub per_epoch: u64,
+    /// Steps of the whole schedule.
+    pub total: u64,
+}
+
+/// The two views of this process's share of a batch, as the encoders take them.
 #[derive(Debug)]
 pub struct Views {
     /// `[N, 3, s, s]`, normalised.
     pub query: Tensor,
     /// `[N, 3, s, s]`, normalised.
     pub key: Tensor,
-    /// A permutation of the batch, needed only where BatchNorm has several groups.
-    pub shuffle: Option<Tensor>,
+    /// A permutation of the whole batch, needed only where BatchNorm has several groups.
+    pub shuffle: Option<Vec<i64>>,
 }
 
 impl<'a> Trainer<'a> {
-    /// A fresh model of the configuration, drawn from its seed.
+    /// A fresh model of the configuration, drawn from its seed and so the same at every process,
+    /// that trains for `steps` of which so many are an epoch.
     ///
     /// # Errors
     /// If the architecture is unknown.
-    pub fn new(config: &'a Config, device: Device, steps_per_epoch: u64, total_steps: u64) -> Result<Self> {
+    pub fn new(config: &'a Config, world: &'a World, device: Device, steps: Steps) -> Result<Self> {
+        let Steps { per_epoch: steps_per_epoch, total: total_steps } = steps;
         tch::manual_seed(config.seed as i64);
-        let model = DenseCl::new(config.encoder_spec()?, config.contrast_options(), Kind::Float, device);
+        let model = DenseCl::new(config.encoder_spec()?, config.contrast_options(), config.weight_kind(), device);
         if config.network.memory_format == MemoryFormat::ChannelsLast {
             model.query.channels_last();
             model.key.channels_last();
         }
         let optimizer = Optimizer::new(model.query.tensors().parameters(), config.optimizer_options());
-        Ok(Self { config, device, model, optimizer, steps_per_epoch, total_steps, unchecked: Vec::new() })
+        Ok(Self { config, world, device, model, optimizer, steps_per_epoch, total_steps, unchecked: Vec::new() })
     }
 
-    /// Takes step number `step`, counted from 0: augment, forward, backward, update, enqueue.
+    /// Takes step number `step`, counted from 0, with this process's share of its batch: augment,
+    /// forward, backward, update, enqueue.
     ///
     /// # Errors
-    /// If the loss is not a number, or libtorch refuses.
+    /// If the loss is not a number, another process is lost, or libtorch refuses.
     pub fn step(&mut self, step: u64, batch: &Batch) -> Result<Measures> {
         let views = self.views(step, batch);
         let (measures, keys) = self.model.forward_backward(&Step {
+            world: self.world,
             view_q: &views.query,
             view_k: &views.key,
-            shuffle: views.shuffle.as_ref(),
+            shuffle: views.shuffle.as_deref(),
             loss_lambda: self.config.loss_lambda(step),
             parts: self.config.optimizer.accumulation as i64,
         })?;
@@ -78,29 +90,33 @@ impl<'a> Trainer<'a> {
         Ok(measures)
     }
 
-    /// Two views of every image of a batch; a function of the run's seed, the step and the images.
+    /// Two views of every image of a share of a batch; a function of the run's seed, the step, the
+    /// images and their places in the batch.
     pub fn views(&self, step: u64, batch: &Batch) -> Views {
         let canvases = self.upload(&batch.pixels);
-        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
-        rng.set_stream(step);
+        let (Place { rank, size }, count) = (self.world.place(), batch.sizes.len());
+        let mut random = StepRandom::new(self.config.seed, step, rank * count..(rank + 1) * count);
         let [query, key] = [(); 2].map(|()| {
             let parameters =
-                ViewParameters::draw(&self.config.augment, &batch.sizes, self.config.data.canvas_px, &mut rng);
+                ViewParameters::draw(&self.config.augment, &batch.sizes, self.config.data.canvas_px, &mut random);
             let size_px = i64::from(self.config.data.view_px);
             let view = view(&canvases, &parameters, size_px, &Normalization::IMAGENET); // [N, 3, s, s]
+            let view = view.to_kind(self.config.weight_kind());
             match self.config.network.memory_format {
                 MemoryFormat::Contiguous => view,
                 MemoryFormat::ChannelsLast => channels_last(&view),
             }
         });
-        Views { query, key, shuffle: self.shuffle(batch.sizes.len(), &mut rng) }
+        let shuffle = (self.config.contrast.bn_splits > 1).then(|| random.permutation(size * count));
+        Views { query, key, shuffle }
     }
 
     /// The images of a batch whole, as the encoders take them, `[N, 3, s, s]`.
     pub(super) fn whole(&self, batch: &Batch) -> Tensor {
         let Config { data, .. } = self.config;
         let parameters = ViewParameters::identity(&batch.sizes, data.canvas_px);
-        view(&self.upload(&batch.pixels), &parameters, i64::from(data.view_px), &Normalization::IMAGENET)
+        let whole = view(&self.upload(&batch.pixels), &parameters, i64::from(data.view_px), &Normalization::IMAGENET);
+        whole.to_kind(self.config.weight_kind())
     }
 
     /// Looks at the losses of the steps since it last did.
@@ -134,13 +150,5 @@ impl<'a> Trainer<'a> {
     /// Pixels on the training device; from page-locked memory without waiting for the copy.
     fn upload(&self, pixels: &Tensor) -> Tensor {
         pixels.to_device_(self.device, Kind::Uint8, true, false)
-    }
-
-    fn shuffle(&self, n: usize, rng: &mut ChaCha8Rng) -> Option<Tensor> {
-        (self.config.contrast.bn_splits > 1).then(|| {
-            let mut order: Vec<i64> = (0..n as i64).collect();
-            order.shuffle(rng);
-            Tensor::from_slice(&order).to_device(self.device)
-        })
     }
 }

@@ -21,20 +21,6 @@ pub use reader::{Drawn, ShardReader};
 
 use super::decode::EXTENSIONS;
 
-/// Which of the shards a process reads, where several train together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
-    /// Counted from 0.
-    pub rank: usize,
-    /// Number of processes.
-    pub world: usize,
-}
-
-impl Share {
-    /// All shards.
-    pub const ALL: Self = Self { rank: 0, world: 1 };
-}
-
 /// The shards of a data set.
 #[derive(Clone, Debug)]
 pub struct Shards {
@@ -75,22 +61,15 @@ impl Shards {
         Ok(Self { paths: names::expand(name)? })
     }
 
-    /// Readers that split the shards of a share between them: `readers`, or fewer if there are
-    /// fewer shards.
+    /// Readers that split the shards between them: `readers`, or fewer if there are fewer shards.
     ///
     /// # Errors
-    /// If the share holds no image.
-    pub fn readers(
-        &self,
-        share: Share,
-        readers: usize,
-        options: ShuffleOptions,
-    ) -> Result<Vec<ShardReader>, ShardError> {
-        let mine: Vec<_> = self.paths.iter().skip(share.rank).step_by(share.world).cloned().collect();
-        let count = readers.min(mine.len()).max(1);
+    /// If there is no image.
+    pub fn readers(&self, readers: usize, options: ShuffleOptions) -> Result<Vec<ShardReader>, ShardError> {
+        let count = readers.min(self.paths.len()).max(1);
         let reader = |reader: usize| {
-            let shards = mine.iter().skip(reader).step_by(count).cloned().collect();
-            ShardReader::new(shards, (share.rank * count + reader) as u64, options)
+            let shards = self.paths.iter().skip(reader).step_by(count).cloned().collect();
+            ShardReader::new(shards, reader as u64, options)
         };
         let mut readers: Vec<_> = (0..count).map(reader).collect();
         // A reader without an image would have nothing to give when it is its turn.
@@ -108,8 +87,20 @@ impl Shards {
 pub struct ShuffleOptions {
     /// Seed of the order.
     pub seed: u64,
-    /// Images that a reader holds, encoded, to draw from.
+    /// Images that a reader holds to draw from.
     pub buffer: usize,
+    /// When their bytes are read.
+    pub reading: Reading,
+}
+
+/// When the bytes of an image are read from its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// When it enters the buffer: a shard is read from front to back.
+    Ahead,
+    /// When it is drawn. For processes that each draw a few of the images only and pass over the
+    /// others.
+    WhenDrawn,
 }
 
 #[cfg(test)]
@@ -121,7 +112,7 @@ mod tests {
     use super::member::{index, sample_key};
     use super::*;
 
-    const OPTIONS: ShuffleOptions = ShuffleOptions { seed: 3, buffer: 5 };
+    const OPTIONS: ShuffleOptions = ShuffleOptions { seed: 3, buffer: 5, reading: Reading::Ahead };
 
     /// `count` shards of 8 samples; image i is a grey of level i.
     fn write_shards(folder: &Path, count: usize) -> String {
@@ -161,7 +152,7 @@ mod tests {
     fn a_pass_draws_every_image_once_and_the_next_in_another_order() {
         let folder = tempfile::tempdir().unwrap();
         let shards = Shards::named(&write_shards(folder.path(), 3)).unwrap();
-        let mut reader = shards.readers(Share::ALL, 1, OPTIONS).unwrap().remove(0);
+        let mut reader = shards.readers(1, OPTIONS).unwrap().remove(0);
         let (first, second) = (levels(&mut reader, 24), levels(&mut reader, 24));
         for pass in [&first, &second] {
             let mut sorted = pass.clone();
@@ -176,7 +167,7 @@ mod tests {
     fn any_position_can_be_jumped_to() {
         let folder = tempfile::tempdir().unwrap();
         let shards = Shards::named(&write_shards(folder.path(), 3)).unwrap();
-        let reader = || shards.readers(Share::ALL, 1, OPTIONS).unwrap().remove(0);
+        let reader = || shards.readers(1, OPTIONS).unwrap().remove(0);
         let whole = levels(&mut reader(), 80);
         for position in [1, 7, 23, 24, 25, 60] {
             let mut late = reader();
@@ -186,17 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn readers_and_ranks_split_the_images() {
+    fn readers_split_the_images() {
         let folder = tempfile::tempdir().unwrap();
         let shards = Shards::named(&write_shards(folder.path(), 5)).unwrap();
+        let mut readers = shards.readers(3, OPTIONS).unwrap();
+        assert_eq!(readers.len(), 3);
         let mut seen = Vec::new();
-        for rank in 0..2 {
-            let mut readers = shards.readers(Share { rank, world: 2 }, 2, OPTIONS).unwrap();
-            assert_eq!(readers.len(), 2);
-            for reader in &mut readers {
-                let count = reader.images_in_pass() as usize;
-                seen.extend(levels(reader, count));
-            }
+        for reader in &mut readers {
+            let count = reader.images_in_pass() as usize;
+            seen.extend(levels(reader, count));
         }
         seen.sort_unstable();
         assert_eq!(seen, (0..40).collect::<Vec<_>>());
@@ -207,7 +196,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let name = write_shards(folder.path(), 1);
         let shards = Shards::named(&name).unwrap();
-        let reader = || shards.readers(Share::ALL, 1, OPTIONS).unwrap().remove(0);
+        let reader = || shards.readers(1, OPTIONS).unwrap().remove(0);
         let whole = levels(&mut reader(), 8);
         let path = folder.path().join("s-00.tar");
         let bytes = std::fs::read(&path).unwrap();
@@ -228,7 +217,7 @@ mod tests {
         std::fs::write(&path, &bytes[..at + 20]).unwrap();
         assert_eq!(index(&path).len(), 3);
         std::fs::write(&path, b"no tar").unwrap();
-        assert!(shards.readers(Share::ALL, 1, OPTIONS).unwrap_err().to_string().contains("no image in 1 tar shards"));
+        assert!(shards.readers(1, OPTIONS).unwrap_err().to_string().contains("no image in 1 tar shards"));
     }
 
     #[test]

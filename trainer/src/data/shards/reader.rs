@@ -8,14 +8,14 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::member::{Member, index};
-use super::{ShardError, ShuffleOptions};
+use super::{Reading, ShardError, ShuffleOptions};
 use crate::augment::ImageSize;
 use crate::data::decode;
 
 /// Images of the buffer that are tried in the place of an unreadable one, at most.
 const REPLACEMENTS: usize = 100;
 
-/// A member that waits to be drawn; without its bytes if it entered while skipping.
+/// A member that waits to be drawn, with its bytes if they were read ahead.
 #[derive(Debug)]
 struct Waiting {
     member: Member,
@@ -98,9 +98,14 @@ impl ShardReader {
         images %= in_pass;
         self.skipping = true;
         for _ in 0..images {
-            self.take();
+            self.pass_over();
         }
         self.skipping = false;
+    }
+
+    /// Passes over the next image, which another process draws.
+    pub fn pass_over(&mut self) {
+        self.take();
     }
 
     /// Draws the next image onto `canvas`, or another one of the buffer if it cannot be read.
@@ -147,7 +152,8 @@ impl ShardReader {
     fn refill(&mut self) -> bool {
         while self.buffer.len() < self.options.buffer {
             if let Some(member) = self.to_enter.pop() {
-                let bytes = if self.skipping { None } else { member.read().ok() };
+                let ahead = self.options.reading == Reading::Ahead && !self.skipping;
+                let bytes = if ahead { member.read().ok() } else { None };
                 self.buffer.push(Waiting { member, bytes });
             } else if let Some(shard) = self.to_open.pop() {
                 self.to_enter = index(&shard);

@@ -1,7 +1,9 @@
-//! The calls into libtorch that tch lacks: updates of whole lists of tensors in one pass, and
-//! autocast to bfloat16.
+//! The calls into libtorch that tch lacks: updates of whole lists of tensors in one pass, autocast
+//! to bfloat16, and [groups of processes](process_group).
 //!
 //! All unsafe code of the trainer but the loading of CUDA is here.
+
+pub mod process_group;
 
 use std::ffi::{CStr, c_char, c_int};
 

@@ -1,0 +1,13 @@
+// Declares what libtorch's header asks of Gloo's context; see README.md.
+#pragma once
+
+#include <chrono>
+
+namespace gloo {
+
+class Context {
+ public:
+  void setTimeout(std::chrono::milliseconds timeout);
+};
+
+}  // namespace gloo

@@ -1,0 +1,68 @@
+//! The random numbers of one step.
+
+use std::ops::Range;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+/// Words of a step's stream between the numbers of one image and those of the next.
+const WORDS_OF_IMAGE: u128 = 1 << 20;
+
+/// The random numbers of one step: a few for the batch, and some for each image, a function of the
+/// run's seed, the step and the image's place in the batch. What an image gets does not depend on
+/// the others, so that a process need not know those that it does not have.
+#[derive(Clone, Debug)]
+pub struct StepRandom {
+    pub(super) batch: ChaCha8Rng,
+    pub(super) images: Vec<ChaCha8Rng>,
+}
+
+impl StepRandom {
+    /// Those of step `step`, for the batch and the images at these places of it.
+    pub fn new(seed: u64, step: u64, places: Range<usize>) -> Self {
+        let mut batch = ChaCha8Rng::seed_from_u64(seed);
+        batch.set_stream(step);
+        let of_image = |place: usize| {
+            let mut rng = batch.clone();
+            rng.set_word_pos((place as u128 + 1) * WORDS_OF_IMAGE);
+            rng
+        };
+        let images = places.map(of_image).collect();
+        Self { batch, images }
+    }
+
+    /// A permutation of 0 to `n` − 1.
+    pub fn permutation(&mut self, n: usize) -> Vec<i64> {
+        let mut order: Vec<i64> = (0..n as i64).collect();
+        order.shuffle(&mut self.batch);
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::augment::{AugmentOptions, ImageSize, ViewParameters};
+
+    #[test]
+    fn an_image_gets_the_same_view_whoever_has_it() {
+        let sizes: Vec<_> = (0..6).map(|i| ImageSize { width: 300 - 40 * i, height: 64 + 9 * i }).collect();
+        let draw = |places: Range<usize>| {
+            let mut random = StepRandom::new(3, 11, places.clone());
+            let views = [(); 2]
+                .map(|()| ViewParameters::draw(&AugmentOptions::default(), &sizes[places.clone()], 96, &mut random));
+            (views, random.permutation(6))
+        };
+        let ((whole, order), (share, order_of_share)) = (draw(0..6), draw(2..5));
+        assert_eq!(order, order_of_share);
+        for (whole, share) in whole.iter().zip(&share) {
+            assert_eq!(whole.crops.x[2..5], share.crops.x);
+            assert_eq!(whole.jitter.hue[2..5], share.jitter.hue);
+            assert_eq!(whole.jitter.order, share.jitter.order);
+            assert_eq!(whole.blur_sigmas_px[2..5], share.blur_sigmas_px);
+        }
+        assert_ne!(whole[0].jitter.brightness, whole[1].jitter.brightness, "the views of an image differ");
+        assert_ne!(whole[0].jitter.brightness[2], whole[0].jitter.brightness[3], "and those of two images");
+    }
+}

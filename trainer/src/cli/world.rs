@@ -1,0 +1,30 @@
+//! Flags of the commands that several processes can run together.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use tch::Device;
+
+use crate::accelerator::DeviceChoice;
+use crate::distributed::{Launch, World};
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct WorldArgs {
+    /// Seconds without a sign of life after which another rank counts as lost, where a launcher such
+    /// as torchrun has started several.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    distributed_timeout: u64,
+}
+
+impl WorldArgs {
+    /// Meets the other processes that the environment tells of, each on its own device.
+    pub(super) fn connect(self, device: DeviceChoice) -> Result<(World, Device)> {
+        let Some(launch) = Launch::from_env()? else {
+            return Ok((World::alone(), device.resolve(0)?));
+        };
+        let device = device.resolve(launch.local_rank)?;
+        let world = World::connect(&launch, Duration::from_secs(self.distributed_timeout))?;
+        Ok((world, device))
+    }
+}

@@ -1,0 +1,302 @@
+//! libtorch's process groups: several processes that sum, gather and exchange tensors.
+//!
+//! Collectives are started here and waited for by the caller, in pieces of time, so that it can
+//! give up on one that will never end. Every process of a group starts the same collectives in the
+//! same order. Which process does what is [`crate::distributed`]'s.
+
+use std::ffi::{CString, c_char, c_int};
+use std::marker::{PhantomData, PhantomPinned};
+use std::ptr::{self, NonNull};
+use std::time::Duration;
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use super::{NativeError, check};
+
+#[expect(unsafe_code, reason = "functions of native/process_group.cpp")]
+mod ffi {
+    use super::{C_tensor, Opaque, c_char, c_int};
+
+    unsafe extern "C" {
+        pub(super) fn densecl_store_connect(
+            address: *const c_char,
+            port: u16,
+            open: c_int,
+            prefix: *const c_char,
+            timeout_ms: i64,
+            store: *mut *mut Opaque,
+        ) -> *mut c_char;
+        pub(super) fn densecl_store_meet(
+            store: *const Opaque,
+            rank: c_int,
+            size: c_int,
+            timeout_ms: i64,
+            here: *mut c_int,
+        ) -> *mut c_char;
+        pub(super) fn densecl_store_free(store: *mut Opaque);
+        pub(super) fn densecl_gloo_connect(
+            store: *const Opaque,
+            rank: c_int,
+            size: c_int,
+            interface: *const c_char,
+            address: *const c_char,
+            connect_timeout_ms: i64,
+            timeout_ms: i64,
+            group: *mut *mut Opaque,
+        ) -> *mut c_char;
+        pub(super) fn densecl_group_free(group: *mut Opaque);
+        pub(super) fn densecl_group_sum(
+            group: *const Opaque,
+            tensor: *const C_tensor,
+            pending: *mut *mut Opaque,
+        ) -> *mut c_char;
+        pub(super) fn densecl_group_gather(
+            group: *const Opaque,
+            output: *const C_tensor,
+            input: *const C_tensor,
+            pending: *mut *mut Opaque,
+        ) -> *mut c_char;
+        pub(super) fn densecl_group_exchange(
+            group: *const Opaque,
+            output: *const C_tensor,
+            input: *const C_tensor,
+            received: *const i64,
+            sent: *const i64,
+            size: usize,
+            pending: *mut *mut Opaque,
+        ) -> *mut c_char;
+        pub(super) fn densecl_pending_wait(pending: *const Opaque, timeout_ms: i64, done: *mut c_int) -> *mut c_char;
+        pub(super) fn densecl_pending_free(pending: *mut Opaque);
+    }
+}
+
+/// An object of native/process_group.cpp.
+#[repr(C)]
+#[derive(Debug)]
+struct Opaque {
+    _data: [u8; 0],
+    _not_send: PhantomData<(*mut u8, PhantomPinned)>,
+}
+
+/// A place of a process among others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Counted from 0.
+    pub rank: usize,
+    /// Number of processes.
+    pub size: usize,
+}
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreAddress {
+    /// Name or address of its machine.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// What tells the keys of one run from those of another in the same store.
+    pub prefix: String,
+}
+
+/// Where processes find each other.
+#[derive(Debug)]
+pub struct Store(NonNull<Opaque>);
+
+/// How others reach this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Through the network interface of this name.
+    Interface(String),
+    /// At this address, or name, of this machine.
+    Address(String),
+}
+
+/// Processes that are connected.
+#[derive(Debug)]
+pub struct Group {
+    group: NonNull<Opaque>,
+    size: usize,
+}
+
+/// A collective under way.
+#[must_use = "a collective has to be waited for"]
+#[derive(Debug)]
+pub struct Pending(NonNull<Opaque>);
+
+impl Store {
+    /// Opens the store, or reaches the one that another process opens.
+    ///
+    /// # Errors
+    /// If the port is taken, or nobody answers in time.
+    #[expect(unsafe_code, reason = "connects to a store")]
+    pub fn connect(address: &StoreAddress, open: bool, timeout: Duration) -> Result<Self, NativeError> {
+        let (host, prefix) = (c_string(&address.host)?, c_string(&address.prefix)?);
+        created(|store| {
+            // SAFETY: two C strings that outlive the call, and a place for the result.
+            unsafe {
+                ffi::densecl_store_connect(
+                    host.as_ptr(),
+                    address.port,
+                    c_int::from(open),
+                    prefix.as_ptr(),
+                    milliseconds(timeout),
+                    store,
+                )
+            }
+        })
+        .map(Self)
+    }
+
+    /// Says that this process is here, and waits for the others. Returns the ranks that have not come.
+    ///
+    /// # Errors
+    /// If the store goes away.
+    #[expect(unsafe_code, reason = "waits for others at a store")]
+    pub fn meet(&self, place: Place, timeout: Duration) -> Result<Vec<usize>, NativeError> {
+        let mut here: Vec<c_int> = vec![0; place.size];
+        let (rank, size) = numbers(place)?;
+        // SAFETY: a live store, and as many places for results as there are processes.
+        let message =
+            unsafe { ffi::densecl_store_meet(self.0.as_ptr(), rank, size, milliseconds(timeout), here.as_mut_ptr()) };
+        check(message)?;
+        Ok((0..place.size).filter(|&rank| here[rank] == 0).collect())
+    }
+}
+
+impl Drop for Store {
+    #[expect(unsafe_code, reason = "frees a store")]
+    fn drop(&mut self) {
+        // SAFETY: made by `densecl_store_connect`, freed once. Groups share the connection.
+        unsafe { ffi::densecl_store_free(self.0.as_ptr()) }
+    }
+}
+
+impl Group {
+    /// Connects processes that have met at a store through Gloo: for tensors on the CPU.
+    /// Connecting may take `connect_timeout`, a collective `timeout`.
+    ///
+    /// # Errors
+    /// If another cannot be reached, or there is no such interface or address.
+    #[expect(unsafe_code, reason = "connects processes")]
+    pub fn gloo(
+        store: &Store,
+        place: Place,
+        reach: &Reach,
+        [connect_timeout, timeout]: [Duration; 2],
+    ) -> Result<Self, NativeError> {
+        let (rank, size) = numbers(place)?;
+        let name = c_string(match reach {
+            Reach::Interface(name) | Reach::Address(name) => name,
+        })?;
+        let (interface, address) = match reach {
+            Reach::Interface(_) => (name.as_ptr(), ptr::null()),
+            Reach::Address(_) => (ptr::null(), name.as_ptr()),
+        };
+        let [connect_timeout, timeout] = [connect_timeout, timeout].map(milliseconds);
+        let store = store.0.as_ptr();
+        let group = created(|group| {
+            // SAFETY: a live store, one C string that outlives the call, and a place for the result.
+            unsafe { ffi::densecl_gloo_connect(store, rank, size, interface, address, connect_timeout, timeout, group) }
+        })?;
+        Ok(Self { group, size: place.size })
+    }
+
+    /// Starts to replace the tensor by the sum of all processes' tensors.
+    ///
+    /// # Errors
+    /// If the tensor is not contiguous, or on a device that the group does not work on.
+    #[expect(unsafe_code, reason = "passes a tensor to libtorch")]
+    pub fn sum(&self, tensor: &Tensor) -> Result<Pending, NativeError> {
+        let group = self.group.as_ptr();
+        // SAFETY: a live group and tensor, which the pending collective keeps; so below.
+        created(|pending| unsafe { ffi::densecl_group_sum(group, tensor.as_ptr(), pending) }).map(Pending)
+    }
+
+    /// Starts to fill `output` with the processes' inputs, one after the other along the first axis.
+    ///
+    /// # Errors
+    /// If sizes do not fit, or as for [`Group::sum`].
+    #[expect(unsafe_code, reason = "passes tensors to libtorch")]
+    pub fn gather(&self, output: &Tensor, input: &Tensor) -> Result<Pending, NativeError> {
+        let (group, output, input) = (self.group.as_ptr(), output.as_ptr(), input.as_ptr());
+        // SAFETY: as in `sum`.
+        created(|pending| unsafe { ffi::densecl_group_gather(group, output, input, pending) }).map(Pending)
+    }
+
+    /// Starts to give each process its rows of `sent`, and to fill `received` with what they give.
+    ///
+    /// # Errors
+    /// If counts and sizes do not fit, or as for [`Group::sum`].
+    #[expect(unsafe_code, reason = "passes tensors to libtorch")]
+    pub fn exchange(&self, received: Rows<'_>, sent: Rows<'_>) -> Result<Pending, NativeError> {
+        if [received, sent].iter().any(|rows| rows.counts.len() != self.size) {
+            return Err(NativeError(format!("counts of rows for another number of processes than {}", self.size)));
+        }
+        let (group, size) = (self.group.as_ptr(), self.size);
+        let (output, input) = (received.tensor.as_ptr(), sent.tensor.as_ptr());
+        let (to, from) = (received.counts.as_ptr(), sent.counts.as_ptr());
+        // SAFETY: as in `sum`; both lists have one count for each process, as was just checked.
+        created(|pending| unsafe { ffi::densecl_group_exchange(group, output, input, to, from, size, pending) })
+            .map(Pending)
+    }
+}
+
+/// Rows of a tensor, some for each process.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// Contiguous, with the rows along the first axis.
+    pub tensor: &'a Tensor,
+    /// How many belong to process 0, 1, …, in this order.
+    pub counts: &'a [i64],
+}
+
+impl Drop for Group {
+    #[expect(unsafe_code, reason = "frees a group")]
+    fn drop(&mut self) {
+        // SAFETY: made by one of the constructors, freed once; this waits for collectives to end.
+        unsafe { ffi::densecl_group_free(self.group.as_ptr()) }
+    }
+}
+
+impl Pending {
+    /// Waits for the end, at most so long; says whether it has come.
+    ///
+    /// # Errors
+    /// If the collective has failed.
+    #[expect(unsafe_code, reason = "waits for a collective")]
+    pub fn wait(&self, patience: Duration) -> Result<bool, NativeError> {
+        let mut done: c_int = 0;
+        // SAFETY: a live collective, and a place for the answer.
+        check(unsafe { ffi::densecl_pending_wait(self.0.as_ptr(), milliseconds(patience), &raw mut done) })?;
+        Ok(done != 0)
+    }
+}
+
+impl Drop for Pending {
+    #[expect(unsafe_code, reason = "frees a collective")]
+    fn drop(&mut self) {
+        // SAFETY: made by one of the group's methods, freed once; libtorch keeps what it still uses.
+        unsafe { ffi::densecl_pending_free(self.0.as_ptr()) }
+    }
+}
+
+/// What a constructor of native/process_group.cpp has made.
+fn created(make: impl FnOnce(*mut *mut Opaque) -> *mut c_char) -> Result<NonNull<Opaque>, NativeError> {
+    let mut object = ptr::null_mut();
+    check(make(&raw mut object))?;
+    Ok(NonNull::new(object).expect("what did not fail has made something"))
+}
+
+fn c_string(text: &str) -> Result<CString, NativeError> {
+    CString::new(text).map_err(|_| NativeError(format!("{text:?} holds a NUL")))
+}
+
+fn numbers(place: Place) -> Result<(c_int, c_int), NativeError> {
+    let number = |value: usize| c_int::try_from(value).map_err(|_| NativeError(format!("{value} processes")));
+    Ok((number(place.rank)?, number(place.size)?))
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,71 @@
+//! What the processes of a run have to agree on, beyond the arithmetic.
+
+use anyhow::{Result, bail, ensure};
+use sha2::{Digest, Sha256};
+use tch::Tensor;
+
+use super::{Run, Trainer};
+use crate::checkpoint;
+use crate::data::{Batch, Loader};
+use crate::distributed::World;
+
+/// What the processes tell each other after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AfterStep {
+    /// Whether one of them was told to stop.
+    pub(super) stop: bool,
+    /// Images that they have passed over so far.
+    pub(super) skipped: u64,
+}
+
+/// Makes sure that all processes are about to train the same model on the same data.
+///
+/// # Errors
+/// Names a process that is about to do something else than the first.
+pub(super) fn same_start(run: &Run, trainer: &Trainer<'_>, first: u64) -> Result<()> {
+    if run.world.place().size == 1 {
+        return Ok(());
+    }
+    let plan =
+        format!("{first} {} {}\n{}", trainer.steps_per_epoch, trainer.total_steps, toml::to_string(&run.config)?);
+    let hash = Sha256::digest(plan);
+    let plan = hash.iter().take(8).fold(0, |number, &byte| number << 8 | i64::from(byte));
+    let state = checkpoint::digest(&trainer.model, &trainer.optimizer)?;
+    let all = run.world.gather(&Tensor::from_slice(&[plan, state]).view([1, 2]))?; // [ranks, 2]
+    for rank in 1..run.world.place().size as i64 {
+        let same = |what: i64| all.int64_value(&[rank, what]) == all.int64_value(&[0, what]);
+        ensure!(
+            same(0),
+            "rank {rank} is about to train something else than rank 0: every rank needs the same configuration, the \
+             same number of images and, to go on, the same checkpoints"
+        );
+        ensure!(
+            same(1),
+            "rank {rank} begins with other weights than rank 0: every rank has to read the same checkpoint, and new \
+             weights are only the same on processors of the same kind"
+        );
+    }
+    Ok(())
+}
+
+/// The process's share of a batch, if every process has got its own.
+///
+/// # Errors
+/// If the data of this process, or of another one, have failed.
+pub(super) fn whole_batch(world: &World, batch: Result<Batch>) -> Result<Batch> {
+    let failed = world.which(batch.is_err())?;
+    let batch = batch?;
+    match failed.first() {
+        Some(rank) => bail!("the data of rank {rank} have failed, see its own error"),
+        None => Ok(batch),
+    }
+}
+
+/// Exchanges what the processes have to say after a step.
+///
+/// # Errors
+/// If a process is lost.
+pub(super) fn after_step(run: &Run, loader: &Loader) -> Result<AfterStep> {
+    let [stop, skipped] = run.world.sums([i64::from(run.stop.requested()), loader.skipped() as i64])?;
+    Ok(AfterStep { stop: stop > 0, skipped: skipped as u64 })
+}
