@@ -290,3 +290,6 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
     number[..N].copy_from_slice(bytes.get(at..at + N)?);
     Some(u64::from_le_bytes(number))
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,11 +19,11 @@ pub enum Layout {
     DenseclState,
     /// The published DenseCL (OpenSelfSup) while it trains: `encoder_q.0.*`, `encoder_q.1.mlp*`.
     OpenSelfSup,
-    /// MoCo v1 and v2: `encoder_q.*` with `fc`; SlotCon has the same prefix.
+    /// MoCo v1 and v2: `encoder_q.*` with `fc`; others have the prefix, too.
     Moco,
     /// mmselfsup and mmpretrain: `backbone.*` and `neck.*`.
     Mmpretrain,
-    /// PixPro: `encoder.*`.
+    /// PixPro, SlotCon: `encoder.*`.
     PixPro,
     /// Bare names: torchvision, timm, and the weights that DenseCL released.
     Torchvision,
@@ -45,7 +45,16 @@ impl Layout {
                 &["encoder_q.fc.*", "encoder_k.*", "queue*", "projector*", "predictor*", "grouping*", "center"]
             }
             Self::Mmpretrain => &["neck.*", "head.*", "encoder_q.*", "encoder_k.*", "queue*", "data_preprocessor.*"],
-            Self::PixPro => &["encoder.fc.*", "encoder_k.*", "projector*", "predictor*", "value_transform*", "queue*"],
+            Self::PixPro => &[
+                "encoder.fc.*",
+                "encoder_k.*",
+                "projector*",
+                "predictor*",
+                "value_transform*",
+                "grouping*",
+                "center",
+                "queue*",
+            ],
             Self::Torchvision => &["fc.*"],
             Self::Detectron2 => &["stem.fc.*", "fc.*", "linear.*"],
         }
@@ -60,7 +69,7 @@ impl fmt::Display for Layout {
             Self::OpenSelfSup => "DenseCL while training (OpenSelfSup)",
             Self::Moco => "MoCo",
             Self::Mmpretrain => "mmselfsup, mmpretrain",
-            Self::PixPro => "PixPro",
+            Self::PixPro => "PixPro, SlotCon",
             Self::Torchvision => "torchvision (bare names)",
             Self::Detectron2 => "Detectron2",
             Self::Prefixed => "bare names behind a prefix",
@@ -113,8 +122,8 @@ const KNOWN: [Known; 10] = [
 /// What data parallelism, compilation and trainers put before every name.
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
-/// Keys under which tools put the weights, the likeliest first. A student is taken before its
-/// teacher is not: which of the two is wanted, the file does not say.
+/// Keys under which tools put the weights, the likeliest first. Of a student and its teacher neither
+/// comes first: which of the two is wanted, the file does not say.
 const STATE_KEYS: [&str; 7] = ["state_dict", "model", "model_state_dict", "model_state", "net", "student", "teacher"];
 
 /// A network's place in a file.

@@ -37,4 +37,4 @@ pub use pickle::{Fault, PickleError};
 pub use problems::Problems;
 pub use source::ReadError;
 pub use tensor_data::TensorDataError;
-pub use write::{METHOD_KEY, Target, WriteError, write};
+pub use write::{METHOD_KEY, Target, write};

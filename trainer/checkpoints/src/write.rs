@@ -1,6 +1,6 @@
 //! Writing a network as other tools expect it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -8,8 +8,6 @@ use std::path::Path;
 
 use densecl_models::graph::Weight;
 use densecl_models::resnet::Weights;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 
 use crate::archive_writer::ArchiveWriter;
 use crate::names::Naming;
@@ -52,17 +50,6 @@ impl fmt::Display for Target {
     }
 }
 
-/// A file that was not written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The operating system refused; what was there before is as it was.
-    #[error("cannot write the file")]
-    Io(#[from] io::Error),
-    /// The format cannot hold the weights.
-    #[error("the weights do not fit into a safetensors file")]
-    Safetensors(#[from] safetensors::SafeTensorError),
-}
-
 impl Target {
     /// What a path asks for by its ending: `.safetensors`, `.pkl`, or a file of `torch.save`.
     pub fn of_path(path: &Path) -> Option<Self> {
@@ -96,13 +83,13 @@ impl Target {
 /// into safetensors files. Returns the names of the weights that the layout has no place for.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If the file cannot be written; what was there before is then as it was.
 pub fn write(
     path: &Path,
     target: Target,
     weights: &Weights,
     metadata: &BTreeMap<String, String>,
-) -> Result<Vec<String>, WriteError> {
+) -> io::Result<Vec<String>> {
     let (mut named, mut left_aside) = (Vec::new(), Vec::new());
     for (name, weight) in weights {
         match target.rename(name) {
@@ -138,22 +125,28 @@ fn bytes_of(weight: &Weight) -> Vec<u8> {
     weight.data.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn write_safetensors(
-    mut out: impl Write,
-    weights: &Named<'_>,
-    metadata: &BTreeMap<String, String>,
-) -> Result<(), WriteError> {
-    let bytes: Vec<_> = weights.iter().map(|(_, weight)| bytes_of(weight)).collect();
-    let views = weights
-        .iter()
-        .zip(&bytes)
-        .map(|((name, weight), bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, weight.dims.clone(), bytes)?)));
-    let views: Vec<_> = views.collect::<Result<_, safetensors::SafeTensorError>>()?;
+/// A header in JSON, then the data in the order of the names: equal weights make equal files.
+fn write_safetensors(mut out: impl Write, weights: &Named<'_>, metadata: &BTreeMap<String, String>) -> io::Result<()> {
     // PyTorch's loaders look for this remark.
-    let mut remarks: HashMap<_, _> = metadata.clone().into_iter().collect();
-    remarks.insert("format".to_owned(), "pt".to_owned());
-    out.write_all(&safetensors::serialize(views, Some(remarks))?)?;
-    Ok(out.flush()?)
+    let mut remarks = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    remarks.extend(metadata.clone());
+    let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), serde_json::json!(remarks))]);
+    let mut end = 0;
+    for (name, weight) in weights {
+        let start = end;
+        end += weight.data.len() * size_of::<f32>();
+        let entry = serde_json::json!({ "dtype": "F32", "shape": weight.dims, "data_offsets": [start, end] });
+        header.insert(name.clone(), entry);
+    }
+    let mut header = serde_json::Value::from(header).to_string();
+    // The data begin at a multiple of eight.
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    for (_, weight) in weights {
+        out.write_all(&bytes_of(weight))?;
+    }
+    out.flush()
 }
 
 /// `torch.save` of a dictionary of tensors, or of one under `key`.

@@ -18,10 +18,10 @@ fn values(name: &str, count: usize) -> Vec<f32> {
 }
 
 fn read(path: &Path) -> (Weights, Layout, String) {
-    let file = CheckpointFile::open(path).unwrap();
-    let network = Network::find(&file).unwrap();
+    let file = CheckpointFile::open(path).expect("the file is read");
+    let network = Network::find(&file).expect("it has a network");
     assert!(network.problems.is_empty(), "{}: {}", path.display(), network.problems);
-    let weights = network.weights(&Allow::nothing()).unwrap();
+    let weights = network.weights(&Allow::nothing()).expect("it is whole");
     (weights, network.layout, network.method().to_owned())
 }
 

@@ -11,11 +11,7 @@ impl Machine<'_, '_> {
     /// `callee(*arguments)` for the names that are known.
     pub(super) fn call_value(&mut self, callee: Value, arguments: Value) -> Result<Value, Fault> {
         let Value::Global(global) = callee else {
-            return match callee {
-                // A method or class of something that is left aside.
-                Value::Opaque => Ok(Value::Opaque),
-                _ => Err(Fault::Stack { opcode: "REDUCE", expected: "a function" }),
-            };
+            return Err(Fault::Stack { opcode: "REDUCE", expected: "a function" });
         };
         let Some(items) = self.graph.items(arguments).filter(|_| matches!(arguments, Value::Tuple(_))) else {
             return Err(Fault::Stack { opcode: "REDUCE", expected: "a tuple of arguments" });
@@ -46,11 +42,23 @@ impl Machine<'_, '_> {
                 ] => self.call_value(rebuild, inner),
                 _ => Err(call("torch._tensor._rebuild_from_type_v2", "the function and arguments of a plain tensor")),
             },
-            Global::NumpyReconstruct => match arguments[..] {
+            Global::NumpyReconstruct | Global::NumpyFromBuffer | Global::NumpyType => {
+                self.call_numpy(global, &arguments)
+            }
+            Global::NumpyScalar | Global::Record => Ok(Value::Opaque),
+            Global::TensorClass | Global::Storage(_) | Global::NumpyArray | Global::Name => {
+                Err(Fault::Opcode(format!("it calls a name that only stands for itself ({global:?})")))
+            }
+        }
+    }
+
+    fn call_numpy(&mut self, global: Global, arguments: &[Value]) -> Result<Value, Fault> {
+        match global {
+            Global::NumpyReconstruct => match *arguments {
                 [Value::Global(Global::NumpyArray), ..] => self.add_tensor(None),
                 _ => Err(call("numpy.core.multiarray._reconstruct", "numpy.ndarray")),
             },
-            Global::NumpyFromBuffer => match arguments[..] {
+            Global::NumpyFromBuffer => match *arguments {
                 [Value::String(data), Value::NumpyType(kind), shape, order] => {
                     let fortran = self.graph.text(order) == Some("F");
                     let array = self.numpy_array(shape, kind, data, fortran)?;
@@ -58,11 +66,7 @@ impl Machine<'_, '_> {
                 }
                 _ => Err(call("numpy.core.numeric._frombuffer", "bytes, a type, a shape and an order")),
             },
-            Global::NumpyType => self.numpy_type(&arguments),
-            Global::NumpyScalar | Global::Record => Ok(Value::Opaque),
-            Global::TensorClass | Global::Storage(_) | Global::NumpyArray | Global::Name => {
-                Err(Fault::Opcode(format!("it calls a name that only stands for itself ({global:?})")))
-            }
+            _ => self.numpy_type(arguments),
         }
     }
 

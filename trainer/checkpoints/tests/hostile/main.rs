@@ -50,9 +50,9 @@ fn refusal(path: &Path) -> String {
 
 /// The most memory that the process has had, in KiB.
 fn peak_kib() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    let status = fs::read_to_string("/proc/self/status").expect("Linux says");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it counts memory");
+    line.trim().trim_end_matches(" kB").parse().expect("in KiB")
 }
 
 #[test]
