@@ -149,10 +149,14 @@ fn environment() -> Result<Environment> {
 /// the system's loader finds.
 fn load(named: Option<&Path>) -> Result<EnvironmentBuilder> {
     let advice = format!("run `make setup-server` to fetch it, or name the library in {LIBRARY_VARIABLE}");
+    if let Some(path) = named {
+        // Said here: a process that has loaded the library takes no notice of another path.
+        ensure!(path.is_file(), "ONNX Runtime is not at {}; {advice}", path.display());
+    }
     let places = places();
-    let found = named.map(Path::to_owned).or_else(|| places.iter().find(|place| place.is_file()).cloned());
+    let found = named.or_else(|| places.iter().map(PathBuf::as_path).find(|place| place.is_file()));
     if let Some(path) = found {
-        return ort::init_from(&path)
+        return ort::init_from(path)
             .map_err(|error| anyhow!("cannot load ONNX Runtime from {}: {error}; {advice}", path.display()));
     }
     ort::init_from(LIBRARY).map_err(|error| {
