@@ -111,15 +111,24 @@ impl OnnxSession {
 }
 
 fn builder(environment: &Environment, threads: usize) -> ort::Result<SessionBuilder> {
-    Ok(Session::builder(environment)?
+    let builder = Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
         // Between two runs libtorch has work for the cores.
         .with_intra_op_spinning(false)?
-        // Without VNNI, sums of products of 8-bit numbers overflow unless they are told not to.
-        .with_precise_qmm()?
         // Patterns are kept per input shape, and shapes vary here.
-        .with_memory_pattern(false)?)
+        .with_memory_pattern(false)?;
+    Ok(if products_of_bytes_overflow() { builder.with_precise_qmm()? } else { builder })
+}
+
+/// Without VNNI, x86 sums products of bytes in 16 bits, which int8 models overflow; the server takes
+/// the same slower kernels then.
+fn products_of_bytes_overflow() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let has_vnni = is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has_vnni = true;
+    !has_vnni
 }
 
 /// The process's environment, made with the first session.
@@ -140,10 +149,14 @@ fn environment() -> Result<Environment> {
 /// the system's loader finds.
 fn load(named: Option<&Path>) -> Result<EnvironmentBuilder> {
     let advice = format!("run `make setup-server` to fetch it, or name the library in {LIBRARY_VARIABLE}");
+    if let Some(path) = named {
+        // Said here: a process that has loaded the library takes no notice of another path.
+        ensure!(path.is_file(), "ONNX Runtime is not at {}; {advice}", path.display());
+    }
     let places = places();
-    let found = named.map(Path::to_owned).or_else(|| places.iter().find(|place| place.is_file()).cloned());
+    let found = named.or_else(|| places.iter().map(PathBuf::as_path).find(|place| place.is_file()));
     if let Some(path) = found {
-        return ort::init_from(&path)
+        return ort::init_from(path)
             .map_err(|error| anyhow!("cannot load ONNX Runtime from {}: {error}; {advice}", path.display()));
     }
     ort::init_from(LIBRARY).map_err(|error| {

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use densecl_models::{Fidelity, OutputFidelity};
 use tch::{Kind, Tensor};
 
-use super::{ExportOptions, WeightFormat};
+use super::WeightFormat;
 use crate::augment::Normalization;
 use crate::data::procedural::{Frame, ProceduralImages, Split};
 use crate::network::FeatureNetwork;
@@ -33,25 +33,26 @@ const MAX_SIDE_PX: u32 = 512;
 /// Two descriptors of less than this are both nothing.
 const NO_LENGTH: f64 = 1e-12;
 
-/// Compares all outputs of the model behind `session` with the network.
+/// Compares all outputs of the model behind `session` with the network; the longest side is
+/// `side_px`, or what is compared at most.
 ///
 /// # Errors
 /// If an output has another shape or is not as close as its weights allow, or a run fails.
 pub(super) fn measure(
     session: &mut OnnxSession,
     network: &FeatureNetwork,
-    options: &ExportOptions,
+    weights: &WeightFormat,
+    side_px: u32,
 ) -> Result<Fidelity> {
-    let side = options.default_side.min(MAX_SIDE_PX);
+    let side = side_px.min(MAX_SIDE_PX);
     let shapes: Vec<[u32; 3]> = SHAPES.into_iter().chain([[1, side, side]]).collect();
     let outputs = compare(session, network, &shapes)?;
-    options.weights.ensure_close(&outputs)?;
-    let calibration = match &options.weights {
+    weights.ensure_close(&outputs)?;
+    let calibration = match weights {
         WeightFormat::Int8(calibration) => Some(calibration.record()),
         WeightFormat::Float32 | WeightFormat::Float16 => None,
     };
-    let weights = options.weights.to_string();
-    Ok(Fidelity { weights, calibration, data: "synthetic".to_owned(), shapes, outputs })
+    Ok(Fidelity { weights: weights.to_string(), calibration, data: "synthetic".to_owned(), shapes, outputs })
 }
 
 /// Loads the file that was written and compares once more, on one shape.

@@ -48,15 +48,22 @@ impl fmt::Display for WeightFormat {
     }
 }
 
-/// What an export can choose.
+/// What a network becomes.
 #[derive(Clone, Debug)]
-pub struct ExportOptions {
+pub struct Form {
     /// How weights are stored.
     pub weights: WeightFormat,
     /// Which of the backbone's strides are dilations instead.
     pub output_stride: OutputStride,
     /// The outputs that the model has, `global` among them; all that there are weights for if `None`.
     pub layers: Option<Vec<String>>,
+}
+
+/// What an export can choose.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// What the graph computes, and in what.
+    pub form: Form,
     /// The layer, or several joined by `+`, for requests that name none; `res4` by default, or the
     /// last layer of a model without it.
     pub default_layer: Option<String>,
@@ -85,7 +92,7 @@ pub struct Exported {
 pub fn export(checkpoint: &Path, out: &Path, options: &ExportOptions) -> Result<Exported> {
     let (name, version) = name_and_version(out)?;
     let Pretrained { method, architecture, weights, training } = Pretrained::read(checkpoint)?;
-    let BuiltGraph { graph, layers, global } = build_graph(architecture, &weights, options)?;
+    let BuiltGraph { graph, layers, global } = build_graph(architecture, &weights, &options.form)?;
     let last = layers.last().context("--layers names no layer: `global` alone is not a map")?.name.clone();
     let has_default = layers.iter().any(|layer| layer.name == DEFAULT_LAYER);
     let default_layer = if has_default { DEFAULT_LAYER.to_owned() } else { last };
@@ -105,31 +112,31 @@ pub fn export(checkpoint: &Path, out: &Path, options: &ExportOptions) -> Result<
         fidelity: None,
         licence: options.licence.clone(),
     };
-    let network = FeatureNetwork::from_weights(architecture, &weights, options.output_stride)?;
+    let network = FeatureNetwork::from_weights(architecture, &weights, options.form.output_stride)?;
     drop(weights);
     let mut session = session(&OnnxModel::new(graph.clone(), manifest.clone())?.encode()?)?;
-    let fidelity = fidelity::measure(&mut session, &network, options)?;
+    let fidelity = fidelity::measure(&mut session, &network, &options.form.weights, options.default_side)?;
     drop(session);
     manifest.fidelity = Some(fidelity.clone());
     let path = out.join(MODEL_FILE);
-    let is_sound = |file: &Path| fidelity::check_file(file, &network, &options.weights);
+    let is_sound = |file: &Path| fidelity::check_file(file, &network, &options.form.weights);
     OnnxModel::new(graph, manifest)?.save_if(&path, is_sound)?;
     Ok(Exported { path, fidelity })
 }
 
-/// The graph that `options` ask for.
-fn build_graph(architecture: Architecture, weights: &Weights, options: &ExportOptions) -> Result<BuiltGraph> {
+/// A network in the form asked for.
+fn build_graph(architecture: Architecture, weights: &Weights, form: &Form) -> Result<BuiltGraph> {
     let Normalization { mean, std } = Normalization::IMAGENET;
-    let storage = match options.weights {
+    let storage = match form.weights {
         WeightFormat::Float32 | WeightFormat::Int8(_) => WeightStorage::Float32,
         WeightFormat::Float16 => WeightStorage::Float16,
     };
-    let spec = GraphSpec { architecture, output_stride: options.output_stride, mean, std, storage };
+    let spec = GraphSpec { architecture, output_stride: form.output_stride, mean, std, storage };
     let mut built = build(&spec, weights)?;
-    if let Some(layers) = &options.layers {
+    if let Some(layers) = &form.layers {
         built = built.keep(layers)?;
     }
-    if let WeightFormat::Int8(calibration) = &options.weights {
+    if let WeightFormat::Int8(calibration) = &form.weights {
         let ranges = calibration.ranges(&built.graph).context("the calibration failed")?;
         built.graph = int8::quantize(&built.graph, &ranges)?;
     }

@@ -12,7 +12,7 @@ use densecl_models::{Manifest, OnnxModel, Precision};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::{Calibration, ExportOptions, WeightFormat, build_graph};
+use super::{Calibration, Form, WeightFormat, build_graph};
 use crate::bench::median;
 use crate::onnx_session::OnnxSession;
 
@@ -105,15 +105,9 @@ impl SpeedTest {
     }
 
     fn contestant(&self, output_stride: OutputStride, weights: &WeightFormat) -> Result<Contestant> {
-        let options = ExportOptions {
-            weights: weights.clone(),
-            output_stride,
-            layers: Some(vec![self.layer.clone()]),
-            default_layer: None,
-            default_side: self.side_px,
-            licence: String::new(),
-        };
-        let built = build_graph(self.architecture, &self.weights, &options)?;
+        let layers = Some(vec![self.layer.clone()]);
+        let built =
+            build_graph(self.architecture, &self.weights, &Form { weights: weights.clone(), output_stride, layers })?;
         let manifest = Manifest {
             name: "speed".to_owned(),
             version: 1,
