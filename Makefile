@@ -122,6 +122,11 @@ bench-trainer: setup-trainer ## Time the trainer's step against eager PyTorch's 
 	$(ENV); .runtime/bench/bin/python trainer/bench/compare.py --trainer target/release/densecl-trainer \
 	    $(if $(filter cuda,$(DEVICE)),--device cuda) $(ARGS)
 
+.PHONY: bench-ranks
+bench-ranks: setup-trainer ## Time the trainer's step by two ranks of one thread each against one
+	$(ENV); cargo build --release --locked -p densecl-trainer
+	$(ENV); $(PYTHON) trainer/bench/scaling.py --trainer target/release/densecl-trainer $(ARGS)
+
 .PHONY: bench-server
 bench-server: setup-server ## Time the server against the parts it is made of, and against a Python loop
 	$(PYTHON) -m venv .runtime/bench-server
@@ -146,6 +151,7 @@ setup-server: ## Fetch ONNX Runtime (24 MB) into .runtime/
 setup-trainer: ## Fetch libtorch and ONNX Runtime (0.5 GB) into .runtime/
 	@scripts/check_tools.sh cargo g++ python
 	@$(FETCH) $(TRAINER_COMPONENTS)
+	@$(if $(filter cuda,$(DEVICE)),scripts/build_nccl.sh)
 
 .PHONY: setup-python
 setup-python: ## Fetch the Python packages of the tests into .runtime/

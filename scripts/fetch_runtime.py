@@ -88,6 +88,7 @@ COMPONENTS = {
     "cuda-math": Component(
         directory="cuda-math",
         keep=(("nvidia/cu13/lib/*.so*", "nvidia/cu13/", ""),
+              ("nvidia/cu13/include/*", "nvidia/cu13/", ""),
               ("nvidia/cudnn/lib/*.so*", "nvidia/cudnn/", "")),
         download="1.2 GB",
     ),
@@ -97,7 +98,10 @@ COMPONENTS = {
               ("torch/lib/libtorch_nvshmem*", "torch/", ""),
               ("torch/lib/libc10_cuda*", "torch/", ""),
               ("torch/lib/libcaffe2_nvrtc*", "torch/", ""),
+              ("nvidia/cu13/lib/libcudart.so*", "", "-"),
               ("nvidia/cu13/lib/*.so*", "nvidia/cu13/", ""),
+              ("nvidia/cu13/include/*", "nvidia/cu13/", ""),
+              ("nvidia/nccl/include/*", "nvidia/nccl/", ""),
               ("nvidia/cusparselt/lib/*.so*", "nvidia/cusparselt/", ""),
               ("nvidia/nccl/lib/*.so*", "nvidia/nccl/", ""),
               ("nvidia/nvshmem/lib/*.so*", "nvidia/nvshmem/", "")),

@@ -22,11 +22,19 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device that the process with this number on its machine trains on.
+    /// The device of a process that is alone on its machine.
     ///
     /// # Errors
     /// If a GPU was asked for and cannot be used: never a silent CPU.
-    pub fn resolve(self, local_rank: usize) -> Result<Device> {
+    pub fn resolve(self) -> Result<Device> {
+        self.resolve_for(0)
+    }
+
+    /// The device of the process with this number on its machine.
+    ///
+    /// # Errors
+    /// As for [`DeviceChoice::resolve`].
+    pub fn resolve_for(self, local_rank: usize) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Auto => Ok(gpu(local_rank).unwrap_or(Device::Cpu)),
@@ -62,12 +70,12 @@ mod tests {
 
     #[test]
     fn a_gpu_that_cannot_be_used_is_an_error_and_auto_falls_back() {
-        assert_eq!(DeviceChoice::Cpu.resolve(0).unwrap(), Device::Cpu);
-        match (gpu(0), DeviceChoice::Cuda.resolve(0)) {
+        assert_eq!(DeviceChoice::Cpu.resolve().unwrap(), Device::Cpu);
+        match (gpu(0), DeviceChoice::Cuda.resolve()) {
             (Ok(gpu), Ok(chosen)) => assert_eq!(gpu, chosen),
             (Err(_), Err(error)) => {
                 assert!(format!("{error:#}").contains("--device cuda"), "{error:#}");
-                assert_eq!(DeviceChoice::Auto.resolve(0).unwrap(), Device::Cpu);
+                assert_eq!(DeviceChoice::Auto.resolve().unwrap(), Device::Cpu);
             }
             (found, chosen) => panic!("{found:?}, but {chosen:?}"),
         }

@@ -252,10 +252,9 @@ impl PretrainArgs {
         let Self { out, resume, device, world, .. } = self;
         let (stop, progress) = (Stop::on_signals()?, ProgressStyle::detect());
         let (world, device) = world.connect(device)?;
-        let is_first = world.is_first();
         let run = Run { config, out, resume, device, world, stop, progress };
-        let Outcome { checkpoint, step, total_steps } = pretrain(run)?;
-        Ok(if !is_first {
+        let Outcome { checkpoint, step, total_steps } = pretrain(&run)?;
+        Ok(if !run.world.is_first() {
             String::new()
         } else if step < total_steps {
             format!("stopped after step {step} of {total_steps}: {}; go on with --resume", checkpoint.display())
@@ -270,10 +269,8 @@ impl BenchArgs {
         let config = Config::read(&self.config, &self.set)?;
         let (world, device) = self.world.connect(self.device)?;
         let bench = Bench { config, device, world, warmup: self.warmup };
-        let text = self.time(&bench);
-        let is_first = bench.world.is_first();
-        let text = bench.world.conclude(text)?;
-        Ok(if is_first { text } else { String::new() })
+        let text = bench.world.conclude(self.time(&bench))?;
+        Ok(if bench.world.is_first() { text } else { String::new() })
     }
 
     fn time(&self, bench: &Bench) -> Result<String> {

@@ -62,7 +62,8 @@ mod tests {
             assert_eq!(whole.jitter.order, share.jitter.order);
             assert_eq!(whole.blur_sigmas_px[2..5], share.blur_sigmas_px);
         }
-        assert_ne!(whole[0].jitter.brightness, whole[1].jitter.brightness, "the views of an image differ");
-        assert_ne!(whole[0].jitter.brightness[2], whole[0].jitter.brightness[3], "and those of two images");
+        assert_ne!(whole[0].crops, whole[1].crops, "the views of an image differ");
+        let [first, second] = [&whole[0].crops.width[2..4], &whole[1].crops.width[2..4]];
+        assert!(first[0].to_bits() != first[1].to_bits() && first[0].to_bits() != second[1].to_bits(), "and of two images");
     }
 }

@@ -21,9 +21,9 @@ impl WorldArgs {
     /// Meets the other processes that the environment tells of, each on its own device.
     pub(super) fn connect(self, device: DeviceChoice) -> Result<(World, Device)> {
         let Some(launch) = Launch::from_env()? else {
-            return Ok((World::alone(), device.resolve(0)?));
+            return Ok((World::alone(), device.resolve()?));
         };
-        let device = device.resolve(launch.local_rank)?;
+        let device = device.resolve_for(launch.local_rank)?;
         let world = World::connect(&launch, Duration::from_secs(self.distributed_timeout))?;
         Ok((world, device))
     }

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-/// Bytes of a bucket, at which a collective's own price no longer counts; as PyTorch's.
+/// Bytes of a bucket, at which a collective's own price no longer counts; as in PyTorch.
 pub(super) const BYTES: usize = 25 << 20;
 
 /// Tensors of one type that travel together.
@@ -61,21 +61,12 @@ mod tests {
         let sizes: [&[i64]; 5] = [&[3, 2], &[], &[4, 1, 2], &[100], &[5]];
         let kinds = [Kind::Double, Kind::Float, Kind::Double, Kind::Double, Kind::Float];
         let make = |i: usize| Tensor::arange(sizes[i].iter().product::<i64>(), (kinds[i], Device::Cpu)).view(sizes[i]);
-        for bytes in [1, 64, 1 << 20] {
+        for (bytes, count) in [(1, 5), (64, 4), (1 << 20, 2)] {
             // One of them lies in memory in another order.
-            let tensors: Vec<_> =
-                (0..5).map(|i| if i == 0 { make(0).t_copy().t_copy().t().contiguous().t() } else { make(i) }).collect();
+            let mut tensors: Vec<_> = (0..5).map(make).collect();
+            tensors[0] = make(0).transpose(0, 1).contiguous().transpose(0, 1);
             let buckets = fill(&tensors, bytes);
-            assert_eq!(
-                buckets.len(),
-                if bytes == 1 {
-                    5
-                } else if bytes == 64 {
-                    4
-                } else {
-                    2
-                }
-            );
+            assert_eq!(buckets.len(), count);
             assert_eq!(buckets.iter().map(|bucket| bucket.tensors.len()).sum::<usize>(), 5);
             for bucket in buckets {
                 bucket.put_back(&(bucket.flatten() + 1.0));

@@ -9,29 +9,27 @@
 
 mod buckets;
 mod launch;
+mod moves;
+mod rendezvous;
 pub mod watch;
 
-use std::env;
 use std::io;
-use std::mem::ManuallyDrop;
-use std::net::UdpSocket;
+use std::mem;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tch::Tensor;
 
 use crate::native::NativeError;
-use crate::native::process_group::{Group, Pending, Reach, Rows, Store, StoreAddress};
-use watch::{Gate, Loss, Watch};
+use crate::native::process_group::{Group, Pending, Rows};
+use moves::Moves;
+use watch::{Loss, Watch};
 
 pub use crate::native::process_group::Place;
 pub use launch::{Launch, LaunchError, is_follower};
 
 /// How long processes wait for each other to start.
 const START: Duration = Duration::from_secs(300);
-
-/// How long a collective may take while all processes are alive: the first of them may be writing a
-/// checkpoint meanwhile.
-const COLLECTIVE: Duration = Duration::from_secs(1800);
 
 /// Time between two looks at whether a process is lost, while a collective is waited for.
 const LOOK: Duration = Duration::from_millis(100);
@@ -50,8 +48,17 @@ pub struct World {
 #[derive(Debug)]
 struct Links {
     watch: Watch,
-    /// Dropping it waits for its collectives, which is forever if another process is lost.
-    group: ManuallyDrop<Group>,
+    group: Rc<Group>,
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        if !self.watch.is_finished() {
+            // Its end would wait for collectives that another process has left. Its threads sleep
+            // until this process ends.
+            mem::forget(Rc::clone(&self.group));
+        }
+    }
 }
 
 /// What keeps processes from training together.
@@ -111,26 +118,8 @@ impl World {
     /// # Errors
     /// If they do not all come, or cannot connect with each other.
     pub fn connect(launch: &Launch, patience: Duration) -> Result<Self, WorldError> {
-        let (place, host) = (launch.place, &launch.master_host);
-        let open = place.rank == 0 && !launch.launchers_store;
-        let prefix = format!("densecl/{}", launch.restarts);
-        let address = StoreAddress { host: host.clone(), port: launch.master_port, prefix };
-        let store = Store::connect(&address, open, START).map_err(|source| WorldError::Store {
-            doing: if open { "open the store at" } else { "reach the store at" },
-            host: host.clone(),
-            port: launch.master_port,
-            source,
-        })?;
-        let missing = store.meet(place, START).map_err(WorldError::Connect)?;
-        if !missing.is_empty() {
-            let missing = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            return Err(WorldError::Missing { size: place.size, missing });
-        }
-        let reach = reach(host, launch.master_port);
-        let group = Group::gloo(&store, place, &reach, [START, COLLECTIVE]).map_err(WorldError::Connect)?;
-        let watch_failed = |source| WorldError::Watch { host: host.clone(), source };
-        let watch = watch_over(&group, place, host, patience)?.map_err(watch_failed)?;
-        Ok(Self { place, links: Some(Links { watch, group: ManuallyDrop::new(group) }) })
+        let (group, watch) = rendezvous::meet(launch, patience)?;
+        Ok(Self { place: launch.place, links: Some(Links { watch, group: Rc::new(group) }) })
     }
 
     /// This process's place.
@@ -223,15 +212,12 @@ impl World {
     ///
     /// # Errors
     /// The outcome's own, or that of another process that has failed meanwhile.
-    pub fn conclude<T>(self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
+    pub fn conclude<T>(&self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
         let Place { rank, size } = self.place;
+        let Some(Links { watch, .. }) = &self.links else { return outcome };
         let together = outcome.and_then(|value| self.sums([1]).map(|_| value).map_err(Into::into));
-        let Some(Links { watch, group }) = self.links else { return together };
         match &together {
-            Ok(_) => {
-                watch.finish();
-                drop(ManuallyDrop::into_inner(group));
-            }
+            Ok(_) => watch.finish(),
             Err(error) => watch.fail(&format!("{error:#}")),
         }
         together.map_err(|error| error.context(format!("rank {rank} of {size} stops")))
@@ -250,66 +236,85 @@ impl Links {
     }
 }
 
-/// What a process sends and gets so that rows come in another order.
-#[derive(Debug, PartialEq, Eq)]
-struct Moves {
-    /// Own rows in the order in which they are sent.
-    sent: Vec<i64>,
-    /// How many of them go to each process.
-    sent_counts: Vec<i64>,
-    /// How many come from each process.
-    received_counts: Vec<i64>,
-    /// For each row of the result, which of the received ones it is.
-    arrived: Vec<i64>,
-}
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
 
-impl Moves {
-    fn of(Place { rank, size }: Place, order: &[i64]) -> Self {
-        let share = order.len() / size;
-        let owner = |row: i64| row as usize / share;
-        let (mut sent, mut sent_counts) = (Vec::new(), Vec::new());
-        for wanted in order.chunks(share) {
-            let before = sent.len();
-            sent.extend(wanted.iter().filter(|&&row| owner(row) == rank).map(|row| row - (rank * share) as i64));
-            sent_counts.push((sent.len() - before) as i64);
-        }
-        let mine = &order[rank * share..(rank + 1) * share];
-        let from = |peer: usize| (0..share).filter(move |&i| owner(mine[i]) == peer);
-        let received_counts = (0..size).map(|peer| from(peer).count() as i64).collect();
-        let mut arrived = vec![0; share];
-        for (slot, place) in (0..).zip((0..size).flat_map(from)) {
-            arrived[place] = slot;
-        }
-        Self { sent, sent_counts, received_counts, arrived }
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    /// What each of several processes, here threads, returns.
+    fn at_each<T: Send + 'static>(size: usize, body: fn(World) -> T) -> Vec<T> {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let start = |rank| {
+            let launch = Launch {
+                place: Place { rank, size },
+                local_rank: rank,
+                master_host: "127.0.0.1".to_owned(),
+                master_port: free,
+                launchers_store: false,
+                restarts: "0".to_owned(),
+            };
+            thread::spawn(move || body(World::connect(&launch, Duration::from_secs(5)).unwrap()))
+        };
+        let threads: Vec<_> = (0..size).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     }
-}
 
-/// How the others reach this machine: where it reaches process 0 from.
-fn reach(host: &str, port: u16) -> Reach {
-    if let Ok(name) = env::var(INTERFACE) {
-        return Reach::Interface(name);
+    fn values(tensor: &Tensor) -> Vec<f64> {
+        Vec::try_from(tensor.flatten(0, -1).to_kind(Kind::Double)).unwrap()
     }
-    let any = ["0.0.0.0:0", "[::]:0"];
-    let local = |any| {
-        // Nothing is sent: the system only says which of its addresses it would send from.
-        let socket = UdpSocket::bind(any)?;
-        socket.connect((host, port))?;
-        socket.local_addr()
-    };
-    let address = any.into_iter().find_map(|any| local(any).ok());
-    Reach::Address(address.map_or_else(|| "localhost".to_owned(), |address| address.ip().to_string()))
-}
 
-/// Opens the watch at process 0, and tells the others where it is.
-fn watch_over(group: &Group, place: Place, host: &str, patience: Duration) -> Result<io::Result<Watch>, WorldError> {
-    let gate = (place.rank == 0).then(Gate::open);
-    let port = gate.as_ref().map_or(0, |gate| gate.as_ref().ok().and_then(|gate| gate.port().ok()).unwrap_or(0));
-    let ports = Tensor::from_slice(&[i64::from(port)]);
-    let pending = group.sum(&ports)?;
-    while !pending.wait(LOOK)? {}
-    let port = ports.int64_value(&[0]) as u16;
-    Ok(match gate {
-        Some(gate) => gate.and_then(|gate| gate.admit(place.size, patience)),
-        None => Watch::join(place.rank, (host, port), patience),
-    })
+    #[test]
+    fn averages_rows_and_sums_are_those_of_all() {
+        let found = at_each(3, |world| {
+            let rank = world.place().rank as i64;
+            let mine = (Tensor::arange(4, (Kind::Double, Device::Cpu)) + rank * 4).view([2, 2]);
+            let averaged = [mine.copy(), Tensor::from(rank as f32)];
+            world.average(&averaged).unwrap();
+            let gathered = world.gather(&mine).unwrap();
+            let reordered = world.reorder(&mine, &[5, 0, 3, 1, 4, 2]).unwrap();
+            let sums = world.sums([rank, 1]).unwrap();
+            let which = world.which(rank == 1).unwrap();
+            world.conclude(Ok(())).unwrap();
+            (averaged.map(|tensor| values(&tensor)), values(&gathered), values(&reordered), sums, which)
+        });
+        let row = |i: i32| [f64::from(2 * i), f64::from(2 * i + 1)];
+        for (rank, (averaged, gathered, reordered, sums, which)) in found.into_iter().enumerate() {
+            assert_eq!(averaged, [vec![4.0, 5.0, 6.0, 7.0], vec![1.0]]);
+            assert_eq!(gathered, (0..12).map(f64::from).collect::<Vec<_>>());
+            assert_eq!(reordered, [[row(5), row(0)], [row(3), row(1)], [row(4), row(2)]][rank].concat());
+            assert_eq!((sums, which), ([3, 3], vec![1]));
+        }
+    }
+
+    #[test]
+    fn the_failure_of_one_ends_all() {
+        let errors = at_each(3, |world| {
+            let outcome = match world.place().rank {
+                2 => Err(anyhow::anyhow!("no space left")),
+                // The others wait for it, in vain.
+                _ => world.sums([1]).map_err(Into::into),
+            };
+            format!("{:#}", world.conclude(outcome).unwrap_err())
+        });
+        assert_eq!(errors[2], "rank 2 of 3 stops: no space left");
+        for error in &errors[..2] {
+            assert!(error.contains("stops: rank 2 has failed: no space left; the run has stopped"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_world_of_one_changes_nothing() {
+        let world = World::alone();
+        let rows = Tensor::arange(3, (Kind::Double, Device::Cpu));
+        world.average(&[rows.shallow_clone()]).unwrap();
+        assert_eq!(values(&world.gather(&rows).unwrap()), [0.0, 1.0, 2.0]);
+        assert_eq!(values(&world.reorder(&rows, &[2, 0, 1]).unwrap()), [2.0, 0.0, 1.0]);
+        assert_eq!((world.sums([7]).unwrap(), world.which(true).unwrap()), ([7], vec![0]));
+        assert!(world.is_first());
+        world.conclude(Ok(())).unwrap();
+    }
 }

@@ -233,6 +233,12 @@ impl Watch {
         self.part();
     }
 
+    /// Whether this process was done when nothing was lost.
+    pub fn is_finished(&self) -> bool {
+        let state = self.shared.state();
+        state.over && state.loss.is_none()
+    }
+
     /// Waits until the others have heard what was said last. A connection that is closed with
     /// anything unread in it would take it along.
     fn part(&self) {

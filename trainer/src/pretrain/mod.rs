@@ -70,9 +70,8 @@ pub struct Outcome {
 /// If the data cannot be read, the loss stops being a number, a file cannot be written, or another
 /// process is lost. What had been learnt until the last step is then in a checkpoint if the data
 /// failed, and until the last checkpoint otherwise.
-pub fn pretrain(run: Run) -> Result<Outcome> {
-    let outcome = train(&run);
-    run.world.conclude(outcome)
+pub fn pretrain(run: &Run) -> Result<Outcome> {
+    run.world.conclude(train(run))
 }
 
 fn train(run: &Run) -> Result<Outcome> {
