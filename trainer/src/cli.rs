@@ -1,5 +1,7 @@
 //! The command line of `densecl-trainer`.
 
+mod evaluate;
+
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -43,6 +45,8 @@ enum Command {
     Report(ReportArgs),
     /// Write procedural images: alone, with exact correspondences, or with labels.
     Synth(SynthArgs),
+    /// Compare what the features of networks are worth on labelled images.
+    Evaluate(evaluate::EvaluateArgs),
     /// Time training steps, and the loader by itself.
     Bench(BenchArgs),
     /// Replay a file of recorded training steps and compare.
@@ -210,6 +214,7 @@ impl Cli {
             Command::Export(args) => args.run(),
             Command::Synth(args) => args.run(),
             Command::Report(args) => args.run(),
+            Command::Evaluate(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Inspect { file } => inspect::inspect(&file),
             Command::Golden { input, output } => {

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod densecl;
+pub mod evaluate;
 pub mod export;
 pub mod golden;
 pub mod inspect;
