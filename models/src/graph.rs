@@ -86,6 +86,11 @@ impl GraphBuilder {
         output.to_owned()
     }
 
+    /// Appends a node that another graph has.
+    pub(crate) fn push(&mut self, node: NodeProto) {
+        self.graph.node.push(node);
+    }
+
     /// Adds a constant; stored as float16 it is widened by a `Cast` node, which ONNX Runtime
     /// folds away when it loads the model.
     pub fn weight(&mut self, name: &str, weight: &Weight, storage: WeightStorage) -> String {
@@ -109,7 +114,8 @@ impl GraphBuilder {
         self.graph
     }
 
-    fn initializer(&mut self, name: &str, data_type: DataType, dims: &[usize], bytes: Vec<u8>) {
+    /// Adds a constant by its little-endian bytes.
+    pub(crate) fn initializer(&mut self, name: &str, data_type: DataType, dims: &[usize], bytes: Vec<u8>) {
         self.graph.initializer.push(TensorProto {
             name: Some(name.to_owned()),
             data_type: Some(data_type as i32),

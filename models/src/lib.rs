@@ -2,20 +2,23 @@
 //! repository of models.
 //!
 //! The trainer builds a graph ([`resnet`], [`graph`]), attaches a [`Manifest`] and saves the
-//! [`OnnxModel`]; the server scans a [`repository`], opens models and cuts each at the layers a
+//! [`OnnxModel`]; [`int8`] makes its convolutions compute in integers. The server scans a [`repository`], opens models and cuts each at the layers a
 //! request asks for ([`OnnxModel::cut`]).
 //!
 //! This crate runs no network and knows neither libtorch nor ONNX Runtime. Tensors go in and
 //! come out as slices and shapes.
 
 mod cut;
+mod fidelity;
 mod float16;
 pub mod graph;
+pub mod int8;
 mod manifest;
 mod onnx_model;
 pub mod repository;
 pub mod resnet;
 
+pub use fidelity::{CalibrationRecord, Fidelity, OutputFidelity};
 pub use manifest::{Layer, Manifest, ManifestError, Training};
 pub use onnx_model::{ModelError, OnnxModel, Precision};
 

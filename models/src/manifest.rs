@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fidelity::Fidelity;
+
 /// Describes one version of a model.
 ///
 /// It travels inside the ONNX file, so that a model cannot be separated from what it is.
@@ -31,6 +33,9 @@ pub struct Manifest {
     /// How the weights were trained; absent for models from elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<Training>,
+    /// How close the outputs are to the network's; absent for models from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fidelity: Option<Fidelity>,
     /// SPDX identifier of the weights' licence.
     pub licence: String,
 }
@@ -152,6 +157,7 @@ pub(crate) mod tests {
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
             training: None,
+            fidelity: None,
             licence: "Apache-2.0".into(),
         }
     }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message;
+use tempfile::NamedTempFile;
 
 use crate::cut::cut;
 use crate::float16::{Float16Error, to_float16};
+use crate::int8::is_quantized;
 use crate::manifest::{Manifest, ManifestError};
 use crate::proto::{
     GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto, tensor_proto,
@@ -135,7 +137,8 @@ impl OnnxModel {
     }
 
     /// ONNX bytes of the part of the graph that computes `outputs`, in that order. Inputs and
-    /// outputs keep their types whatever the `precision` between them.
+    /// outputs keep their types whatever the `precision` between them. A graph that computes in
+    /// integers goes on doing so: there is little left in it for float16.
     ///
     /// # Errors
     /// If the graph has no output of one of these names, or cannot be computed in float16.
@@ -143,6 +146,7 @@ impl OnnxModel {
         let graph = cut(self.graph(), outputs).map_err(|name| ModelError::UnknownOutput(name.to_owned()))?;
         let graph = match precision {
             Precision::Float32 => graph,
+            Precision::Float16 if is_quantized(&graph) => graph,
             Precision::Float16 => to_float16(graph).map_err(|error| match error {
                 Float16Error::Operator(name) => {
                     ModelError::Unsuitable(format!("operator `{name}` is not run in float16 here"))
@@ -171,8 +175,25 @@ impl OnnxModel {
     /// # Errors
     /// If the folder cannot be made or the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), ModelError> {
+        self.save_if(path, |_| Ok(()))
+    }
+
+    /// As [`OnnxModel::save`], once `check` has approved of the file while it still lies beside its
+    /// place; if it has not, nothing remains.
+    ///
+    /// # Errors
+    /// If the folder cannot be made, the file cannot be written, or `check` returns an error.
+    pub fn save_if<E: From<ModelError>>(
+        &self,
+        path: &Path,
+        check: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
         let bytes = self.encode()?;
-        write_atomically(path, &bytes).map_err(|source| ModelError::Io { path: path.to_owned(), source })
+        let failed = |source| ModelError::Io { path: path.to_owned(), source };
+        let aside = write_aside(path, &bytes).map_err(failed)?;
+        check(aside.path())?;
+        aside.persist(path).map_err(|error| failed(error.error))?;
+        Ok(())
     }
 
     fn graph(&self) -> &GraphProto {
@@ -230,14 +251,14 @@ fn header_of(model: &ModelProto) -> ModelProto {
     }
 }
 
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// A file in the folder of `path` that goes away again if it is not renamed.
+fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut aside = tempfile::Builder::new().prefix(".model-").permissions(readable()).tempfile_in(folder)?;
     aside.write_all(bytes)?;
     aside.as_file().sync_all()?;
-    aside.persist(path)?;
-    Ok(())
+    Ok(aside)
 }
 
 /// A temporary file is private by default; a model is for the server's user to read.

@@ -8,6 +8,9 @@
 //! Source: He et al., arXiv 1512.03385, table 1, with the stride on the 3×3 convolution as
 //! torchvision has it; heads from Wang et al., arXiv 2011.09157, section 3.2.
 
+mod built_graph;
+mod output_stride;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -15,8 +18,10 @@ use std::str::FromStr;
 use crate::graph::{Attribute, Axis, GraphBuilder, Weight, WeightStorage};
 use crate::manifest::Layer;
 use crate::onnx_model::INPUT;
-use crate::proto::GraphProto;
 use crate::proto::tensor_proto::DataType;
+
+pub use built_graph::{BuiltGraph, UnknownOutput};
+pub use output_stride::{OutputStride, Sampling, StageSampling};
 
 /// Named weights of a network.
 pub type Weights = BTreeMap<String, Weight>;
@@ -96,23 +101,14 @@ impl FromStr for Architecture {
 pub struct GraphSpec {
     /// The backbone.
     pub architecture: Architecture,
+    /// Which of its strides are dilations instead.
+    pub output_stride: OutputStride,
     /// Per-channel mean of RGB in `[0, 1]`.
     pub mean: [f32; 3],
     /// Per-channel standard deviation of RGB in `[0, 1]`.
     pub std: [f32; 3],
     /// How convolution and linear weights are stored.
     pub storage: WeightStorage,
-}
-
-/// A graph with a description of its outputs, as the manifest wants it.
-#[derive(Clone, Debug)]
-pub struct BuiltGraph {
-    /// The graph.
-    pub graph: GraphProto,
-    /// Its spatial outputs, finest first.
-    pub layers: Vec<Layer>,
-    /// Length of its `global` output, if it has one.
-    pub global: Option<u32>,
 }
 
 /// The weights do not make up the network asked for.
@@ -144,14 +140,14 @@ pub enum BuildError {
 pub fn build(spec: &GraphSpec, weights: &Weights) -> Result<BuiltGraph, BuildError> {
     let mut net = Network { weights, storage: spec.storage, builder: GraphBuilder::new("densecl"), layers: Vec::new() };
     let mut x = net.preprocess(spec);
-    x = net.convolution(&x, "conv1", "bn1", Conv { stride: 2, relu: true })?;
+    x = net.convolution(&x, "conv1", "bn1", Conv { sampling: Sampling { stride: 2, dilation: 1 }, relu: true })?;
     let pool = [("kernel_shape", ints([3, 3])), ("strides", ints([2, 2])), ("pads", ints([1, 1, 1, 1]))];
     x = net.builder.node("MaxPool", &[&x], "maxpool", &pool);
     for (stage, &depth) in spec.architecture.depths().iter().enumerate() {
         for block in 0..depth {
             let last = block + 1 == depth;
             let output = if last { format!("res{}", stage + 2) } else { format!("layer{}.{block}", stage + 1) };
-            x = net.block(spec.architecture, &x, stage, block, &output)?;
+            x = net.block(spec, &x, (stage, block), &output)?;
         }
         let channels = net.get(&format!(
             "layer{}.{}.bn{}.weight",
@@ -160,9 +156,9 @@ pub fn build(spec: &GraphSpec, weights: &Weights) -> Result<BuiltGraph, BuildErr
             spec.architecture.convolutions_per_block()
         ))?;
         let channels = channels.data.len();
-        net.layer(&x, channels, 4 << stage);
+        net.layer(&x, channels, spec.output_stride.stage(stage).cell_px);
     }
-    net.dense_head(&x)?;
+    net.dense_head(&x, spec.output_stride)?;
     let global = net.global_head(&x)?;
     Ok(BuiltGraph { graph: net.builder.finish(), layers: net.layers, global })
 }
@@ -177,7 +173,7 @@ struct Network<'a> {
 /// What a convolution's weights do not say; the padding keeps the size at stride 1.
 #[derive(Clone, Copy)]
 struct Conv {
-    stride: i64,
+    sampling: Sampling,
     relu: bool,
 }
 
@@ -200,26 +196,30 @@ impl<'a> Network<'a> {
 
     fn block(
         &mut self,
-        arch: Architecture,
+        spec: &GraphSpec,
         x: &str,
-        stage: usize,
-        block: usize,
+        (stage, block): (usize, usize),
         output: &str,
     ) -> Result<String, BuildError> {
         let name = format!("layer{}.{block}", stage + 1);
-        let stride = if block == 0 && stage > 0 { 2 } else { 1 };
-        let count = arch.convolutions_per_block();
-        // The stride sits on the first 3×3 convolution.
-        let strided = count - 1;
+        let sampling = spec.output_stride.stage(stage);
+        let count = spec.architecture.convolutions_per_block();
         let mut y = x.to_owned();
         for i in 1..=count {
-            let conv = Conv { stride: if i == strided { stride } else { 1 }, relu: i < count };
+            let sampling = match count {
+                2 => sampling.convolution(block, i - 1),
+                // A bottleneck has one 3×3 convolution, between two that see single cells.
+                _ if i == 2 => sampling.convolution(block, 0),
+                _ => Sampling::DENSE,
+            };
+            let conv = Conv { sampling, relu: i < count };
             y = self.convolution(&y, &format!("{name}.conv{i}"), &format!("{name}.bn{i}"), conv)?;
         }
         let mut shortcut = x.to_owned();
         if self.weights.contains_key(&format!("{name}.downsample.0.weight")) {
             let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
-            shortcut = self.convolution(x, &conv, &norm, Conv { stride, relu: false })?;
+            let sampling = Sampling { stride: sampling.convolution(block, 0).stride, dilation: 1 };
+            shortcut = self.convolution(x, &conv, &norm, Conv { sampling, relu: false })?;
         }
         let sum = self.builder.node("Add", &[&y, &shortcut], &format!("{name}.sum"), &[]);
         Ok(self.builder.node("Relu", &[&sum], output, &[]))
@@ -231,10 +231,12 @@ impl<'a> Network<'a> {
         let kernel = weight.dims[2] as i64;
         let weight = self.weight(&format!("{conv}.weight"), &weight)?;
         let bias = self.bias(&format!("{conv}.bias"), &bias)?;
-        let pad = kernel / 2;
+        let Sampling { stride, dilation } = how.sampling;
+        let pad = dilation * (kernel / 2);
         let attributes = [
             ("kernel_shape", ints([kernel, kernel])),
-            ("strides", ints([how.stride, how.stride])),
+            ("strides", ints([stride, stride])),
+            ("dilations", ints([dilation, dilation])),
             ("pads", ints([pad, pad, pad, pad])),
         ];
         let y = self.builder.node("Conv", &[x, &weight, &bias], conv, &attributes);
@@ -270,7 +272,7 @@ impl<'a> Network<'a> {
     }
 
     /// 1×1 convolution, ReLU, 1×1 convolution (arXiv 2011.09157, section 3.2).
-    fn dense_head(&mut self, x: &str) -> Result<(), BuildError> {
+    fn dense_head(&mut self, x: &str, stride: OutputStride) -> Result<(), BuildError> {
         if !self.weights.contains_key("dense_head.0.weight") {
             return Ok(());
         }
@@ -278,7 +280,7 @@ impl<'a> Network<'a> {
         let hidden = self.builder.node("Relu", &[&hidden], "dense_head.1", &[]);
         self.head_layer("Conv", &hidden, "dense_head.2", "dense")?;
         let channels = self.get("dense_head.2.bias")?.data.len();
-        self.layer("dense", channels, 32);
+        self.layer("dense", channels, stride.pixels());
         Ok(())
     }
 

@@ -190,6 +190,7 @@ mod tests {
             mean: [0.0; 3],
             std: [1.0; 3],
             training: None,
+            fidelity: None,
             licence: "Apache-2.0".into(),
         };
         OnnxModel::new(builder.finish(), manifest).unwrap().encode().unwrap()

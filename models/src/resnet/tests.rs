@@ -1,6 +1,6 @@
 use super::*;
 use crate::manifest::tests::manifest;
-use crate::{Manifest, ModelError, OnnxModel, Precision};
+use crate::{Manifest, ModelError, OnnxModel, Precision, int8};
 
 /// Weights of a small network, different in every element.
 fn weights(architecture: Architecture, stem_width: usize) -> Weights {
@@ -45,7 +45,7 @@ fn weights(architecture: Architecture, stem_width: usize) -> Weights {
 }
 
 fn spec(architecture: Architecture, storage: WeightStorage) -> GraphSpec {
-    GraphSpec { architecture, mean: [0.5; 3], std: [0.25; 3], storage }
+    GraphSpec { architecture, output_stride: OutputStride::Stride32, mean: [0.5; 3], std: [0.25; 3], storage }
 }
 
 fn model() -> OnnxModel {
@@ -69,6 +69,34 @@ fn every_architecture_has_its_layers() {
 }
 
 #[test]
+fn dilation_refines_the_last_layers_and_the_head() {
+    let strides = |output_stride| {
+        let spec = GraphSpec { output_stride, ..spec(Architecture::ResNet50, WeightStorage::Float32) };
+        let built = build(&spec, &weights(Architecture::ResNet50, 2)).unwrap();
+        built.layers.iter().map(|layer| layer.stride).collect::<Vec<_>>()
+    };
+    assert_eq!(strides(OutputStride::Stride16), [4, 8, 16, 16, 16]);
+    assert_eq!(strides(OutputStride::Stride8), [4, 8, 8, 8, 8]);
+}
+
+#[test]
+fn outputs_can_be_chosen() {
+    let built = || {
+        let spec = spec(Architecture::ResNet18, WeightStorage::Float32);
+        build(&spec, &weights(Architecture::ResNet18, 4)).unwrap()
+    };
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let kept = built().keep(&names(&["global", "res4", "res3"])).unwrap();
+    assert_eq!(kept.outputs(), ["res3", "res4", "global"]);
+    assert_eq!(kept.graph.output.iter().map(|output| output.name()).collect::<Vec<_>>(), kept.outputs());
+    let kept = built().keep(&names(&["res3"])).unwrap();
+    assert_eq!(kept.global, None);
+    assert!(kept.graph.node.iter().all(|node| !node.output[0].starts_with("layer3")));
+    let error = built().keep(&names(&["res3", "res6"])).unwrap_err().to_string();
+    assert_eq!(error, "the network has no output `res6`; it has res2, res3, res4, res5, dense, global");
+}
+
+#[test]
 fn a_file_is_read_as_it_was_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny/1/model.onnx");
@@ -78,6 +106,38 @@ fn a_file_is_read_as_it_was_written() {
     assert_eq!(read.manifest(), model.manifest());
     assert_eq!(read.encode().unwrap(), model.encode().unwrap());
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left aside");
+}
+
+#[test]
+fn a_file_that_is_not_approved_of_does_not_appear() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let refused = |aside: &std::path::Path| {
+        assert_eq!(std::fs::read(aside).unwrap(), model().encode().unwrap());
+        Err(ModelError::NoManifest)
+    };
+    assert!(matches!(model().save_if(&path, refused), Err(ModelError::NoManifest)));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_quantised_model_is_cut_like_any_other_and_stays_one_in_float16() {
+    let spec = spec(Architecture::ResNet18, WeightStorage::Float32);
+    let built = build(&spec, &weights(Architecture::ResNet18, 4)).unwrap();
+    let range = int8::ValueRange { low: -1.0, high: 1.0 };
+    let ranges = int8::values_to_calibrate(&built.graph).into_iter().map(|name| (name, range)).collect();
+    let graph = int8::quantize(&built.graph, &ranges).unwrap();
+    let manifest = Manifest { layers: built.layers, global: built.global, ..manifest() };
+    let model = OnnxModel::new(graph, manifest).unwrap();
+    for outputs in [&["res2"][..], &["dense"], &["res3", "global"]] {
+        let cut = model.cut(outputs, Precision::Float32).unwrap();
+        assert_eq!(model.cut(outputs, Precision::Float16).unwrap(), cut);
+        let proto: crate::proto::ModelProto = prost::Message::decode(cut.as_slice()).unwrap();
+        let graph = proto.graph.unwrap();
+        let floats = graph.initializer.iter().filter(|tensor| tensor.name().ends_with(".weight"));
+        // The stages compute in integers, their projections to outputs do not.
+        assert!(floats.map(|tensor| tensor.name().to_owned()).all(|name| name.contains("head")));
+    }
 }
 
 #[test]

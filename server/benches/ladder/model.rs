@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use densecl_models::graph::{Weight, WeightStorage};
-use densecl_models::resnet::{Architecture, GraphSpec, Weights, build};
+use densecl_models::resnet::{Architecture, GraphSpec, OutputStride, Weights, build};
 use densecl_models::{Manifest, OnnxModel};
 
 const STEM_WIDTH: usize = 64;
@@ -24,7 +24,13 @@ pub(crate) fn repository(name: &str, folder: &Path) -> anyhow::Result<PathBuf> {
     };
     let version = folder.join(name).join("1");
     std::fs::create_dir_all(&version)?;
-    let spec = GraphSpec { architecture, mean: MEAN, std: STD, storage: WeightStorage::Float32 };
+    let spec = GraphSpec {
+        architecture,
+        output_stride: OutputStride::Stride32,
+        mean: MEAN,
+        std: STD,
+        storage: WeightStorage::Float32,
+    };
     let built = build(&spec, &random_weights(architecture)).context("the graph cannot be built")?;
     let manifest = Manifest {
         name: name.to_owned(),
@@ -38,6 +44,7 @@ pub(crate) fn repository(name: &str, folder: &Path) -> anyhow::Result<PathBuf> {
         mean: MEAN,
         std: STD,
         training: None,
+        fidelity: None,
         licence: "Apache-2.0".to_owned(),
     };
     OnnxModel::new(built.graph, manifest)?.save(&version.join("model.onnx"))?;

@@ -31,6 +31,7 @@ pub(super) fn model() -> Result<Vec<u8>, ModelError> {
         mean: [0.0; 3],
         std: [1.0; 3],
         training: None,
+        fidelity: None,
         licence: "Apache-2.0".to_owned(),
     };
     OnnxModel::new(graph.finish(), manifest)?.encode()

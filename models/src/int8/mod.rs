@@ -1,0 +1,101 @@
+//! A graph whose convolutions compute in 8-bit integers.
+//!
+//! The form is QDQ: pairs of `QuantizeLinear` and `DequantizeLinear` around operators that stay
+//! what they are. Every runtime of ONNX can compute it; ONNX Runtime fuses each convolution, each
+//! addition and the pooling with the pairs around it into one integer kernel. Activations are
+//! uint8 with one scale a tensor, weights int8 with one scale a channel and no offset, biases int32
+//! at the product of the two: what VNNI multiplies and adds in one instruction.
+//!
+//! Integers: convolutions with constant weights, additions of two activations, max pooling. What
+//! comes before (normalisation) and behind them (pooling, projections that are outputs) stays
+//! float32, and so do all outputs: an output is never rounded itself, only what it is summed from.
+//!
+//! Where the ranges of the activations come from is not known here: [`values_to_calibrate`] names
+//! the values, [`with_outputs`] makes a graph that returns them, and who runs it on images
+//! hands their [`ValueRange`]s to [`quantize`].
+//!
+//! Source: Jacob et al., arXiv 1712.05877, section 2; per-channel weights from Krishnamoorthi,
+//! arXiv 1806.08342, section 3.
+
+mod plan;
+mod quantizer;
+mod range;
+
+use std::collections::HashSet;
+
+pub use range::{ValueRange, ValueRanges};
+
+use crate::proto::tensor_proto::DataType;
+use crate::proto::{GraphProto, TypeProto, ValueInfoProto, type_proto};
+use plan::Plan;
+use quantizer::Quantizer;
+
+/// Why a graph cannot be computed in integers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Int8Error {
+    /// There is no convolution with constant weights in it.
+    #[error("the graph has no convolution that could compute in integers")]
+    Nothing,
+    /// A value's range is not known.
+    #[error("no range is known for `{0}`")]
+    NoRange(String),
+    /// A value's range is infinite or not a number, as of weights that are.
+    #[error("the values of `{0}` are not finite")]
+    NotFinite(String),
+    /// A convolution's constant is not float32, or not stored as bytes.
+    #[error("the constant `{0}` is not stored as float32")]
+    Storage(String),
+}
+
+/// Names of the float values of `graph` whose ranges [`quantize`] needs, in the order of computation.
+pub fn values_to_calibrate(graph: &GraphProto) -> Vec<String> {
+    Plan::of(graph).measured().map(str::to_owned).collect()
+}
+
+/// The same graph with the float32 values called `names` among its outputs.
+#[must_use]
+pub fn with_outputs(graph: &GraphProto, names: &[String]) -> GraphProto {
+    let mut graph = graph.clone();
+    for name in names {
+        if graph.output.iter().all(|output| output.name() != name) {
+            let tensor = type_proto::Tensor { elem_type: Some(DataType::Float as i32), shape: None };
+            let float = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None };
+            graph.output.push(ValueInfoProto {
+                name: Some(name.clone()),
+                r#type: Some(float),
+                ..ValueInfoProto::default()
+            });
+        }
+    }
+    graph
+}
+
+/// Makes the convolutions of `graph`, and what lies between them, compute in integers.
+///
+/// # Errors
+/// If there is nothing to compute so, a range is missing, or numbers are not finite.
+pub fn quantize(graph: &GraphProto, ranges: &ValueRanges) -> Result<GraphProto, Int8Error> {
+    let plan = Plan::of(graph);
+    if plan.measured().next().is_none() {
+        return Err(Int8Error::Nothing);
+    }
+    let mut quantizer = Quantizer::new(graph, &plan, ranges);
+    for node in &graph.node {
+        quantizer.append(node)?;
+    }
+    let mut quantized = quantizer.finish();
+    quantized.input.clone_from(&graph.input);
+    quantized.output.clone_from(&graph.output);
+    let used: HashSet<&str> = quantized.node.iter().flat_map(|node| &node.input).map(String::as_str).collect();
+    let kept: Vec<_> = graph.initializer.iter().filter(|tensor| used.contains(tensor.name())).cloned().collect();
+    quantized.initializer.extend(kept);
+    Ok(quantized)
+}
+
+/// Whether a graph was made by [`quantize`], or is in that form anyway.
+pub(crate) fn is_quantized(graph: &GraphProto) -> bool {
+    graph.node.iter().any(|node| node.op_type() == "QuantizeLinear")
+}
+
+#[cfg(test)]
+mod tests;
