@@ -206,11 +206,7 @@ impl CommonArgs {
     }
 }
 
-fn classification(
-    common: CommonArgs,
-    folder: FolderArgs,
-    classifier: Classifier,
-) -> Result<(Option<PathBuf>, Report)> {
+fn classification(common: CommonArgs, folder: FolderArgs, classifier: Classifier) -> Result<(Option<PathBuf>, Report)> {
     let comparison = common.comparison(OutputStride::Stride32)?;
     let FolderArgs { side, batch, features_out } = folder;
     let batches = ImageBatches { side_px: side, batch };

@@ -72,8 +72,7 @@ fn hold_out(all: &LabelledFeatures, seed: u64) -> (LabelledFeatures, LabelledFea
     let labels: Vec<i64> = Vec::try_from(&all.labels).expect("labels are a vector of int64");
     let (mut kept, mut held_out) = (Vec::new(), Vec::new());
     for class in 0..all.classes as i64 {
-        let mut members: Vec<i64> =
-            (0..).zip(&labels).filter(|(_, label)| **label == class).map(|(i, _)| i).collect();
+        let mut members: Vec<i64> = (0..).zip(&labels).filter(|(_, label)| **label == class).map(|(i, _)| i).collect();
         members.shuffle(&mut rng);
         let count = (members.len() as f64 * HELD_OUT).ceil() as usize;
         let count = count.min(members.len().saturating_sub(1));

@@ -22,8 +22,7 @@ impl LabelMap {
     /// Reads a PNG with a palette, or a grey one, of at most 8 bits.
     pub(super) fn read(path: &Path) -> Result<Self, DataError> {
         let file = File::open(path).map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?;
-        Self::decode(BufReader::new(file))
-            .map_err(|reason| DataError::LabelMap { path: path.to_owned(), reason })
+        Self::decode(BufReader::new(file)).map_err(|reason| DataError::LabelMap { path: path.to_owned(), reason })
     }
 
     fn decode(source: impl std::io::BufRead + std::io::Seek) -> Result<Self, String> {

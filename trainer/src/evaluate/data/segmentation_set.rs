@@ -120,8 +120,7 @@ impl SegmentationSet {
     }
 
     fn check(&self, pair: &Pair) -> Result<(), DataError> {
-        let size = upright_size(&pair.image)
-            .map_err(|source| DataError::Image { path: pair.image.clone(), source })?;
+        let size = upright_size(&pair.image).map_err(|source| DataError::Image { path: pair.image.clone(), source })?;
         same_size(pair, size, &self.labels(pair)?)
     }
 

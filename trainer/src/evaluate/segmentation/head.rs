@@ -26,9 +26,11 @@ impl Head {
         let store = nn::VarStore::new(device);
         let root = store.root();
         let standardize = BatchNormConfig { affine: false, ..BatchNormConfig::default() };
-        let layers = nn::seq_t()
-            .add(nn::batch_norm2d(&root / "standardize", channels, standardize))
-            .add(classifier(&(&root / "classifier"), channels, classes));
+        let layers = nn::seq_t().add(nn::batch_norm2d(&root / "standardize", channels, standardize)).add(classifier(
+            &(&root / "classifier"),
+            channels,
+            classes,
+        ));
         Self { store, layers }
     }
 

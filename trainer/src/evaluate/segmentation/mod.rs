@@ -9,33 +9,23 @@
 
 mod crops;
 mod head;
+mod network;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use rayon::prelude::*;
 use serde::Serialize;
-use tch::{Device, Kind, Reduction, Tensor};
+use serde_json::json;
 
-use self::crops::{Batch, CropOptions, MEAN_COLOUR, batches};
-use self::head::{Head, Mode};
-use super::data::{DataError, Part, Picture, SegmentationSet};
-use super::metrics::{ConfusionMatrix, VOID};
-use super::model::{FrozenNetwork, Model, Setup, TorchNetwork};
-use crate::network::Statistics;
-use crate::optimizer::{Algorithm, Optimizer, OptimizerOptions};
-use crate::synth::{Size, palette_png};
+use self::network::SegmentationNetwork;
+use super::data::{Part, SegmentationSet, Splits};
+use super::table::{Repetition, Report};
+use super::{Comparison, compare, name_of};
 
 /// Sides of the images that a network sees are multiples of this: the largest stride.
 const SIDE_MULTIPLE: u32 = 32;
-
-/// Test images that are decoded at a time.
-const DECODED: usize = 8;
-
-/// Lines about a training, at most.
-const LINES: u64 = 20;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -88,171 +78,78 @@ pub struct TrainingOptions {
     pub weight_decay: f64,
 }
 
-/// Trains on `set` from `seed` and tests; writes the predicted label maps into `predictions` if
-/// that is given.
+/// A segmentation task.
+#[derive(Clone, Debug)]
+pub struct Segmentation {
+    /// A folder in the layout of VOC or Cityscapes.
+    pub data: PathBuf,
+    /// Its lists of images.
+    pub splits: Splits,
+    /// What is trained, and how.
+    pub training: TrainingOptions,
+    /// Where to write the predictions of the one model and its first seed.
+    pub predictions_out: Option<PathBuf>,
+}
+
+/// Trains a segmentation head on each model, and tests it.
 ///
 /// # Errors
-/// If the options contradict the model, a file cannot be read or written, or the training diverges.
-pub(super) fn evaluate(
-    model: &Model,
-    set: &Arc<SegmentationSet>,
-    options: &TrainingOptions,
-    repetition: Repetition<'_>,
-) -> Result<ConfusionMatrix> {
+/// If the data or a model cannot be used, or a training diverges.
+pub fn segment(comparison: &Comparison, task: &Segmentation) -> Result<Report> {
+    let options = &task.training;
     ensure!(
         options.crop_px > 0 && options.crop_px.is_multiple_of(SIDE_MULTIPLE),
         "--crop {}: expected a multiple of {SIDE_MULTIPLE}",
         options.crop_px
     );
-    let Repetition { seed, setup, predictions } = repetition;
-    let backbone = match options.protocol {
-        Protocol::Linear => Backbone::Frozen(model.frozen(&options.layer, seed, setup)?),
-        Protocol::Fcn => Backbone::Trained(model.trainable(&options.layer, seed, setup)?),
+    let set = Arc::new(SegmentationSet::open(&task.data, &task.splits)?);
+    if let Some(folder) = &task.predictions_out {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let mut predictions = task.predictions_out.as_deref();
+    let rows = compare(comparison, predictions, |_, model, seed| {
+        let mut network = SegmentationNetwork::new(model, set.classes.len(), options, seed, comparison.setup)?;
+        network.train(&set, options, seed)?;
+        let matrix = network.test(&set, predictions.take())?;
+        let ious = set.classes.iter().cloned().zip(matrix.ious()).map(|(class, iou)| (class, json!(iou)));
+        Ok(Repetition {
+            seed,
+            measures: vec![matrix.mean_iou(), matrix.accuracy(), matrix.mean_class_accuracy()],
+            details: json!({ "iou": ious.collect::<serde_json::Map<_, _>>() }),
+        })
+    })?;
+    let stride = comparison.setup.output_stride.pixels();
+    Ok(Report {
+        task: match options.protocol {
+            Protocol::Linear => "segmentation-linear",
+            Protocol::Fcn => "segmentation-fcn",
+        },
+        description: describe(&set, task, stride),
+        settings: json!({
+            "training": options,
+            "output_stride": stride,
+            "splits": { "train": task.splits.train, "val": task.splits.val },
+        }),
+        measures: ["mIoU %", "pixel %", "mean class %"].map(str::to_owned).to_vec(),
+        rows,
+    })
+}
+
+fn describe(set: &SegmentationSet, task: &Segmentation, stride: u32) -> String {
+    let TrainingOptions { protocol, layer, steps, batch, crop_px, .. } = &task.training;
+    let trained = match protocol {
+        Protocol::Linear => format!("A 1x1 convolution on frozen {layer} at stride {stride}"),
+        Protocol::Fcn => format!("An FCN on {layer} at stride {stride}, the backbone fine-tuned with it"),
     };
-    let mut network = SegmentationNetwork::new(backbone, set.classes.len(), seed, options, setup.device)?;
-    network.train(set, seed, options)?;
-    network.test(set, predictions)
-}
-
-/// One of several evaluations of a model.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Repetition<'a> {
-    /// Seed of the head's first weights, the crops and, where the model is random, its weights.
-    pub(super) seed: u64,
-    /// How the network is set up.
-    pub(super) setup: Setup,
-    /// A folder for the predicted label maps.
-    pub(super) predictions: Option<&'a Path>,
-}
-
-enum Backbone {
-    Frozen(FrozenNetwork),
-    Trained(TorchNetwork),
-}
-
-impl Backbone {
-    /// uint8 `[N, H, W, 3]` → `[N, C, h, w]`.
-    fn forward(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor> {
-        let map = match self {
-            Self::Frozen(network) => network.features(images)?,
-            Self::Trained(network) => network.forward(images, match mode {
-                Mode::Training => TorchNetwork::OF_BATCH,
-                Mode::Prediction => Statistics::Running,
-            }),
-        };
-        match map.dim() {
-            4 => Ok(map),
-            _ => bail!("the layer is one vector an image; segmentation needs a map"),
-        }
-    }
-
-    /// What is trained of it.
-    fn parameters(&self) -> Vec<&Tensor> {
-        match self {
-            Self::Frozen(_) => Vec::new(),
-            Self::Trained(network) => network.parameters().collect(),
-        }
-    }
-}
-
-struct SegmentationNetwork {
-    backbone: Backbone,
-    head: Head,
-    classes: usize,
-    device: Device,
-}
-
-impl SegmentationNetwork {
-    fn new(mut backbone: Backbone, classes: usize, seed: u64, options: &TrainingOptions, device: Device) -> Result<Self> {
-        let side = i64::from(SIDE_MULTIPLE) * 2;
-        let probe = Tensor::zeros([1, side, side, 3], (Kind::Uint8, Device::Cpu));
-        let channels = backbone.forward(&probe, Mode::Prediction)?.size()[1];
-        tch::manual_seed(seed as i64);
-        let head = match options.protocol {
-            Protocol::Linear => Head::linear(channels, classes as i64, device),
-            Protocol::Fcn => Head::fcn(channels, classes as i64, device),
-        };
-        Ok(Self { backbone, head, classes, device })
-    }
-
-    /// uint8 `[N, H, W, 3]` → scores `[N, K, H, W]`.
-    fn forward(&mut self, images: &Tensor, mode: Mode) -> Result<Tensor> {
-        let features = self.backbone.forward(images, mode)?; // [N, C, h, w]
-        let scores = self.head.forward(&features, mode); // [N, K, h, w]
-        let size = [images.size()[1], images.size()[2]];
-        Ok(scores.upsample_bilinear2d(size, false, None, None)) // [N, K, H, W]
-    }
-
-    fn train(&mut self, set: &Arc<SegmentationSet>, seed: u64, options: &TrainingOptions) -> Result<()> {
-        let TrainingOptions { steps, batch, crop_px, learning_rate, schedule, weight_decay, .. } = *options;
-        let (backbone, head) = (self.backbone.parameters(), self.head.parameters());
-        let sgd = OptimizerOptions { algorithm: Algorithm::Sgd, momentum: 0.9, weight_decay, trust_coefficient: 0.0 };
-        let mut sgd = Optimizer::new(backbone.into_iter().chain(&head), sgd);
-        let batches = batches(Arc::clone(set), CropOptions { side_px: crop_px, batch, steps, seed });
-        for step in 0..steps {
-            let Batch { images, labels } = batches.recv().context("the thread that reads images has ended")??;
-            let scores = self.forward(&images, Mode::Training)?; // [N, K, S, S]
-            let loss = cross_entropy(&scores, &labels.to_device(self.device));
-            loss.backward();
-            let rate = schedule.rate(learning_rate, step, steps);
-            sgd.step(rate)?;
-            if (step + 1) % (steps / LINES).max(1) == 0 || step + 1 == steps {
-                let loss = loss.double_value(&[]);
-                ensure!(loss.is_finite(), "the loss of step {} is {loss}; try a lower --learning-rate", step + 1);
-                tracing::info!(step = step + 1, of = steps, loss, learning_rate = rate, "segmentation");
-            }
-        }
-        Ok(())
-    }
-
-    fn test(&mut self, set: &SegmentationSet, predictions: Option<&Path>) -> Result<ConfusionMatrix> {
-        let mut matrix = ConfusionMatrix::new(self.classes);
-        let numbers: Vec<usize> = (0..set.len(Part::Val)).collect();
-        for numbers in numbers.chunks(DECODED) {
-            let read = numbers.par_iter().map(|&number| set.read(Part::Val, number));
-            let labelled: Vec<_> = read.collect::<Result<_, DataError>>()?;
-            for (number, labelled) in numbers.iter().zip(labelled) {
-                let predicted = tch::no_grad(|| self.predict(&labelled.picture))?; // [H, W]
-                let truth: Vec<i64> = labelled.labels.iter().map(|&label| i64::from(label)).collect();
-                let truth = Tensor::from_slice(&truth).view_as(&predicted).to_device(self.device); // [H, W]
-                matrix.add(&truth, &predicted);
-                if let Some(folder) = predictions {
-                    write_prediction(folder, &set.name(Part::Val, *number), &labelled.picture, &predicted)?;
-                }
-            }
-        }
-        Ok(matrix)
-    }
-
-    /// The class of each pixel, int64 `[H, W]`. The network sees the image at its own size, padded
-    /// with the mean colour on the right and below to multiples of the largest stride.
-    fn predict(&mut self, picture: &Picture) -> Result<Tensor> {
-        let (height, width) = (i64::from(picture.height_px), i64::from(picture.width_px));
-        let padded = [height, width].map(|side| (side as u64).next_multiple_of(u64::from(SIDE_MULTIPLE)) as i64);
-        let mean = Tensor::from_slice(&MEAN_COLOUR).view([1, 1, 1, 3]);
-        let canvas = mean.expand([1, padded[0], padded[1], 3], false).contiguous(); // [1, H', W', 3]
-        canvas.narrow(1, 0, height).narrow(2, 0, width).copy_(&picture.tensor());
-        let scores = self.forward(&canvas, Mode::Prediction)?; // [1, K, H', W']
-        Ok(scores.narrow(2, 0, height).narrow(3, 0, width).argmax(1, false).squeeze_dim(0)) // [H, W]
-    }
-}
-
-/// The mean over all pixels that count of scores `[N, K, H, W]` and labels `[N, H, W]`; 0 if none
-/// does.
-fn cross_entropy(scores: &Tensor, labels: &Tensor) -> Tensor {
-    let counted = labels.not_equal(i64::from(VOID)).sum(Kind::Int64).clamp_min(1);
-    let log_probabilities = scores.log_softmax(1, Kind::Float); // [N, K, H, W]
-    let sum = log_probabilities.nll_loss_nd(labels, None::<Tensor>, Reduction::Sum, i64::from(VOID));
-    sum / counted
-}
-
-fn write_prediction(folder: &Path, name: &str, picture: &Picture, predicted: &Tensor) -> Result<()> {
-    let labels = predicted.to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous();
-    let mut bytes = vec![0_u8; labels.numel()];
-    labels.copy_data(&mut bytes, labels.numel());
-    let path = folder.join(format!("{name}.png"));
-    let size = Size { width_px: picture.width_px, height_px: picture.height_px };
-    Ok(palette_png::write(&path, &bytes, size)?)
+    format!(
+        "{} ({} layout): {} training and {} test images, {} classes. {trained}; {steps} steps of {batch} crops of \
+         {crop_px} px.",
+        name_of(&task.data),
+        set.layout,
+        set.len(Part::Train),
+        set.len(Part::Val),
+        set.classes.len(),
+    )
 }
 
 #[cfg(test)]
@@ -265,17 +162,5 @@ mod tests {
         assert!((poly(0) - 0.01).abs() < 1e-15 && (poly(50) - 0.01 * 0.5_f64.powf(0.9)).abs() < 1e-15);
         let steps = [0, 69, 70, 89, 90].map(|step| Schedule::Steps.rate(1.0, step, 100));
         assert!(steps.iter().zip([1.0, 1.0, 0.1, 0.1, 0.01]).all(|(a, b)| (a - b).abs() < 1e-15), "{steps:?}");
-    }
-
-    #[test]
-    fn void_pixels_have_no_part_in_the_loss() {
-        let scores = Tensor::from_slice(&[2.0_f32, 0.0, 1.0, 0.0, 0.0, 5.0]).view([1, 2, 1, 3]);
-        let loss = |labels: [i64; 3]| {
-            cross_entropy(&scores, &Tensor::from_slice(&labels).view([1, 1, 3])).double_value(&[])
-        };
-        // Scores (2, 0), (0, 0) and (1, 5): the first two count.
-        let expected = ((1.0 + (-2.0_f64).exp()).ln() + 2.0_f64.ln()) / 2.0;
-        assert!((loss([0, 1, 255]) - expected).abs() < 1e-6);
-        assert!(loss([255; 3]).abs() < 1e-12);
     }
 }
