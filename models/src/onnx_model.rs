@@ -75,14 +75,7 @@ impl OnnxModel {
     /// # Errors
     /// If the manifest is out of range or names a layer that the graph does not compute.
     pub fn new(graph: GraphProto, manifest: Manifest) -> Result<Self, ModelError> {
-        let proto = ModelProto {
-            ir_version: Some(IR_VERSION),
-            producer_name: Some("densecl".to_owned()),
-            producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            graph: Some(graph),
-            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
-            ..ModelProto::default()
-        };
+        let proto = bare_model(graph);
         Self { proto, manifest }.checked()
     }
 
@@ -233,6 +226,18 @@ fn is_images(input: &ValueInfoProto) -> bool {
     let Some(type_proto::Value::TensorType(tensor)) = tensor else { return false };
     let rank = tensor.shape.as_ref().map(|shape| shape.dim.len());
     input.name() == INPUT && tensor.elem_type() == tensor_proto::DataType::Uint8 as i32 && rank == Some(4)
+}
+
+/// A graph as a file's content, without a manifest.
+pub(crate) fn bare_model(graph: GraphProto) -> ModelProto {
+    ModelProto {
+        ir_version: Some(IR_VERSION),
+        producer_name: Some("densecl".to_owned()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+        ..ModelProto::default()
+    }
 }
 
 /// Everything but the graph, without cloning that.

@@ -232,7 +232,8 @@ fn synchronize(device: Device) {
     }
 }
 
-fn median(values: &[f64]) -> f64 {
+/// The middle of the values, or the mean of the two in the middle; NaN of none.
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match (sorted.len() / 2, sorted.len() % 2) {

@@ -1,18 +1,18 @@
 //! The command line of `densecl-trainer`.
 
 mod evaluate;
+mod export;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use densecl_models::graph::WeightStorage;
 
+use self::export::{BenchExportArgs, ExportArgs};
 use crate::accelerator::DeviceChoice;
 use crate::bench::Bench;
 use crate::config::Config;
 use crate::data::procedural::Split;
-use crate::export::{ExportOptions, export};
 use crate::monitor::ProgressStyle;
 use crate::pretrain::{Outcome, Run, Stop, pretrain};
 use crate::report::report;
@@ -49,6 +49,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Time training steps, and the loader by itself.
     Bench(BenchArgs),
+    /// Time a network's ONNX models on this CPU: float32, float16 and int8 at strides 32, 16 and 8.
+    BenchExport(BenchExportArgs),
     /// Replay a file of recorded training steps and compare.
     Golden {
         /// The recorded steps.
@@ -78,27 +80,6 @@ struct PretrainArgs {
     /// Where to train.
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
-}
-
-#[derive(Debug, Args)]
-struct ExportArgs {
-    /// A checkpoint's folder, or a run whose newest is taken.
-    checkpoint: PathBuf,
-    /// `<repository>/<name>/<version>`.
-    #[arg(long)]
-    out: PathBuf,
-    /// How weights are stored; the arithmetic is float32.
-    #[arg(long, value_enum, default_value_t = Weights::Float32)]
-    weights: Weights,
-    /// The layer, or several joined by `+`, for requests that name none [default: res4].
-    #[arg(long)]
-    default_layer: Option<String>,
-    /// The longer side, in pixels, that images are resized to by default.
-    #[arg(long, default_value_t = 512)]
-    default_side: u32,
-    /// SPDX identifier of the weights' licence.
-    #[arg(long, default_value = "Apache-2.0")]
-    licence: String,
 }
 
 #[derive(Debug, Args)]
@@ -197,12 +178,6 @@ enum SynthSplit {
     HeldOut,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Weights {
-    Float32,
-    Float16,
-}
-
 impl Cli {
     /// Does what the command line asks for; returns what to print.
     ///
@@ -216,6 +191,7 @@ impl Cli {
             Command::Report(args) => args.run(),
             Command::Evaluate(args) => args.run(),
             Command::Bench(args) => args.run(),
+            Command::BenchExport(args) => args.run(),
             Command::Inspect { file } => inspect::inspect(&file),
             Command::Golden { input, output } => {
                 let found = golden::replay(&input, &output)?;
@@ -294,18 +270,5 @@ impl BenchArgs {
             timings.push(bench.loader(self.steps)?);
         }
         if self.json { bench.json(&timings) } else { Ok(bench.text(&timings)) }
-    }
-}
-
-impl ExportArgs {
-    fn run(self) -> Result<String> {
-        let storage = match self.weights {
-            Weights::Float32 => WeightStorage::Float32,
-            Weights::Float16 => WeightStorage::Float16,
-        };
-        let Self { default_layer, default_side, licence, .. } = self;
-        let options = ExportOptions { storage, default_layer, default_side, licence };
-        let path = export(&self.checkpoint, &self.out, &options).context("the export failed")?;
-        Ok(format!("exported: {}", path.display()))
     }
 }

@@ -10,9 +10,8 @@
 //! comes before (normalisation) and behind them (pooling, projections that are outputs) stays
 //! float32, and so do all outputs: an output is never rounded itself, only what it is summed from.
 //!
-//! Where the ranges of the activations come from is not known here: [`values_to_calibrate`] names
-//! the values, [`with_outputs`] makes a graph that returns them, and who runs it on images
-//! hands their [`ValueRange`]s to [`quantize`].
+//! Where the ranges of the activations come from is not known here: a [`CalibrationModel`] returns
+//! the activations, and who runs it on images hands their [`ValueRange`]s to [`quantize`].
 //!
 //! Source: Jacob et al., arXiv 1712.05877, section 2; per-channel weights from Krishnamoorthi,
 //! arXiv 1806.08342, section 3.
@@ -23,8 +22,12 @@ mod range;
 
 use std::collections::HashSet;
 
+use prost::Message;
+
 pub use range::{ValueRange, ValueRanges};
 
+use crate::cut::cut;
+use crate::onnx_model::bare_model;
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{GraphProto, TypeProto, ValueInfoProto, type_proto};
 use plan::Plan;
@@ -47,27 +50,37 @@ pub enum Int8Error {
     Storage(String),
 }
 
-/// Names of the float values of `graph` whose ranges [`quantize`] needs, in the order of computation.
-pub fn values_to_calibrate(graph: &GraphProto) -> Vec<String> {
-    Plan::of(graph).measured().map(str::to_owned).collect()
+/// The float model, up to the values whose ranges [`quantize`] needs, and with these as its outputs.
+#[derive(Clone, Debug)]
+pub struct CalibrationModel {
+    /// Names of the values, in the order of computation.
+    pub values: Vec<String>,
+    /// An ONNX file without a manifest.
+    pub bytes: Vec<u8>,
 }
 
-/// The same graph with the float32 values called `names` among its outputs.
-#[must_use]
-pub fn with_outputs(graph: &GraphProto, names: &[String]) -> GraphProto {
-    let mut graph = graph.clone();
-    for name in names {
-        if graph.output.iter().all(|output| output.name() != name) {
-            let tensor = type_proto::Tensor { elem_type: Some(DataType::Float as i32), shape: None };
-            let float = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None };
-            graph.output.push(ValueInfoProto {
-                name: Some(name.clone()),
-                r#type: Some(float),
-                ..ValueInfoProto::default()
-            });
+impl CalibrationModel {
+    /// The one for `graph`.
+    ///
+    /// # Errors
+    /// If nothing in `graph` could compute in integers.
+    pub fn new(graph: &GraphProto) -> Result<Self, Int8Error> {
+        let values: Vec<String> = Plan::of(graph).measured().map(str::to_owned).collect();
+        if values.is_empty() {
+            return Err(Int8Error::Nothing);
         }
+        let names: Vec<&str> = values.iter().map(String::as_str).collect();
+        let output = names.iter().map(|name| float_value(name)).collect();
+        let graph = cut(&GraphProto { output, ..graph.clone() }, &names).expect("these are its outputs");
+        Ok(Self { bytes: bare_model(graph).encode_to_vec(), values })
     }
-    graph
+}
+
+/// A float32 tensor of whatever shape.
+fn float_value(name: &str) -> ValueInfoProto {
+    let tensor = type_proto::Tensor { elem_type: Some(DataType::Float as i32), shape: None };
+    let float = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None };
+    ValueInfoProto { name: Some(name.to_owned()), r#type: Some(float), ..ValueInfoProto::default() }
 }
 
 /// Makes the convolutions of `graph`, and what lies between them, compute in integers.

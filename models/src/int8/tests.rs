@@ -60,9 +60,11 @@ fn quantized() -> GraphProto {
 
 #[test]
 fn the_values_that_integers_are_made_of_are_measured() {
-    assert_eq!(values_to_calibrate(&graph()), ["x", "stem.relu", "conv"]);
-    let outputs = with_outputs(&graph(), &["conv".to_owned(), "block".to_owned()]).output;
-    assert_eq!(outputs.iter().map(ValueInfoProto::name).collect::<Vec<_>>(), ["block", "projected", "mean", "conv"]);
+    let CalibrationModel { values, bytes } = CalibrationModel::new(&graph()).unwrap();
+    assert_eq!(values, ["x", "stem.relu", "conv"]);
+    let graph = crate::proto::ModelProto::decode(bytes.as_slice()).unwrap().graph.unwrap();
+    assert_eq!(graph.output.iter().map(ValueInfoProto::name).collect::<Vec<_>>(), values);
+    assert_eq!(graph.node.last().unwrap().output, ["conv"], "what is behind the last value is cut off");
 }
 
 #[test]
@@ -126,9 +128,14 @@ fn what_is_missing_or_wrong_is_named() {
         damage(&mut graph, &mut ranges);
         quantize(&graph, &ranges).unwrap_err()
     };
-    assert_eq!(error(|_, ranges| drop(ranges.remove("conv"))), Int8Error::NoRange("conv".to_owned()));
     assert_eq!(
-        error(|_, r| drop(r.insert("stem.relu".to_owned(), ValueRange { low: 0.0, high: f32::INFINITY }))),
+        error(|_, ranges| {
+            ranges.remove("conv");
+        }),
+        Int8Error::NoRange("conv".to_owned())
+    );
+    assert_eq!(
+        error(|_, ranges| ranges.get_mut("stem.relu").unwrap().high = f32::INFINITY),
         Int8Error::NotFinite("stem.relu".to_owned())
     );
     assert_eq!(

@@ -125,7 +125,8 @@ fn a_quantised_model_is_cut_like_any_other_and_stays_one_in_float16() {
     let spec = spec(Architecture::ResNet18, WeightStorage::Float32);
     let built = build(&spec, &weights(Architecture::ResNet18, 4)).unwrap();
     let range = int8::ValueRange { low: -1.0, high: 1.0 };
-    let ranges = int8::values_to_calibrate(&built.graph).into_iter().map(|name| (name, range)).collect();
+    let ranges =
+        int8::CalibrationModel::new(&built.graph).unwrap().values.into_iter().map(|name| (name, range)).collect();
     let graph = int8::quantize(&built.graph, &ranges).unwrap();
     let manifest = Manifest { layers: built.layers, global: built.global, ..manifest() };
     let model = OnnxModel::new(graph, manifest).unwrap();

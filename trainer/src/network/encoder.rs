@@ -1,12 +1,12 @@
 //! A backbone with its projection heads: what is trained, and what follows it by momentum.
 
 use densecl_models::graph::Weight;
-use densecl_models::resnet::{Architecture, Weights};
+use densecl_models::resnet::{Architecture, OutputStride, Weights};
 use tch::{Device, Kind, Tensor};
 
 use super::batch_norm::Statistics;
 use super::heads::{DenseHead, GlobalHead};
-use super::resnet::{FeatureMaps, ResNet};
+use super::resnet::{FeatureMaps, ResNet, ResNetSpec};
 use super::tensors::NamedTensors;
 
 /// Length below which a vector is not normalised any further, as in PyTorch.
@@ -106,7 +106,9 @@ impl Encoder {
     /// An encoder with random weights, drawn from libtorch's generator.
     pub fn new(spec: EncoderSpec, kind: Kind, device: Device) -> Self {
         let mut tensors = NamedTensors::new(kind, device);
-        let backbone = ResNet::new(&mut tensors, BACKBONE, spec.architecture, spec.stem_width);
+        let EncoderSpec { architecture, stem_width, .. } = spec;
+        let resnet = ResNetSpec { architecture, stem_width, output_stride: OutputStride::Stride32 };
+        let backbone = ResNet::new(&mut tensors, BACKBONE, resnet);
         let global_head = GlobalHead::new(&mut tensors, backbone.channels, spec.dim);
         let dense_head = spec.dense.then(|| DenseHead::new(&mut tensors, backbone.channels, spec.dim));
         Self { spec, backbone, global_head, dense_head, tensors }

@@ -2,14 +2,18 @@
 //!
 //! Nothing here knows how the networks are trained; see [`crate::densecl`] for that.
 
+mod backbone;
 mod batch_norm;
 mod encoder;
+mod feature_network;
 mod heads;
 mod resnet;
 mod tensors;
 
+pub use backbone::Backbone;
 pub use batch_norm::{Part, Statistics};
 pub use encoder::{DenseEmbedding, Embedding, Encoder, EncoderSpec};
 pub(crate) use encoder::{channels_last, normalize};
+pub use feature_network::FeatureNetwork;
 pub use resnet::FeatureMaps;
 pub use tensors::{NamedTensors, TensorRole};

@@ -2,8 +2,9 @@
 //!
 //! Source: He et al., arXiv 1512.03385, table 1; the stride sits on the 3×3 convolution of a
 //! bottleneck, as in torchvision. `stem_width` scales every layer; 64 is the standard network.
+//! Which strides are dilations instead is [`OutputStride`]'s to say.
 
-use densecl_models::resnet::Architecture;
+use densecl_models::resnet::{Architecture, OutputStride, Sampling, StageSampling};
 use tch::Tensor;
 
 use super::batch_norm::{BatchNorm, Statistics};
@@ -12,7 +13,8 @@ use super::tensors::NamedTensors;
 /// What a backbone computes of `[N, 3, H, W]`.
 #[derive(Debug)]
 pub struct FeatureMaps {
-    /// `res2` to `res5`: `[N, C_i, H/s, W/s]` at strides 4, 8, 16 and 32.
+    /// `res2` to `res5`: `[N, C_i, H/s, W/s]` at strides 4, 8, 16 and 32, or finer where they are
+    /// dilated.
     pub stages: [Tensor; 4],
 }
 
@@ -21,31 +23,32 @@ pub struct FeatureMaps {
 struct NormedConv {
     weight: Tensor,
     norm: BatchNorm,
-    stride: i64,
+    sampling: Sampling,
 }
 
-/// Shape of a convolution: channels in and out, kernel, stride.
+/// Shape of a convolution: channels in and out, kernel, stride and dilation.
 #[derive(Clone, Copy)]
 struct ConvShape {
     input: i64,
     output: i64,
     kernel: i64,
-    stride: i64,
+    sampling: Sampling,
 }
 
 impl NormedConv {
     fn new(tensors: &mut NamedTensors, conv: &str, norm: &str, shape: ConvShape) -> Self {
-        let ConvShape { input, output, kernel, stride } = shape;
+        let ConvShape { input, output, kernel, sampling } = shape;
         // Kaiming-normal over the fan-in, gain for ReLU.
         let deviation = (2.0 / (input * kernel * kernel) as f64).sqrt();
         let init = |tensor: &mut Tensor| drop(tensor.normal_(0.0, deviation));
         let weight = tensors.parameter(format!("{conv}.weight"), &[output, input, kernel, kernel], init);
-        Self { weight, norm: BatchNorm::new(tensors, norm, output), stride }
+        Self { weight, norm: BatchNorm::new(tensors, norm, output), sampling }
     }
 
     fn forward(&self, x: &Tensor, statistics: Statistics) -> Tensor {
-        let pad = self.weight.size()[2] / 2;
-        let y = x.conv2d(&self.weight, None::<Tensor>, [self.stride, self.stride], [pad, pad], [1, 1], 1);
+        let Sampling { stride, dilation } = self.sampling;
+        let pad = dilation * (self.weight.size()[2] / 2);
+        let y = x.conv2d(&self.weight, None::<Tensor>, [stride, stride], [pad, pad], [dilation, dilation], 1);
         self.norm.forward(&y, statistics)
     }
 }
@@ -57,21 +60,34 @@ struct Block {
     downsample: Option<NormedConv>,
 }
 
+/// Where a block stands: channels in, the width of its 3×3 convolutions, channels out.
+#[derive(Clone, Copy)]
+struct BlockShape {
+    input: i64,
+    width: i64,
+    output: i64,
+    /// Its number in the stage.
+    index: usize,
+    stage: StageSampling,
+}
+
 impl Block {
-    fn new(tensors: &mut NamedTensors, name: &str, arch: Architecture, shape: ConvShape, width: i64) -> Self {
-        let ConvShape { input, output, stride, .. } = shape;
+    fn new(tensors: &mut NamedTensors, name: &str, arch: Architecture, shape: BlockShape) -> Self {
+        let BlockShape { input, width, output, index, stage } = shape;
+        let conv = |input, output, kernel, sampling| ConvShape { input, output, kernel, sampling };
+        let (first, second) = (stage.convolution(index, 0), stage.convolution(index, 1));
         let shapes = if arch.expansion() == 1 {
-            vec![(input, width, 3, stride), (width, width, 3, 1)]
+            vec![conv(input, width, 3, first), conv(width, width, 3, second)]
         } else {
-            vec![(input, width, 1, 1), (width, width, 3, stride), (width, output, 1, 1)]
+            let one = Sampling::DENSE;
+            vec![conv(input, width, 1, one), conv(width, width, 3, first), conv(width, output, 1, one)]
         };
-        let convs = (1..).zip(shapes).map(|(i, (input, output, kernel, stride))| {
-            let shape = ConvShape { input, output, kernel, stride };
-            NormedConv::new(tensors, &format!("{name}.conv{i}"), &format!("{name}.bn{i}"), shape)
-        });
-        let convs = convs.collect();
-        let downsample = (stride != 1 || input != output).then(|| {
-            let shape = ConvShape { kernel: 1, ..shape };
+        let convs = (1..)
+            .zip(shapes)
+            .map(|(i, shape)| NormedConv::new(tensors, &format!("{name}.conv{i}"), &format!("{name}.bn{i}"), shape))
+            .collect();
+        let downsample = (first.stride != 1 || input != output).then(|| {
+            let shape = conv(input, output, 1, Sampling { dilation: 1, ..first });
             NormedConv::new(tensors, &format!("{name}.downsample.0"), &format!("{name}.downsample.1"), shape)
         });
         Self { convs, downsample }
@@ -93,6 +109,14 @@ impl Block {
     }
 }
 
+/// Size and shape of a ResNet.
+#[derive(Clone, Copy)]
+pub(super) struct ResNetSpec {
+    pub(super) architecture: Architecture,
+    pub(super) stem_width: i64,
+    pub(super) output_stride: OutputStride,
+}
+
 /// A ResNet without its classifier.
 #[derive(Debug)]
 pub(super) struct ResNet {
@@ -103,18 +127,19 @@ pub(super) struct ResNet {
 }
 
 impl ResNet {
-    pub(super) fn new(tensors: &mut NamedTensors, prefix: &str, arch: Architecture, stem_width: i64) -> Self {
-        let stem = ConvShape { input: 3, output: stem_width, kernel: 7, stride: 2 };
+    pub(super) fn new(tensors: &mut NamedTensors, prefix: &str, spec: ResNetSpec) -> Self {
+        let ResNetSpec { architecture: arch, stem_width, output_stride } = spec;
+        let sampling = Sampling { stride: 2, dilation: 1 };
+        let stem = ConvShape { input: 3, output: stem_width, kernel: 7, sampling };
         let stem = NormedConv::new(tensors, &format!("{prefix}conv1"), &format!("{prefix}bn1"), stem);
         let mut channels = stem_width;
         let stages = std::array::from_fn(|stage| {
             let width = stem_width << stage;
             let output = width * arch.expansion() as i64;
-            let block = |block: usize| {
-                let stride = if block == 0 && stage > 0 { 2 } else { 1 };
-                let shape = ConvShape { input: channels, output, kernel: 3, stride };
+            let block = |index: usize| {
+                let shape = BlockShape { input: channels, width, output, index, stage: output_stride.stage(stage) };
                 channels = output;
-                Block::new(tensors, &format!("{prefix}layer{}.{block}", stage + 1), arch, shape, width)
+                Block::new(tensors, &format!("{prefix}layer{}.{index}", stage + 1), arch, shape)
             };
             (0..arch.depths()[stage]).map(block).collect()
         });

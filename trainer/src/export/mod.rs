@@ -1,0 +1,169 @@
+//! From a trained network to an ONNX model with its manifest.
+//!
+//! The graph is built from the weights without libtorch; what it computes is then compared with
+//! libtorch, and a file that is not close enough never takes its place ([`fidelity`]).
+
+mod calibration;
+mod fidelity;
+mod speed;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use densecl_models::graph::WeightStorage;
+use densecl_models::repository::MODEL_FILE;
+use densecl_models::resnet::{Architecture, BuiltGraph, GraphSpec, OutputStride, Weights, build};
+use densecl_models::{Fidelity, Manifest, OnnxModel, int8};
+
+pub use calibration::Calibration;
+pub use speed::{Speed, SpeedTest};
+
+use crate::augment::Normalization;
+use crate::network::FeatureNetwork;
+use crate::onnx_session::OnnxSession;
+use crate::pretrained::Pretrained;
+
+/// What answers requests that name no layer, where the model has it.
+const DEFAULT_LAYER: &str = "res4";
+
+/// How weights are stored, and what the convolutions compute in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WeightFormat {
+    /// Exact.
+    Float32,
+    /// Half the file; computed in float32.
+    Float16,
+    /// A quarter of the file; convolutions compute in integers, whose ranges are measured.
+    Int8(Calibration),
+}
+
+impl fmt::Display for WeightFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float32 => "float32",
+            Self::Float16 => "float16",
+            Self::Int8(_) => "int8",
+        })
+    }
+}
+
+/// What an export can choose.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// How weights are stored.
+    pub weights: WeightFormat,
+    /// Which of the backbone's strides are dilations instead.
+    pub output_stride: OutputStride,
+    /// The outputs that the model has, `global` among them; all that there are weights for if `None`.
+    pub layers: Option<Vec<String>>,
+    /// The layer, or several joined by `+`, for requests that name none; `res4` by default, or the
+    /// last layer of a model without it.
+    pub default_layer: Option<String>,
+    /// Side that images are resized to by default.
+    pub default_side: u32,
+    /// SPDX identifier of the weights' licence.
+    pub licence: String,
+}
+
+/// A model that has taken its place.
+#[derive(Clone, Debug)]
+pub struct Exported {
+    /// The file.
+    pub path: PathBuf,
+    /// How close its outputs are to libtorch's.
+    pub fidelity: Fidelity,
+}
+
+/// Writes a network to `out/model.onnx`, where `out` is `<repository>/<name>/<version>`, if what it
+/// computes is what libtorch computes. `checkpoint` is whatever [`Pretrained::read`] reads.
+///
+/// # Errors
+/// If the checkpoint cannot be read, `out` names no model version, a layer does not exist, there are
+/// no images to calibrate on, the model is not close enough to the network, or the file cannot be
+/// written. Nothing is written then.
+pub fn export(checkpoint: &Path, out: &Path, options: &ExportOptions) -> Result<Exported> {
+    let (name, version) = name_and_version(out)?;
+    let Pretrained { method, architecture, weights, training } = Pretrained::read(checkpoint)?;
+    let BuiltGraph { graph, layers, global } = build_graph(architecture, &weights, options)?;
+    let last = layers.last().context("--layers names no layer: `global` alone is not a map")?.name.clone();
+    let has_default = layers.iter().any(|layer| layer.name == DEFAULT_LAYER);
+    let default_layer = if has_default { DEFAULT_LAYER.to_owned() } else { last };
+    let Normalization { mean, std } = Normalization::IMAGENET;
+    let mut manifest = Manifest {
+        name,
+        version,
+        method,
+        architecture: architecture.to_string(),
+        layers,
+        global,
+        default_layer: options.default_layer.clone().unwrap_or(default_layer),
+        default_side: options.default_side,
+        mean,
+        std,
+        training,
+        fidelity: None,
+        licence: options.licence.clone(),
+    };
+    let network = FeatureNetwork::from_weights(architecture, &weights, options.output_stride)?;
+    drop(weights);
+    let mut session = session(&OnnxModel::new(graph.clone(), manifest.clone())?.encode()?)?;
+    let fidelity = fidelity::measure(&mut session, &network, options)?;
+    drop(session);
+    manifest.fidelity = Some(fidelity.clone());
+    let path = out.join(MODEL_FILE);
+    let is_sound = |file: &Path| fidelity::check_file(file, &network, &options.weights);
+    OnnxModel::new(graph, manifest)?.save_if(&path, is_sound)?;
+    Ok(Exported { path, fidelity })
+}
+
+/// The graph that `options` ask for.
+fn build_graph(architecture: Architecture, weights: &Weights, options: &ExportOptions) -> Result<BuiltGraph> {
+    let Normalization { mean, std } = Normalization::IMAGENET;
+    let storage = match options.weights {
+        WeightFormat::Float32 | WeightFormat::Int8(_) => WeightStorage::Float32,
+        WeightFormat::Float16 => WeightStorage::Float16,
+    };
+    let spec = GraphSpec { architecture, output_stride: options.output_stride, mean, std, storage };
+    let mut built = build(&spec, weights)?;
+    if let Some(layers) = &options.layers {
+        built = built.keep(layers)?;
+    }
+    if let WeightFormat::Int8(calibration) = &options.weights {
+        let ranges = calibration.ranges(&built.graph).context("the calibration failed")?;
+        built.graph = int8::quantize(&built.graph, &ranges)?;
+    }
+    Ok(built)
+}
+
+/// A session with as many threads as libtorch has.
+fn session(model: &[u8]) -> Result<OnnxSession> {
+    OnnxSession::from_bytes(model, threads())
+}
+
+fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
+}
+
+fn name_and_version(out: &Path) -> Result<(String, u32)> {
+    let part = |path: Option<&Path>| path.and_then(|p| p.file_name()).and_then(|name| name.to_str()).map(str::to_owned);
+    let expected = || format!("--out {}: expected <repository>/<name>/<version>", out.display());
+    let version = part(Some(out)).with_context(expected)?;
+    let version: u32 = version.parse().ok().filter(|&version| version > 0).with_context(expected)?;
+    let name = part(out.parent()).with_context(expected)?;
+    ensure!(!name.is_empty(), expected());
+    Ok((name, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_names_model_and_version() {
+        assert_eq!(name_and_version(Path::new("zoo/tiny/3")).unwrap(), ("tiny".to_owned(), 3));
+        for wrong in ["tiny", "zoo/tiny/0", "zoo/tiny/v1", "3"] {
+            assert!(name_and_version(Path::new(wrong)).is_err(), "{wrong}");
+        }
+    }
+}

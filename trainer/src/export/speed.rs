@@ -1,0 +1,137 @@
+//! How fast the forms of a model are on this machine: output strides and kinds of weights,
+//! compared in one run.
+//!
+//! All models take turns, image by image, so that a machine whose speed drifts slows all of them
+//! alike; what is compared is medians.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use densecl_models::resnet::{Architecture, OutputStride, Weights};
+use densecl_models::{Manifest, OnnxModel, Precision};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use super::{Calibration, ExportOptions, WeightFormat, build_graph};
+use crate::bench::median;
+use crate::onnx_session::OnnxSession;
+
+/// Calibrations for speed alone: the numbers that ranges come to do not change it.
+const CALIBRATION_IMAGES: usize = 2;
+
+/// What to time.
+#[derive(Clone, Debug)]
+pub struct SpeedTest {
+    /// The backbone.
+    pub architecture: Architecture,
+    /// Its weights.
+    pub weights: Weights,
+    /// The output that is computed, and what it needs.
+    pub layer: String,
+    /// Height and width of the images, in pixels.
+    pub side_px: u32,
+    /// Of ONNX Runtime.
+    pub threads: usize,
+    /// Timed runs of each model, one image each.
+    pub rounds: usize,
+}
+
+/// How fast one model is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Speed {
+    /// Input pixels per cell of `res5`.
+    pub output_stride: u32,
+    /// How weights are stored.
+    pub weights: String,
+    /// Of the images, in pixels.
+    pub side_px: u32,
+    /// Of a run on one image.
+    pub median_seconds: f64,
+    /// One after the other.
+    pub images_per_second: f64,
+    /// Images per second over those of float32 at the same output stride.
+    pub over_float32: f64,
+    /// Images per second over those of float32 at output stride 32.
+    pub over_stride_32: f64,
+}
+
+struct Contestant {
+    output_stride: OutputStride,
+    weights: WeightFormat,
+    session: OnnxSession,
+    seconds: Vec<f64>,
+}
+
+impl SpeedTest {
+    /// Times float32, float16 and int8 weights at the output strides 32, 16 and 8; float32 at 32 is
+    /// the first.
+    ///
+    /// # Errors
+    /// If a model cannot be built or run.
+    pub fn run(&self) -> Result<Vec<Speed>> {
+        ensure!(self.rounds > 0, "no rounds to time");
+        let calibration =
+            Calibration { source: "synthetic".to_owned(), images: CALIBRATION_IMAGES, seed: 0, side_px: self.side_px };
+        let formats = [WeightFormat::Float32, WeightFormat::Float16, WeightFormat::Int8(calibration)];
+        let mut contestants = Vec::new();
+        for output_stride in OutputStride::ALL {
+            for weights in &formats {
+                contestants.push(self.contestant(output_stride, weights)?);
+            }
+        }
+        let side = i64::from(self.side_px);
+        let images = Tensor::randint(256, [1, side, side, 3], (Kind::Uint8, Device::Cpu)); // [1, S, S, 3]
+        // The first round fills caches.
+        for round in 0..=self.rounds {
+            for contestant in &mut contestants {
+                let started = Instant::now();
+                contestant.session.run(&images, &[&self.layer])?;
+                if round > 0 {
+                    contestant.seconds.push(started.elapsed().as_secs_f64());
+                }
+            }
+        }
+        let medians: Vec<f64> = contestants.iter().map(|contestant| median(&contestant.seconds)).collect();
+        let speed = |(i, contestant): (usize, &Contestant)| Speed {
+            output_stride: contestant.output_stride.pixels(),
+            weights: contestant.weights.to_string(),
+            side_px: self.side_px,
+            median_seconds: medians[i],
+            images_per_second: 1.0 / medians[i],
+            over_float32: medians[i - i % formats.len()] / medians[i],
+            over_stride_32: medians[0] / medians[i],
+        };
+        Ok(contestants.iter().enumerate().map(speed).collect())
+    }
+
+    fn contestant(&self, output_stride: OutputStride, weights: &WeightFormat) -> Result<Contestant> {
+        let options = ExportOptions {
+            weights: weights.clone(),
+            output_stride,
+            layers: Some(vec![self.layer.clone()]),
+            default_layer: None,
+            default_side: self.side_px,
+            licence: String::new(),
+        };
+        let built = build_graph(self.architecture, &self.weights, &options)?;
+        let manifest = Manifest {
+            name: "speed".to_owned(),
+            version: 1,
+            method: "none".to_owned(),
+            architecture: self.architecture.to_string(),
+            default_layer: self.layer.clone(),
+            layers: built.layers,
+            global: built.global,
+            default_side: self.side_px,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+            training: None,
+            fidelity: None,
+            licence: String::new(),
+        };
+        let model = OnnxModel::new(built.graph, manifest)?.cut(&[&self.layer], Precision::Float32)?;
+        let session = OnnxSession::from_bytes(&model, self.threads)
+            .with_context(|| format!("{weights} at output stride {output_stride}"))?;
+        Ok(Contestant { output_stride, weights: weights.clone(), session, seconds: Vec::with_capacity(self.rounds) })
+    }
+}
