@@ -1,6 +1,7 @@
 //! The command line of `densecl-trainer`.
 
 mod convert;
+mod evaluate;
 mod export;
 mod world;
 
@@ -50,6 +51,8 @@ enum Command {
     Report(ReportArgs),
     /// Write procedural images: alone, with exact correspondences, or with labels.
     Synth(SynthArgs),
+    /// Compare what the features of networks are worth on labelled images.
+    Evaluate(evaluate::EvaluateArgs),
     /// Time training steps, and the loader by itself.
     Bench(BenchArgs),
     /// Time a network's ONNX models on this CPU: float32, float16 and int8 at strides 32, 16 and 8.
@@ -197,6 +200,7 @@ impl Cli {
             Command::Convert(args) => args.run(),
             Command::Synth(args) => args.run(),
             Command::Report(args) => args.run(),
+            Command::Evaluate(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::BenchExport(args) => args.run(),
             Command::Inspect { file } => inspect::inspect(&file),

@@ -11,6 +11,7 @@ pub mod config;
 pub mod data;
 pub mod densecl;
 pub mod distributed;
+pub mod evaluate;
 pub mod export;
 pub mod golden;
 pub mod inspect;

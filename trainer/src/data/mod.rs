@@ -1,6 +1,6 @@
 //! Where images come from, and how they reach the training loop.
 
-mod decode;
+pub(crate) mod decode;
 mod files;
 mod loader;
 mod order;

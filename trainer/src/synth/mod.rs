@@ -16,7 +16,7 @@ mod labelled;
 mod motion;
 mod npy;
 mod output;
-mod palette_png;
+pub(crate) mod palette_png;
 mod photometry;
 mod scenes;
 mod sequence;

@@ -7,7 +7,7 @@ use super::size::Size;
 use super::{SynthError, write_error, write_file};
 
 /// Writes `labels`, `[height, width]`, to `path`.
-pub(super) fn write(path: &Path, labels: &[u8], size: Size) -> Result<(), SynthError> {
+pub(crate) fn write(path: &Path, labels: &[u8], size: Size) -> Result<(), SynthError> {
     let bytes = encode(labels, size).map_err(|source| write_error(path, source.into()))?;
     write_file(path, &bytes)
 }

@@ -1,0 +1,183 @@
+//! Images sorted into folders by class.
+
+use std::path::{Path, PathBuf};
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::{DataError, entries, layout, listing, name_of};
+use crate::data::decode::{EXTENSIONS, is_image_extension};
+
+/// Share of each class that tests where the folder has no `val`.
+const TEST_SHARE: f64 = 0.2;
+
+const EXPECTED: &str = "train/<class>/ and val/<class>/, or <class>/ alone, with images in them";
+
+/// Image files and the number of the class of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelledFiles {
+    /// The files.
+    pub paths: Vec<PathBuf>,
+    /// Numbers into [`LabelledFolder::classes`].
+    pub labels: Vec<usize>,
+}
+
+/// `train/<class>/*` and `val/<class>/*`; without `val`, or with `<class>/*` alone, a share of each
+/// class is drawn for testing.
+#[derive(Clone, Debug)]
+pub struct LabelledFolder {
+    /// Names of the classes, sorted.
+    pub classes: Vec<String>,
+    train: LabelledFiles,
+    val: Option<LabelledFiles>,
+}
+
+impl LabelledFolder {
+    /// Looks through `root`.
+    ///
+    /// # Errors
+    /// If there are fewer than two classes, a class without images, or a class of `val` that `train`
+    /// lacks.
+    pub fn open(root: &Path) -> Result<Self, DataError> {
+        let (train, val) = (root.join("train"), root.join("val"));
+        let train = if train.is_dir() { train } else { root.to_owned() };
+        let folders: Vec<_> = entries(&train)?.into_iter().filter(|path| path.is_dir()).collect();
+        let classes: Vec<String> = folders.iter().map(|folder| name_of(folder)).collect();
+        if classes.len() < 2 {
+            return Err(layout(root, EXPECTED, listing(root)));
+        }
+        let mut found = Self { train: files(&train, &classes)?, classes, val: None };
+        if val.is_dir() {
+            for folder in entries(&val)?.iter().filter(|path| path.is_dir()) {
+                if !found.classes.contains(&name_of(folder)) {
+                    return Err(layout(folder, "a class that train/ has, too", found.classes.join(", ")));
+                }
+            }
+            let classes: Vec<_> = found.classes.iter().filter(|class| val.join(class).is_dir()).cloned().collect();
+            let mut files = files(&val, &classes)?;
+            // Numbers count the classes of `train`, of which `val` may lack some.
+            let number = |label: usize| found.classes.iter().position(|class| *class == classes[label]);
+            files.labels = files.labels.into_iter().filter_map(number).collect();
+            if files.paths.is_empty() {
+                return Err(layout(&val, "<class>/ with images in them", listing(&val)));
+            }
+            found.val = Some(files);
+        }
+        Ok(found)
+    }
+
+    /// Whether there is no `val`, so that [`LabelledFolder::split`] draws.
+    pub fn is_drawn(&self) -> bool {
+        self.val.is_none()
+    }
+
+    /// Training and test images. Where the folder says it, `seed` has no say in it.
+    ///
+    /// # Errors
+    /// If a class has too few images to be split.
+    pub fn split(&self, seed: u64) -> Result<(LabelledFiles, LabelledFiles), DataError> {
+        if let Some(val) = &self.val {
+            return Ok((self.train.clone(), val.clone()));
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (mut train, mut test) = (LabelledFiles::default(), LabelledFiles::default());
+        for label in 0..self.classes.len() {
+            let members = self.train.labels.iter().zip(&self.train.paths).filter(|(of, _)| **of == label);
+            let mut members: Vec<&PathBuf> = members.map(|(_, path)| path).collect();
+            if let [alone] = members[..] {
+                return Err(layout(alone, "at least two images of each class, as there is no val/", "one"));
+            }
+            members.shuffle(&mut rng);
+            let tested = ((members.len() as f64 * TEST_SHARE).round() as usize).max(1);
+            for (i, path) in members.into_iter().enumerate() {
+                let side = if i < tested { &mut test } else { &mut train };
+                side.paths.push(path.clone());
+                side.labels.push(label);
+            }
+        }
+        Ok((train, test))
+    }
+}
+
+/// The images of each class, searched to any depth.
+fn files(root: &Path, classes: &[String]) -> Result<LabelledFiles, DataError> {
+    let mut files = LabelledFiles::default();
+    for (label, class) in classes.iter().enumerate() {
+        let folder = root.join(class);
+        let before = files.paths.len();
+        let mut open = vec![folder.clone()];
+        while let Some(inner) = open.pop() {
+            for path in entries(&inner)? {
+                if path.is_dir() && !path.is_symlink() {
+                    open.push(path);
+                } else if path.extension().and_then(|e| e.to_str()).is_some_and(is_image_extension) {
+                    files.paths.push(path);
+                    files.labels.push(label);
+                }
+            }
+        }
+        if files.paths.len() == before {
+            let expected = format!("images ({}) of the class `{class}`", EXTENSIONS.join(", "));
+            return Err(layout(&folder, expected, listing(&folder)));
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn make(root: &Path, files: &[&str]) {
+        for file in files {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        }
+    }
+
+    #[test]
+    fn train_and_val_are_taken_as_they_are() {
+        let root = tempfile::tempdir().unwrap();
+        make(root.path(), &["train/cat/1.jpg", "train/ant/2.PNG", "train/dog/3.jpg", "train/cat/deep/4.webp"]);
+        make(root.path(), &["train/cat/notes.txt", "val/dog/5.jpg", "train/.cache/6.jpg"]);
+        let folder = LabelledFolder::open(root.path()).unwrap();
+        assert_eq!(folder.classes, ["ant", "cat", "dog"]);
+        let (train, val) = folder.split(0).unwrap();
+        assert_eq!(train.labels, [0, 1, 1, 2]);
+        assert_eq!(val, LabelledFiles { paths: vec![root.path().join("val/dog/5.jpg")], labels: vec![2] });
+        assert!(!folder.is_drawn());
+    }
+
+    #[test]
+    fn without_val_the_seed_draws_from_every_class() {
+        let root = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..20).map(|i| format!("{}/{i}.jpg", ["a", "b"][i % 2])).collect();
+        make(root.path(), &names.iter().map(String::as_str).collect::<Vec<_>>());
+        let folder = LabelledFolder::open(root.path()).unwrap();
+        assert!(folder.is_drawn());
+        let (train, test) = folder.split(1).unwrap();
+        assert_eq!((train.paths.len(), test.labels.as_slice()), (16, [0, 0, 1, 1].as_slice()));
+        assert!(test.paths.iter().all(|path| !train.paths.contains(path)));
+        assert_eq!(folder.split(1).unwrap().1, test);
+        assert_ne!(folder.split(2).unwrap().1, test);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_folder_is_said() {
+        let message = |files: &[&str]| {
+            let root = tempfile::tempdir().unwrap();
+            make(root.path(), files);
+            let opened = LabelledFolder::open(root.path()).and_then(|folder| folder.split(0).map(drop));
+            opened.unwrap_err().to_string()
+        };
+        assert!(message(&["JPEGImages/1.jpg"]).contains("found JPEGImages"));
+        assert!(message(&["train/a/1.jpg", "train/b/notes.txt"]).contains("images (jpg"));
+        let unknown = message(&["train/a/1.jpg", "train/b/2.jpg", "val/c/3.jpg"]);
+        assert!(unknown.contains("val/c") && unknown.contains("found a, b"), "{unknown}");
+        assert!(message(&["a/1.jpg", "b/2.jpg", "b/3.jpg"]).contains("at least two images"));
+    }
+}

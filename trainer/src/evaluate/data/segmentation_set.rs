@@ -1,0 +1,264 @@
+//! Images with a class for each pixel, from the folders of PASCAL VOC or Cityscapes.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use image::metadata::Orientation;
+use image::{ImageDecoder, ImageError, ImageReader, ImageResult};
+use rayon::prelude::*;
+
+use super::label_map::LabelMap;
+use super::picture::Picture;
+use super::{DataError, cityscapes, layout, listing, voc};
+use crate::evaluate::metrics::VOID;
+
+/// Which lists of images train and test, by their names in the data set.
+#[derive(Clone, Debug)]
+pub struct Splits {
+    /// Trained on: `train`, or VOC's `trainaug`.
+    pub train: String,
+    /// Tested on: `val`.
+    pub val: String,
+}
+
+/// What the numbers in a label map mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Labelling {
+    /// Classes from 0 on, and 255 for pixels that do not count.
+    Classes,
+    /// Cityscapes' own numbers, of which 19 are classes that count.
+    CityscapesIds,
+}
+
+/// An image and its label map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pair {
+    pub(super) image: PathBuf,
+    pub(super) labels: PathBuf,
+    pub(super) labelling: Labelling,
+}
+
+/// A labelled image in memory.
+#[derive(Clone, Debug)]
+pub struct LabelledPicture {
+    /// The image.
+    pub picture: Picture,
+    /// The class of each of its pixels, or [`VOID`].
+    pub labels: Vec<u8>,
+}
+
+/// Training and test images with their label maps.
+#[derive(Clone, Debug)]
+pub struct SegmentationSet {
+    /// Names of the classes; a class's number is its place.
+    pub classes: Vec<String>,
+    /// `VOC` or `Cityscapes`.
+    pub layout: &'static str,
+    pub(super) train: Vec<Pair>,
+    pub(super) val: Vec<Pair>,
+}
+
+/// One of the two parts of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What is trained on.
+    Train,
+    /// What is tested on.
+    Val,
+}
+
+impl SegmentationSet {
+    /// Recognises the layout of `root`, and looks at every file: labels have their image's size, and
+    /// no class that there is not.
+    ///
+    /// # Errors
+    /// If the layout is none of the known ones, a file is missing or broken, or labels do not fit.
+    pub fn open(root: &Path, splits: &Splits) -> Result<Self, DataError> {
+        let set = if let Some(inner) = voc::find(root) {
+            voc::open(&inner, splits)?
+        } else if root.join("leftImg8bit").is_dir() {
+            cityscapes::open(root, splits)?
+        } else {
+            let expected = "PASCAL VOC's ImageSets/Segmentation, JPEGImages and SegmentationClass (here, or in \
+                            VOCdevkit/VOC2012), or Cityscapes' leftImg8bit and gtFine";
+            return Err(layout(root, expected, listing(root)));
+        };
+        tracing::info!(layout = set.layout, train = set.train.len(), val = set.val.len(), "looking at every label map");
+        set.train.par_iter().chain(&set.val).try_for_each(|pair| set.check(pair))?;
+        Ok(set)
+    }
+
+    /// Number of images.
+    pub fn len(&self, part: Part) -> usize {
+        self.pairs(part).len()
+    }
+
+    /// The name of an image, without folder and ending.
+    pub fn name(&self, part: Part, index: usize) -> String {
+        let stem = self.pairs(part)[index].image.file_stem();
+        stem.unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Reads an image and its labels.
+    ///
+    /// # Errors
+    /// If the files have changed since the set was opened.
+    pub fn read(&self, part: Part, index: usize) -> Result<LabelledPicture, DataError> {
+        let pair = &self.pairs(part)[index];
+        let picture = Picture::read(&pair.image)?;
+        let map = self.labels(pair)?;
+        same_size(pair, (picture.width_px, picture.height_px), &map)?;
+        Ok(LabelledPicture { picture, labels: map.labels })
+    }
+
+    fn pairs(&self, part: Part) -> &[Pair] {
+        match part {
+            Part::Train => &self.train,
+            Part::Val => &self.val,
+        }
+    }
+
+    fn check(&self, pair: &Pair) -> Result<(), DataError> {
+        let size = upright_size(&pair.image).map_err(|source| DataError::Image { path: pair.image.clone(), source })?;
+        same_size(pair, size, &self.labels(pair)?)
+    }
+
+    /// The label map with classes for numbers.
+    fn labels(&self, pair: &Pair) -> Result<LabelMap, DataError> {
+        let mut map = LabelMap::read(&pair.labels)?;
+        let wrong = |reason| DataError::LabelMap { path: pair.labels.clone(), reason };
+        if pair.labelling == Labelling::CityscapesIds {
+            for label in &mut map.labels {
+                let id = *label;
+                *label = cityscapes::class_of_id(id)
+                    .ok_or_else(|| wrong(format!("it holds {id}, which is none of Cityscapes' numbers (0 to 33)")))?;
+            }
+        }
+        let classes = self.classes.len();
+        match map.labels.iter().find(|&&label| label != VOID && usize::from(label) >= classes) {
+            Some(label) => Err(wrong(format!(
+                "it holds {label}, but there are {classes} classes (0 to {}, and {VOID} for pixels that do not count)",
+                classes - 1
+            ))),
+            None => Ok(map),
+        }
+    }
+}
+
+fn same_size(pair: &Pair, (width, height): (u32, u32), map: &LabelMap) -> Result<(), DataError> {
+    if (width, height) == (map.width_px, map.height_px) {
+        return Ok(());
+    }
+    let expected = format!("{width}x{height} pixels as {} has", pair.image.display());
+    Err(layout(&pair.labels, expected, format!("{}x{}", map.width_px, map.height_px)))
+}
+
+/// The size by the header alone.
+fn upright_size(path: &Path) -> ImageResult<(u32, u32)> {
+    let file = BufReader::new(File::open(path).map_err(ImageError::IoError)?);
+    let mut decoder = ImageReader::new(file).with_guessed_format()?.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    Ok(match decoder.orientation()? {
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH => {
+            (height, width)
+        }
+        _ => (width, height),
+    })
+}
+
+#[cfg(test)]
+pub(in crate::evaluate) mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// An image of one grey and a label map, both of this size.
+    pub(in crate::evaluate) fn write_pair(image: &Path, labels: &Path, (width, height): (u32, u32), label: u8) {
+        for path in [image, labels] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+        }
+        image::RgbImage::from_pixel(width, height, image::Rgb([90; 3])).save(image).unwrap();
+        image::GrayImage::from_pixel(width, height, image::Luma([label])).save(labels).unwrap();
+    }
+
+    /// A set in VOC's layout of one training and one test image.
+    fn voc(root: &Path, label: u8) {
+        for (name, label) in [("a", 0), ("b", label)] {
+            let image = root.join(format!("JPEGImages/{name}.jpg"));
+            write_pair(&image, &root.join(format!("SegmentationClass/{name}.png")), (6, 4), label);
+        }
+        fs::create_dir_all(root.join("ImageSets/Segmentation")).unwrap();
+        fs::write(root.join("ImageSets/Segmentation/train.txt"), "a\n").unwrap();
+        fs::write(root.join("ImageSets/Segmentation/val.txt"), "b\r\n\n").unwrap();
+    }
+
+    fn splits(train: &str) -> Splits {
+        Splits { train: train.to_owned(), val: "val".to_owned() }
+    }
+
+    #[test]
+    fn voc_is_found_at_any_of_its_levels() {
+        let root = tempfile::tempdir().unwrap();
+        voc(&root.path().join("VOCdevkit/VOC2012"), 20);
+        for inner in ["", "VOCdevkit", "VOCdevkit/VOC2012"] {
+            let set = SegmentationSet::open(&root.path().join(inner), &splits("train")).unwrap();
+            assert_eq!((set.classes.len(), set.classes[20].as_str()), (21, "tvmonitor"));
+            assert_eq!((set.len(Part::Train), set.len(Part::Val)), (1, 1));
+            let read = set.read(Part::Val, 0).unwrap();
+            assert_eq!((read.labels, read.picture.width_px), (vec![20; 24], 6));
+            assert_eq!(set.name(Part::Val, 0), "b");
+        }
+    }
+
+    #[test]
+    fn classes_come_from_classes_txt_where_there_is_one() {
+        let root = tempfile::tempdir().unwrap();
+        voc(root.path(), 2);
+        fs::write(root.path().join("classes.txt"), "background\nring\n").unwrap();
+        let message = SegmentationSet::open(root.path(), &splits("train")).unwrap_err().to_string();
+        assert!(message.contains("it holds 2, but there are 2 classes"), "{message}");
+        fs::write(root.path().join("classes.txt"), "background\nring\nstar\n").unwrap();
+        assert_eq!(SegmentationSet::open(root.path(), &splits("train")).unwrap().classes.len(), 3);
+    }
+
+    #[test]
+    fn trainaug_takes_the_masks_of_its_own_folder() {
+        let root = tempfile::tempdir().unwrap();
+        voc(root.path(), 1);
+        fs::write(root.path().join("ImageSets/Segmentation/trainaug.txt"), "a\n").unwrap();
+        let labels = |set: SegmentationSet| set.read(Part::Train, 0).unwrap().labels[0];
+        assert_eq!(labels(SegmentationSet::open(root.path(), &splits("trainaug")).unwrap()), 0);
+        let (image, mask) = (root.path().join("JPEGImages/a.jpg"), root.path().join("SegmentationClassAug/a.png"));
+        write_pair(&image, &mask, (6, 4), 7);
+        assert_eq!(labels(SegmentationSet::open(root.path(), &splits("trainaug")).unwrap()), 7);
+        assert_eq!(labels(SegmentationSet::open(root.path(), &splits("train")).unwrap()), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said() {
+        let message = |spoil: &dyn Fn(&Path), train: &str| {
+            let root = tempfile::tempdir().unwrap();
+            voc(root.path(), 1);
+            spoil(root.path());
+            SegmentationSet::open(root.path(), &splits(train)).unwrap_err().to_string()
+        };
+        let missing = message(&|_| (), "trainaug");
+        assert!(missing.contains("trainaug.txt") && missing.contains("found train.txt, val.txt"), "{missing}");
+        let other_size = |root: &Path| {
+            write_pair(&root.join("spare.png"), &root.join("SegmentationClass/b.png"), (4, 6), 1);
+        };
+        let other_size = message(&other_size, "train");
+        assert!(other_size.contains("expected 6x4") && other_size.contains("found 4x6"), "{other_size}");
+        let no_mask = message(&|root| fs::remove_file(root.join("SegmentationClass/a.png")).unwrap(), "train");
+        assert!(no_mask.contains("a.png"), "{no_mask}");
+        let no_image = message(&|root| fs::remove_file(root.join("JPEGImages/a.jpg")).unwrap(), "train");
+        assert!(no_image.contains("a.jpg"), "{no_image}");
+        let empty = message(&|root| fs::write(root.join("ImageSets/Segmentation/val.txt"), "\n").unwrap(), "train");
+        assert!(empty.contains("val.txt: expected one name a line"), "{empty}");
+        let unknown = tempfile::tempdir().unwrap();
+        fs::create_dir(unknown.path().join("photos")).unwrap();
+        let unknown = SegmentationSet::open(unknown.path(), &splits("train")).unwrap_err().to_string();
+        assert!(unknown.contains("Cityscapes") && unknown.contains("found photos"), "{unknown}");
+    }
+}
