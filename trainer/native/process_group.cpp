@@ -120,10 +120,15 @@ char* densecl_group_exchange(const Group* group, const at::Tensor* output, const
 }
 
 // Waits for the end of a collective, at most so long; `done` says whether it has come. On a GPU
-// the end is that of its launch, after which the device itself waits.
+// nothing is waited for: what follows on the device waits by itself.
 char* densecl_pending_wait(const Pending* pending, int64_t timeout_ms, int* done) {
   return guarded([&] {
     *done = 0;
+    if (pending->tensors.front().is_cuda()) {
+      pending->work->wait();
+      *done = 1;
+      return;
+    }
     try {
       pending->work->wait(std::chrono::milliseconds(timeout_ms));
     } catch (const std::exception&) {

@@ -13,7 +13,7 @@ const CUDA_LIBRARY: &str = "libtorch_cuda.so";
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceChoice {
-    /// A GPU if there is one: the first, or the one of this process's LOCAL_RANK.
+    /// A GPU if there is one: the first, or the one of this process's `LOCAL_RANK`.
     Auto,
     /// The CPU.
     Cpu,

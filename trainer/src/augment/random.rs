@@ -64,6 +64,9 @@ mod tests {
         }
         assert_ne!(whole[0].crops, whole[1].crops, "the views of an image differ");
         let [first, second] = [&whole[0].crops.width[2..4], &whole[1].crops.width[2..4]];
-        assert!(first[0].to_bits() != first[1].to_bits() && first[0].to_bits() != second[1].to_bits(), "and of two images");
+        assert!(
+            first[0].to_bits() != first[1].to_bits() && first[0].to_bits() != second[1].to_bits(),
+            "and of two images"
+        );
     }
 }

@@ -24,7 +24,7 @@ impl WorldArgs {
             return Ok((World::alone(), device.resolve()?));
         };
         let device = device.resolve_for(launch.local_rank)?;
-        let world = World::connect(&launch, Duration::from_secs(self.distributed_timeout))?;
+        let world = World::connect(&launch, device, Duration::from_secs(self.distributed_timeout))?;
         Ok((world, device))
     }
 }

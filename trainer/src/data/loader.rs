@@ -189,19 +189,19 @@ impl Artist {
                 let count = readers.len();
                 // Place j of the batch belongs to reader (first + j) modulo their number, which passes
                 // over those of other processes.
-                let mut shares: Vec<Vec<(usize, Option<&mut [u8]>)>> = (0..count).map(|_| Vec::new()).collect();
+                let mut shares: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
                 let mut canvases = pixels.chunks_mut(canvas_bytes);
                 for j in 0..options.batch {
                     let canvas = if options.places().contains(&j) { canvases.next() } else { None };
                     shares[(first + j) % count].push((j, canvas));
                 }
                 let drawn = readers.par_iter_mut().zip(shares).map(|(reader, share)| {
-                    let mut draw = |(j, canvas)| match canvas {
-                        Some(canvas) => Ok(Some((j, self.skipped.draw(reader, canvas_px, canvas)?))),
-                        None => {
+                    let mut draw = |(j, canvas): (usize, Option<&mut [u8]>)| {
+                        let Some(canvas) = canvas else {
                             reader.pass_over();
-                            Ok(None)
-                        }
+                            return Ok(None);
+                        };
+                        Ok(Some((j, self.skipped.draw(reader, canvas_px, canvas)?)))
                     };
                     share.into_iter().filter_map(|place| draw(place).transpose()).collect::<Result<Vec<_>>>()
                 });

@@ -18,7 +18,7 @@ use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::native::NativeError;
 use crate::native::process_group::{Group, Pending, Rows};
@@ -29,7 +29,7 @@ pub use crate::native::process_group::Place;
 pub use launch::{Launch, LaunchError, is_follower};
 
 /// How long processes wait for each other to start.
-const START: Duration = Duration::from_secs(300);
+const START: Duration = Duration::from_mins(5);
 
 /// Time between two looks at whether a process is lost, while a collective is waited for.
 const LOOK: Duration = Duration::from_millis(100);
@@ -48,7 +48,10 @@ pub struct World {
 #[derive(Debug)]
 struct Links {
     watch: Watch,
-    group: Rc<Group>,
+    /// For tensors on the CPU.
+    cpu: Rc<Group>,
+    /// For those on a GPU, if the processes train on GPUs.
+    gpu: Option<Rc<Group>>,
 }
 
 impl Drop for Links {
@@ -56,7 +59,7 @@ impl Drop for Links {
         if !self.watch.is_finished() {
             // Its end would wait for collectives that another process has left. Its threads sleep
             // until this process ends.
-            mem::forget(Rc::clone(&self.group));
+            mem::forget((Rc::clone(&self.cpu), self.gpu.clone()));
         }
     }
 }
@@ -112,14 +115,13 @@ impl World {
         Self { place: Place { rank: 0, size: 1 }, links: None }
     }
 
-    /// Meets the other processes of a launch. One that gives no sign of life for `patience` counts
+    /// Meets the other processes of a launch, which train on devices of the same kind. One that gives no sign of life for `patience` counts
     /// as lost from then on.
     ///
     /// # Errors
     /// If they do not all come, or cannot connect with each other.
-    pub fn connect(launch: &Launch, patience: Duration) -> Result<Self, WorldError> {
-        let (group, watch) = rendezvous::meet(launch, patience)?;
-        Ok(Self { place: launch.place, links: Some(Links { watch, group: Rc::new(group) }) })
+    pub fn connect(launch: &Launch, device: Device, patience: Duration) -> Result<Self, WorldError> {
+        Ok(Self { place: launch.place, links: Some(rendezvous::meet(launch, device, patience)?) })
     }
 
     /// This process's place.
@@ -142,7 +144,7 @@ impl World {
             let mut under_way = Vec::new();
             for bucket in buckets::fill(tensors, buckets::BYTES) {
                 let flat = bucket.flatten();
-                under_way.push((bucket, links.group.sum(&flat)?, flat));
+                under_way.push((bucket, links.group(&flat).sum(&flat)?, flat));
             }
             for (bucket, pending, flat) in under_way {
                 links.wait(&pending)?;
@@ -161,7 +163,7 @@ impl World {
         let mut size = rows.size();
         size[0] *= self.place.size as i64;
         let all = Tensor::empty(size, (rows.kind(), rows.device()));
-        links.wait(&links.group.gather(&all, &rows.contiguous())?)?;
+        links.wait(&links.group(&all).gather(&all, &rows.contiguous())?)?;
         Ok(all)
     }
 
@@ -178,7 +180,7 @@ impl World {
         let moves = Moves::of(self.place, order);
         let sent = rows.index_select(0, &index(&moves.sent)).contiguous();
         let received = sent.empty_like();
-        links.wait(&links.group.exchange(
+        links.wait(&links.group(&sent).exchange(
             Rows { tensor: &received, counts: &moves.received_counts },
             Rows { tensor: &sent, counts: &moves.sent_counts },
         )?)?;
@@ -192,7 +194,7 @@ impl World {
     pub fn sums<const N: usize>(&self, numbers: [i64; N]) -> Result<[i64; N], WorldError> {
         let Some(links) = &self.links else { return Ok(numbers) };
         let tensor = Tensor::from_slice(&numbers);
-        links.wait(&links.group.sum(&tensor)?)?;
+        links.wait(&links.group(&tensor).sum(&tensor)?)?;
         let mut sums = [0; N];
         tensor.copy_data(&mut sums, N);
         Ok(sums)
@@ -225,6 +227,14 @@ impl World {
 }
 
 impl Links {
+    /// The group that works on tensors where this one is.
+    fn group(&self, tensor: &Tensor) -> &Group {
+        match &self.gpu {
+            Some(gpu) if tensor.device().is_cuda() => gpu,
+            _ => &self.cpu,
+        }
+    }
+
     fn wait(&self, pending: &Pending) -> Result<(), WorldError> {
         loop {
             match pending.wait(LOOK) {
@@ -241,7 +251,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    use tch::{Device, Kind};
+    use tch::Kind;
 
     use super::*;
 
@@ -257,7 +267,7 @@ mod tests {
                 launchers_store: false,
                 restarts: "0".to_owned(),
             };
-            thread::spawn(move || body(World::connect(&launch, Duration::from_secs(5)).unwrap()))
+            thread::spawn(move || body(World::connect(&launch, Device::Cpu, Duration::from_secs(5)).unwrap()))
         };
         let threads: Vec<_> = (0..size).map(start).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()

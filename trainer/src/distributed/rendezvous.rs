@@ -3,20 +3,21 @@
 use std::env;
 use std::io;
 use std::net::UdpSocket;
+use std::rc::Rc;
 use std::time::Duration;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::watch::{Gate, Watch};
-use super::{INTERFACE, LOOK, Launch, Place, START, WorldError};
+use super::{INTERFACE, LOOK, Launch, Links, Place, START, WorldError};
 use crate::native::process_group::{Group, Reach, Store, StoreAddress};
 
 /// How long a collective may take while all processes are alive: the first of them may be writing a
 /// checkpoint meanwhile.
-const COLLECTIVE: Duration = Duration::from_secs(1800);
+const COLLECTIVE: Duration = Duration::from_mins(30);
 
 /// Connects this process with all others.
-pub(super) fn meet(launch: &Launch, patience: Duration) -> Result<(Group, Watch), WorldError> {
+pub(super) fn meet(launch: &Launch, device: Device, patience: Duration) -> Result<Links, WorldError> {
     let (place, host) = (launch.place, &launch.master_host);
     let open = place.rank == 0 && !launch.launchers_store;
     let prefix = format!("densecl/{}", launch.restarts);
@@ -33,10 +34,18 @@ pub(super) fn meet(launch: &Launch, patience: Duration) -> Result<(Group, Watch)
         return Err(WorldError::Missing { size: place.size, missing });
     }
     let reach = reach(host, launch.master_port);
-    let group = Group::gloo(&store, place, &reach, [START, COLLECTIVE]).map_err(WorldError::Connect)?;
+    let cpu = Group::gloo(&store, place, &reach, [START, COLLECTIVE]).map_err(WorldError::Connect)?;
     let watch_failed = |source| WorldError::Watch { host: host.clone(), source };
-    let watch = watch_over(&group, place, host, patience)?.map_err(watch_failed)?;
-    Ok((group, watch))
+    let mut watch = watch_over(&cpu, place, host, patience)?.map_err(watch_failed)?;
+    let gpu = match device {
+        Device::Cuda(number) => {
+            // A collective on a GPU that never ends keeps the whole process.
+            watch.end_process_after_loss().map_err(watch_failed)?;
+            Some(Group::nccl(&store, place, number, COLLECTIVE).map_err(WorldError::Connect)?)
+        }
+        _ => None,
+    };
+    Ok(Links { watch, cpu: Rc::new(cpu), gpu: gpu.map(Rc::new) })
 }
 
 /// How the others reach this machine: where it reaches process 0 from.

@@ -11,6 +11,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
+use std::process;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -22,6 +23,9 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// How long a process that fails waits for its last message to be heard.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How long a process may take to end after a loss, where it is ended if need be.
+const LAST_WORDS: Duration = Duration::from_secs(15);
 
 /// Bytes of a first line, at most.
 const LONGEST_GREETING: usize = 100;
@@ -156,9 +160,12 @@ impl Gate {
 /// The first line of a connection, which says whose it is.
 fn greeted(stream: TcpStream, patience: Duration) -> Option<Link> {
     stream.set_read_timeout(Some(patience.min(BEAT))).ok()?;
+    let (mut line, mut byte) = (Vec::new(), [0]);
     // Byte by byte, so that nothing is taken of what follows.
-    let bytes = (&stream).bytes().map_while(Result::ok).take(LONGEST_GREETING);
-    let line: Vec<u8> = bytes.take_while(|&byte| byte != b'\n').collect();
+    while line.len() < LONGEST_GREETING && byte != *b"\n" {
+        (&stream).read_exact(&mut byte).ok()?;
+        line.push(byte[0]);
+    }
     match serde_json::from_slice(&line) {
         Ok(Message::Hello { rank: peer @ 1.. }) => Some(Link { peer, stream }),
         _ => None,
@@ -205,6 +212,24 @@ impl Watch {
     fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
         self.threads.push(thread::Builder::new().name(name.to_owned()).spawn(body)?);
         Ok(())
+    }
+
+    /// From now on ends the process if it is still there a while after a loss, because it waits for
+    /// what it cannot be woken from.
+    ///
+    /// # Errors
+    /// If there can be no more threads.
+    pub fn end_process_after_loss(&mut self) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.spawn("end", move || {
+            shared.wait(Duration::MAX, |state| state.over || state.loss.is_some());
+            shared.wait(LAST_WORDS, |state| state.over);
+            let state = shared.state();
+            if let (false, Some(loss)) = (state.over, &state.loss) {
+                tracing::error!(%loss, "the device does not come back; go on from the last checkpoint with --resume");
+                process::abort();
+            }
+        })
     }
 
     /// The first loss, if there is one.

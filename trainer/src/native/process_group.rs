@@ -9,10 +9,14 @@ use std::marker::{PhantomData, PhantomPinned};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use tch::Tensor;
 use torch_sys::C_tensor;
 
 use super::{NativeError, check};
+
+/// The shim around NCCL, looked for where the loader looks.
+const NCCL_LIBRARY: &str = "libdensecl_nccl.so";
 
 #[expect(unsafe_code, reason = "functions of native/process_group.cpp")]
 mod ffi {
@@ -71,7 +75,7 @@ mod ffi {
     }
 }
 
-/// An object of native/process_group.cpp.
+/// An object of `native/process_group.cpp`.
 #[repr(C)]
 #[derive(Debug)]
 struct Opaque {
@@ -202,6 +206,33 @@ impl Group {
         Ok(Self { group, size: place.size })
     }
 
+    /// Connects processes that have met at a store through NCCL: for tensors on this GPU of each. The
+    /// CUDA half of libtorch is loaded already.
+    ///
+    /// # Errors
+    /// If the library for it is missing, or the GPUs cannot reach each other.
+    #[expect(unsafe_code, reason = "loads a library of ours and connects processes")]
+    pub fn nccl(store: &Store, place: Place, gpu: usize, timeout: Duration) -> Result<Self, NativeError> {
+        type Connect = unsafe extern "C" fn(*const Opaque, c_int, c_int, c_int, i64, *mut *mut Opaque) -> *mut c_char;
+        let failed = |error| {
+            let build = "make setup-trainer DEVICE=cuda";
+            NativeError(format!(
+                "cannot load {NCCL_LIBRARY}, which GPUs talk to each other through: {error}; `{build}` compiles it"
+            ))
+        };
+        // SAFETY: the library is compiled from native/nccl.cpp and has no initialisers of its own.
+        let library = unsafe { Library::open(Some(NCCL_LIBRARY), RTLD_NOW | RTLD_GLOBAL) }.map_err(failed)?;
+        // SAFETY: that function has this type there.
+        let connect = *unsafe { library.get::<Connect>(b"densecl_nccl_connect\0") }.map_err(failed)?;
+        // The group's code is in it.
+        std::mem::forget(library);
+        let ((rank, size), store, timeout) = (numbers(place)?, store.0.as_ptr(), milliseconds(timeout));
+        let gpu = c_int::try_from(gpu).map_err(|_| NativeError(format!("GPU {gpu}")))?;
+        // SAFETY: a live store and a place for the result.
+        let group = created(|group| unsafe { connect(store, rank, size, gpu, timeout, group) })?;
+        Ok(Self { group, size: place.size })
+    }
+
     /// Starts to replace the tensor by the sum of all processes' tensors.
     ///
     /// # Errors
@@ -281,7 +312,7 @@ impl Drop for Pending {
     }
 }
 
-/// What a constructor of native/process_group.cpp has made.
+/// What a constructor of `native/process_group.cpp` has made.
 fn created(make: impl FnOnce(*mut *mut Opaque) -> *mut c_char) -> Result<NonNull<Opaque>, NativeError> {
     let mut object = ptr::null_mut();
     check(make(&raw mut object))?;
