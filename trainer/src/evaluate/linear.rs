@@ -45,7 +45,7 @@ pub fn probe(train: &LabelledFeatures, test: &LabelledFeatures, seed: u64) -> Pr
     let weight_decay = choose(&fitted, &held_out);
     let scale = Scale::of(&train.features);
     let start = zeros(train);
-    let weights = fit(&scale.apply(&train.features), &train.labels, start, weight_decay);
+    let weights = fit(&scale.apply(&train.features), &train.labels, &start, weight_decay);
     Probe { matrix: classify(&scale.apply(&test.features), &test.labels, &weights), weight_decay }
 }
 
@@ -56,7 +56,7 @@ fn choose(fitted: &LabelledFeatures, held_out: &LabelledFeatures) -> f64 {
     let mut weights = zeros(fitted);
     let (mut best, mut best_accuracy) = (WEIGHT_DECAYS[0], -1.0);
     for decay in WEIGHT_DECAYS {
-        weights = fit(&features, &fitted.labels, weights, decay);
+        weights = fit(&features, &fitted.labels, &weights, decay);
         let accuracy = classify(&unseen, &held_out.labels, &weights).accuracy();
         tracing::debug!(weight_decay = decay, accuracy, "linear probe on held-out training images");
         if accuracy > best_accuracy {
@@ -91,7 +91,7 @@ fn zeros(of: &LabelledFeatures) -> Tensor {
 }
 
 /// Minimises the loss from `start`; features `[N, C + 1]`, labels `[N]` → weights `[C + 1, K]`.
-fn fit(features: &Tensor, labels: &Tensor, start: Tensor, weight_decay: f64) -> Tensor {
+fn fit(features: &Tensor, labels: &Tensor, start: &Tensor, weight_decay: f64) -> Tensor {
     let size = start.size();
     let stop = StopWhen { iterations: 1000, gradient_below: 1e-6 };
     let evaluate = |flat: &Tensor| {
@@ -182,7 +182,7 @@ mod tests {
         tch::manual_seed(3);
         let of = clusters(30, 1.0);
         let features = Scale::of(&of.features).apply(&of.features);
-        let weights = fit(&features, &of.labels, zeros(&of), 0.1).set_requires_grad(true);
+        let weights = fit(&features, &of.labels, &zeros(&of), 0.1).set_requires_grad(true);
         // At the lowest point the gradient that libtorch derives of the same loss vanishes.
         let decayed = weights.narrow(0, 0, 8);
         let loss = features.matmul(&weights).log_softmax(1, Kind::Double).nll_loss(&of.labels)

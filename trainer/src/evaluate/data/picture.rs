@@ -53,7 +53,7 @@ impl Picture {
     }
 
     /// A window resized to `width_px` × `height_px` by an antialiased bilinear filter, as RGB bytes.
-    pub fn resized(&self, window: Window, width_px: u32, height_px: u32) -> Vec<u8> {
+    pub(crate) fn resized(&self, window: Window, width_px: u32, height_px: u32) -> Vec<u8> {
         let Window { left, top, width, height } = window;
         let source = ImageRef::new(self.width_px, self.height_px, &self.pixels, PixelType::U8x3)
             .expect("there are three bytes for each pixel");
@@ -65,7 +65,7 @@ impl Picture {
     }
 
     /// The central square, 7/8 of the shorter side, resized to `side_px`; RGB bytes.
-    pub fn centre_square(&self, side_px: u32) -> Vec<u8> {
+    pub(crate) fn centre_square(&self, side_px: u32) -> Vec<u8> {
         let (width, height) = (f64::from(self.width_px), f64::from(self.height_px));
         let side = width.min(height) * CENTRE_SHARE;
         let window = Window { left: (width - side) / 2.0, top: (height - side) / 2.0, width: side, height: side };

@@ -5,7 +5,7 @@
 //! frozen features, the *FCN* one two dilated convolutions before it and the whole backbone with
 //! them (He et al., arXiv 1911.05722, appendix A.4). Images are drawn at half to twice their size,
 //! cropped and flipped; scores are brought to the labels' size by bilinear interpolation, in
-//! training as in testing. Pixels of [`VOID`] count nowhere.
+//! training as in testing. Pixels of [`super::VOID`] count nowhere.
 
 mod crops;
 mod head;
