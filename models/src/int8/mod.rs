@@ -70,10 +70,15 @@ impl CalibrationModel {
             return Err(Int8Error::Nothing);
         }
         let names: Vec<&str> = values.iter().map(String::as_str).collect();
-        let output = names.iter().map(|name| float_value(name)).collect();
-        let graph = cut(&GraphProto { output, ..graph.clone() }, &names).expect("these are its outputs");
-        Ok(Self { bytes: bare_model(graph).encode_to_vec(), values })
+        let bytes = bare_model(ending_in(graph, &names)).encode_to_vec();
+        Ok(Self { values, bytes })
     }
+}
+
+/// The part of `graph` that computes the float32 values called `names`, which are its outputs.
+fn ending_in(graph: &GraphProto, names: &[&str]) -> GraphProto {
+    let output = names.iter().map(|name| float_value(name)).collect();
+    cut(&GraphProto { output, ..graph.clone() }, names).expect("these are its outputs")
 }
 
 /// A float32 tensor of whatever shape.

@@ -45,7 +45,8 @@ impl BuiltGraph {
             return Err(UnknownOutput { name: name.clone(), known });
         }
         let kept: Vec<&str> = known.iter().filter(|name| outputs.contains(name)).map(String::as_str).collect();
-        let graph = cut(&self.graph, &kept).expect("outputs of the graph are named by its layers");
+        let graph =
+            cut(&self.graph, &kept).map_err(|name| UnknownOutput { name: name.to_owned(), known: known.clone() })?;
         let mut layers = self.layers;
         layers.retain(|layer| kept.contains(&layer.name.as_str()));
         Ok(Self { graph, layers, global: self.global.filter(|_| kept.contains(&Self::GLOBAL)) })

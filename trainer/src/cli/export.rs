@@ -167,7 +167,7 @@ impl BenchExportArgs {
             return Ok(serde_json::to_string(&speeds)?);
         }
         let setting = format!(
-            "{architecture}, {} on {} threads, median of {} runs in turns",
+            "{architecture}, {} with --threads {}, median of {} runs in turns",
             self.layer, self.threads, self.rounds
         );
         let header = "side  stride  weights     ms   images/s  over float32  over float32 at stride 32";

@@ -1,7 +1,7 @@
 //! From a trained network to an ONNX model with its manifest.
 //!
 //! The graph is built from the weights without libtorch; what it computes is then compared with
-//! libtorch, and a file that is not close enough never takes its place ([`fidelity`]).
+//! libtorch, and a file that is not close enough never takes its place (`fidelity`).
 
 mod calibration;
 mod fidelity;
