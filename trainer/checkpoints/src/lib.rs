@@ -2,7 +2,7 @@
 //!
 //! [`CheckpointFile`] opens a file of `torch.save` (zip and legacy), a pickle of NumPy arrays, or
 //! a safetensors file; [`Network`] finds the ResNet in it, whatever the tool called its parts; and
-//! [`write`] writes it as other tools expect it.
+//! [`write()`] writes it as other tools expect it.
 //!
 //! Files are not trusted. A pickle is never run: only tensors and plain containers are rebuilt,
 //! and everything else is refused by its name. Every declared size is held against the file's
