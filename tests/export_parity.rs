@@ -138,7 +138,8 @@ fn smaller_weights_are_close_and_say_how_close() {
     {
         for stride in [OutputStride::Stride32, OutputStride::Stride8] {
             let name = format!("{weights}-s{stride}");
-            let arguments = [&["--weights", weights, "--output-stride", &stride.to_string()], arguments].concat();
+            let output_stride = stride.to_string();
+            let arguments = [&["--weights", weights, "--output-stride", &output_stride], arguments].concat();
             let onnx = exported(folder.path(), &name, &checkpoint, &arguments);
             assert!(size(&onnx) < share * full, "{name}: {} of {full}", size(&onnx));
             let differences = differences(&checkpoint, &onnx, stride);

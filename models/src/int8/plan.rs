@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::proto::{GraphProto, NodeProto};
+use crate::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// What quantising does to a graph.
 pub(super) struct Plan<'a> {
@@ -103,8 +103,8 @@ impl<'a> Reader<'a> {
                 readers.entry(input).or_default().push(node);
             }
         }
-        let constants = graph.initializer.iter().map(|tensor| tensor.name()).collect();
-        Self { constants, outputs: graph.output.iter().map(|output| output.name()).collect(), readers }
+        let constants = graph.initializer.iter().map(TensorProto::name).collect();
+        Self { constants, outputs: graph.output.iter().map(ValueInfoProto::name).collect(), readers }
     }
 
     /// A convolution with constants, whose result is not an output: an output would be rounded.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::manifest::tests::manifest;
+use crate::proto::ValueInfoProto;
 use crate::{Manifest, ModelError, OnnxModel, Precision, int8};
 
 /// Weights of a small network, different in every element.
@@ -88,7 +89,7 @@ fn outputs_can_be_chosen() {
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let kept = built().keep(&names(&["global", "res4", "res3"])).unwrap();
     assert_eq!(kept.outputs(), ["res3", "res4", "global"]);
-    assert_eq!(kept.graph.output.iter().map(|output| output.name()).collect::<Vec<_>>(), kept.outputs());
+    assert_eq!(kept.graph.output.iter().map(ValueInfoProto::name).collect::<Vec<_>>(), kept.outputs());
     let kept = built().keep(&names(&["res3"])).unwrap();
     assert_eq!(kept.global, None);
     assert!(kept.graph.node.iter().all(|node| !node.output[0].starts_with("layer3")));
