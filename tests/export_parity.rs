@@ -186,10 +186,17 @@ fn layers_can_be_chosen_and_unknown_ones_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dilated_int8_models_are_served() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let overrides = ["schedule.epochs=1", "network.stem_width=16"];
+    let overrides = ["schedule.epochs=1", "network.stem_width=32"];
     let checkpoint = train(folder.path(), &overrides);
     exported(folder.path(), "full", &checkpoint, &["--output-stride", "8"]);
-    let int8 = ["--output-stride", "8", "--weights", "int8", "--calibration-images", "8"];
+    // Pictures such as it will see.
+    let seen = folder.path().join("seen");
+    std::fs::create_dir(&seen).expect("a folder");
+    for seed in 2..18 {
+        std::fs::write(seen.join(format!("{seed}.png")), png(&texture(seed, (0, 0), (200, 120)))).expect("a file");
+    }
+    let seen = seen.to_str().expect("a name in UTF-8");
+    let int8 = ["--output-stride", "8", "--weights", "int8", "--calibration", seen];
     exported(folder.path(), "int8", &checkpoint, &int8);
     let picture = png(&texture(1, (0, 0), (200, 120)));
     let moved = png(&texture(1, (16, 8), (200, 120)));
