@@ -287,12 +287,13 @@ mod tests {
         Model::open_all(&sources).unwrap().remove(0)
     }
 
+    /// That equal seeds give equal weights is checked from outside (`tests/transfer/test_evaluate.py`):
+    /// libtorch's generator belongs to the process, and other tests draw from it meanwhile.
     #[test]
-    fn random_weights_are_a_function_of_the_seed() {
+    fn seeds_have_weights_of_their_own() {
         let images = Tensor::full([1, 64, 96, 3], 77, (Kind::Uint8, Device::Cpu));
         let features = |seed| random().frozen("res5", seed, SETUP).unwrap().features(&images).unwrap();
         assert_eq!(features(1).size(), [1, 512, 4, 6]);
-        assert_eq!(features(1), features(1));
         assert_ne!(features(1), features(2));
     }
 
