@@ -7,7 +7,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-# auto, cpu or cuda. With cuda the CUDA builds of the libraries are fetched (1.5 GB; 2.8 GB to train).
+# auto, cpu or cuda. With cuda the CUDA builds of the libraries are fetched (1.5 GB; 3.1 GB to train).
 DEVICE ?= auto
 # Which models `make serve` serves.
 MODELS ?= models/zoo

@@ -58,8 +58,8 @@ def test_one_command_makes_one_table(run: Path, trainer_binary: Path, tmp_path: 
     assert "box AP50" in text and "mask AP" in text and "mIoU" in text and text.count("±") == 2 * 8
     records = json.loads((tmp_path / "out/results.json").read_text())
     assert len(records) == 8
-    losses = {record["initialisation"]: record["settings"]["weights"] for record in records}
-    assert losses["random"] == "random" != losses["densecl"]
+    weights = {record["initialisation"]: record["settings"]["weights"] for record in records}
+    assert weights["random"] == "random" != weights["densecl"]
 
     # A second time nothing is trained, and the table is the same.
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/results").iterdir()}

@@ -98,7 +98,7 @@ class Protocol:
 
     @staticmethod
     def read(path: Path) -> Protocol:
-        """Reads a protocol; `overrides` are not needed: a protocol is a file to copy and change.
+        """Reads a protocol, which is a file to copy and change.
 
         Raises ProtocolError with the key that is unknown, missing or impossible.
         """
