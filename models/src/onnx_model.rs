@@ -85,7 +85,16 @@ impl OnnxModel {
     /// If the file cannot be read, is not ONNX, or is not a model that can be served.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let bytes = fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
-        Self::decode(bytes.into(), || {
+        Self::decode_file(path, bytes.into())
+    }
+
+    /// Reads a model from `bytes`, the content of the file at `path`; a manifest that it lacks is
+    /// taken from `manifest.json` beside that.
+    ///
+    /// # Errors
+    /// As for [`OnnxModel::open`].
+    pub fn decode_file(path: &Path, bytes: Bytes) -> Result<Self, ModelError> {
+        Self::decode(bytes, || {
             let beside = path.with_file_name("manifest.json");
             match fs::read_to_string(&beside) {
                 Ok(json) => Ok(Some(Manifest::from_json(&json)?)),

@@ -30,7 +30,7 @@ fn next_batch(queue: &Queue) -> Option<Vec<Pending>> {
 
 fn request(side: usize) -> BatchRequest {
     BatchRequest {
-        model: ModelFile { name: "m".into(), version: 1, path: Arc::from(Path::new("m.onnx")) },
+        model: ModelFile { name: "m".into(), version: 1, path: Arc::from(Path::new("m.onnx")), digest: [0; 32] },
         layers: LayerSet::new(["res5"]).unwrap(),
         height: side,
         width: side,

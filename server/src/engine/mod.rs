@@ -61,6 +61,8 @@ pub struct ModelFile {
     pub version: u32,
     /// The ONNX file.
     pub path: Arc<Path>,
+    /// SHA-256 of the file's bytes: a file that was replaced is another model, whatever its name.
+    pub digest: [u8; 32],
 }
 
 /// The layers that one run computes, in this order, each of them once.

@@ -7,6 +7,7 @@
 //! It holds manifests and paths, never weights; those are the engine's.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use densecl_models::repository::{self, ModelVersion, RepositoryError};
 use densecl_models::{Layer, Manifest, ModelError, OnnxModel};
+use sha2::{Digest, Sha256};
 
 use crate::batch::{BatchError, BatchReply, BatchRequest, Batcher};
 pub use crate::engine::Provider;
@@ -206,11 +208,16 @@ impl Registry {
 impl ServedModel {
     fn open(found: ModelVersion, batcher: &Batcher) -> Result<Self, OpenError> {
         let ModelVersion { name, version, path } = found;
-        let manifest = match OnnxModel::open(&path) {
-            Ok(model) => Arc::new(model.manifest().clone()),
+        let read = || {
+            let bytes = fs::read(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+            let digest = Sha256::digest(&bytes).into();
+            Ok((OnnxModel::decode_file(&path, bytes.into())?.manifest().clone(), digest))
+        };
+        let (manifest, digest) = match read() {
+            Ok((manifest, digest)) => (Arc::new(manifest), digest),
             Err(source) => return Err(OpenError::Model { path, source }),
         };
-        let file = ModelFile { name: name.into(), version, path: path.into() };
+        let file = ModelFile { name: name.into(), version, path: path.into(), digest };
         Ok(Self { file, manifest, batcher: batcher.clone() })
     }
 
@@ -222,6 +229,11 @@ impl ServedModel {
     /// Its version.
     pub fn version(&self) -> u32 {
         self.file.version
+    }
+
+    /// SHA-256 of its file.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.file.digest
     }
 
     /// What it says of itself.
