@@ -13,8 +13,10 @@ use crate::config::{ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin,
 use crate::engine::{Device, EngineOptions, Precision};
 use crate::registry::Rehearsal;
 
+mod administration;
 mod connections;
 
+use self::administration::AdministrationArgs;
 use self::connections::ConnectionArgs;
 
 /// Points of one request.
@@ -138,6 +140,8 @@ pub struct ServeArgs {
     #[arg(long, env = "DENSECL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     #[command(flatten)]
+    administration: AdministrationArgs,
+    #[command(flatten)]
     repository: RepositoryArgs,
     #[command(flatten)]
     engine: EngineArgs,
@@ -201,6 +205,7 @@ impl ServeArgs {
     pub fn into_config(self) -> Config {
         Config {
             listen: self.listen,
+            admin_listen: self.administration.admin_listen,
             models: self.repository.models,
             rehearsals: self.warm_up,
             engine: self.engine.options(),
@@ -254,6 +259,7 @@ impl OfflineArgs {
         const LARGEST_SIDE_PX: u32 = 16_384;
         Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin_listen: None,
             models: self.repository.models.clone(),
             rehearsals: Vec::new(),
             engine: self.engine.options(),

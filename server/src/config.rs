@@ -21,6 +21,8 @@ const QUEUED_LARGEST_IMAGES: u64 = 16;
 pub struct Config {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where it listens to administrators, if anywhere.
+    pub admin_listen: Option<SocketAddr>,
     /// The model repository.
     pub models: PathBuf,
     /// Layers that are made ready beside the default ones.

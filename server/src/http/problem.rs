@@ -27,6 +27,8 @@ impl IntoResponse for ApiError {
         if let Some(wait) = problem.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
+        // For those who have to say it in another form.
+        response.extensions_mut().insert(problem);
         response
     }
 }

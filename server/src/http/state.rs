@@ -11,7 +11,7 @@ use super::rate_limit::RateLimits;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::registry::Registry;
+use crate::registry::{ModelLoader, Registry};
 
 /// Where the server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ struct Shared {
     config: Config,
     metrics: Metrics,
     phase: watch::Sender<Phase>,
-    registry: OnceLock<Registry>,
+    models: OnceLock<ModelLoader>,
     cpu: CpuPool,
     admission: Admission,
     rates: Option<RateLimits>,
@@ -60,7 +60,7 @@ impl AppState {
             config,
             metrics,
             phase: watch::Sender::new(Phase::Loading),
-            registry: OnceLock::new(),
+            models: OnceLock::new(),
             cpu,
             admission,
         })))
@@ -87,9 +87,9 @@ impl AppState {
     }
 
     /// The models are loaded: requests are answered from now on.
-    pub fn become_ready(&self, registry: Registry) {
-        // Only the loader calls this, once; a second registry would be dropped here.
-        drop(self.0.registry.set(registry));
+    pub fn become_ready(&self, models: ModelLoader) {
+        // Called once, at the end of loading; a second loader would be dropped here.
+        drop(self.0.models.set(models));
         self.0.phase.send_if_modified(|phase| {
             let was_loading = *phase == Phase::Loading;
             if was_loading {
@@ -104,12 +104,20 @@ impl AppState {
         self.0.phase.send_replace(Phase::Draining);
     }
 
-    /// The models.
+    /// The models as they are served now. A request asks once, and keeps what it found.
     ///
     /// # Errors
     /// If they are still loading.
-    pub fn registry(&self) -> Result<&Registry, ApiError> {
-        self.0.registry.get().ok_or(ApiError::Loading)
+    pub fn registry(&self) -> Result<Arc<Registry>, ApiError> {
+        self.models().map(ModelLoader::current)
+    }
+
+    /// What changes the models while they are served.
+    ///
+    /// # Errors
+    /// If they are still loading.
+    pub fn models(&self) -> Result<&ModelLoader, ApiError> {
+        self.0.models.get().ok_or(ApiError::Loading)
     }
 
     /// The pool for work that would block the async threads.
