@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::batch::{Batcher, StartError};
 use crate::config::Config;
+use crate::engine::{self, Provider};
 use crate::http::{AppState, Phase, StateError, Unfinished, serve};
 use crate::registry::{OpenError, Registry};
 
@@ -155,11 +156,20 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn load(state: &AppState) -> Result<(), ServeError> {
     let config = state.config();
     let batcher = Batcher::start(&config.batcher(), &state.metrics().batch)?;
+    note_engines(state, batcher.providers());
     let registry = Registry::open(&config.models, batcher, &config.rehearsals)?;
     let models = registry.all().count();
     tracing::info!(models, providers = ?registry.providers(), "ready");
     state.become_ready(registry);
     Ok(())
+}
+
+/// What runs models, for the metrics.
+fn note_engines(state: &AppState, providers: &[Provider]) {
+    state.metrics().build.engines(engine::library_commit(), providers.iter().map(Provider::to_string).collect());
+    if providers.iter().any(|provider| matches!(provider, Provider::Cuda(_))) {
+        state.metrics().gpu.watch();
+    }
 }
 
 fn end(state: &AppState, ended: Result<Result<(), Unfinished>, tokio::task::JoinError>) -> Result<(), ServeError> {

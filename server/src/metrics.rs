@@ -1,11 +1,15 @@
 //! What the server counts: typed metrics, registered once and handed to whoever counts.
 //!
-//! Labels are bounded: route templates, methods, status codes and the like; never anything that a
-//! client writes.
+//! Labels are bounded: route templates, methods, status codes, names of models that are served and
+//! of keys that exist; never anything that a client writes.
 
 mod batch;
 mod budget;
+mod build;
+mod gpu;
 mod http;
+mod keys;
+mod process;
 
 use std::fmt;
 
@@ -15,7 +19,10 @@ use prometheus_client::registry::Registry;
 
 pub use self::batch::{BatchMetrics, Dropped};
 pub use self::budget::{BudgetMetrics, BudgetName, BudgetUse};
-pub use self::http::{Answered, HttpMetrics, InFlight, Refusal};
+pub use self::build::{BuildMetrics, revision};
+pub use self::gpu::GpuMetrics;
+pub use self::http::{Answered, HttpMetrics, InFlight, Sent};
+pub use self::keys::KeyMetrics;
 
 /// Everything that `/metrics` shows.
 #[derive(Debug)]
@@ -27,23 +34,36 @@ pub struct Metrics {
     pub batch: BatchMetrics,
     /// Memory set aside for requests.
     pub budget: BudgetMetrics,
+    /// What is counted for each API key.
+    pub keys: KeyMetrics,
+    /// Which program this is, and on what it runs.
+    pub build: BuildMetrics,
+    /// The GPUs that engines run on.
+    pub gpu: GpuMetrics,
 }
 
 impl Metrics {
     /// Registers all metrics.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("densecl");
-        let http = HttpMetrics::register(&mut registry);
-        let batch = BatchMetrics::register(&mut registry);
-        let budget = BudgetMetrics::register(&mut registry);
-        Self { registry, http, batch, budget }
+        // What every program has, under the names that it has everywhere.
+        let mut registry = Registry::default();
+        process::register(&mut registry);
+        let ours = registry.sub_registry_with_prefix("densecl");
+        let http = HttpMetrics::register(ours);
+        let batch = BatchMetrics::register(ours);
+        let budget = BudgetMetrics::register(ours);
+        let keys = KeyMetrics::register(ours);
+        let build = BuildMetrics::register(ours);
+        let gpu = GpuMetrics::register(ours);
+        Self { registry, http, batch, budget, keys, build, gpu }
     }
 
-    /// The `OpenMetrics` text.
+    /// The `OpenMetrics` text, as of now.
     ///
     /// # Errors
     /// If a metric cannot be written, which strings do not do.
     pub fn text(&self) -> Result<String, fmt::Error> {
+        self.batch.note_age();
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -61,32 +81,95 @@ fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 16))
 }
 
+/// A gauge holds no unsigned numbers.
+fn signed(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
-    #[test]
-    fn text_names_everything_with_units() {
+    fn metrics() -> Metrics {
         let metrics = Metrics::new();
-        metrics.http.answered(Answered {
+        let answered = Answered {
             route: "/features",
             method: "POST",
             status: 200,
+            model: "densecl",
             duration: Duration::from_millis(3),
-        });
-        let guard = metrics.http.begin();
+        };
+        metrics.http.answered(answered);
+        metrics.http.problem("rate-limited");
+        metrics.http.sent(Sent { route: "/features", duration: Duration::from_millis(4), bytes: 12 });
+        metrics.http.stage("decode", Duration::from_millis(1));
         metrics.batch.dropped(Dropped::CallerGone);
+        metrics.budget.of(BudgetName::Work).taken(7);
+        metrics.keys.asked("someone");
+        metrics.build.engines("6af1a93", ["cpu".to_owned()].into());
+        metrics
+    }
+
+    #[test]
+    fn text_names_everything_with_units() {
+        let metrics = metrics();
+        let guard = metrics.http.begin();
         let text = metrics.text().unwrap();
         for line in [
-            r#"densecl_http_requests_total{route="/features",method="POST",status="200"} 1"#,
+            r#"densecl_http_requests_total{route="/features",method="POST",status="200",model="densecl"} 1"#,
+            r#"densecl_http_problems_total{problem="rate-limited"} 1"#,
             "densecl_http_requests_in_flight 1",
+            r#"densecl_http_reply_bytes_total{route="/features"} 12"#,
             r#"densecl_queue_dropped_total{reason="CallerGone"} 1"#,
+            r#"densecl_key_requests_total{key="someone"} 1"#,
+            r#"densecl_engine_info{onnxruntime_commit="6af1a93",provider="cpu"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         drop(guard);
         assert!(metrics.text().unwrap().contains("densecl_http_requests_in_flight 0"));
+    }
+
+    #[test]
+    fn names_say_what_is_counted() {
+        const WITHOUT_UNIT: [&str; 8] = [
+            "densecl_http_requests_in_flight",
+            "densecl_http_connections",
+            "densecl_queue_depth",
+            "densecl_batch_size",
+            "densecl_engine_info",
+            "process_open_fds",
+            "process_max_fds",
+            "process_threads",
+        ];
+        let text = metrics().text().unwrap();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let mut count = 0;
+        for (name, kind) in types {
+            count += 1;
+            let has_unit = name.ends_with("_seconds") || name.ends_with("_bytes") || matches!(kind, "counter" | "info");
+            assert!(has_unit || WITHOUT_UNIT.contains(&name), "{name} ({kind}) has no unit");
+            assert!(name.starts_with("densecl_") || name.starts_with("process_"), "{name}");
+        }
+        assert!(count > 20, "{text}");
+    }
+
+    #[test]
+    fn the_oldest_that_waits_grows_older_until_none_waits() {
+        let metrics = Metrics::new();
+        let age = |metrics: &Metrics| -> f64 {
+            let text = metrics.text().unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("densecl_queue_oldest_age_seconds "));
+            line.unwrap().parse().unwrap()
+        };
+        metrics.batch.queue(2, Some(Instant::now().checked_sub(Duration::from_secs(3)).unwrap()));
+        let first = age(&metrics);
+        assert!((3.0..60.0).contains(&first), "{first}");
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(age(&metrics) > first);
+        metrics.batch.queue(0, None);
+        assert!(age(&metrics) < 1e-9);
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use densecl_server::app::Application;
 use densecl_server::cli::ServeArgs;
+use densecl_server::http::AppState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::start_log;
@@ -21,9 +22,27 @@ pub(crate) fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         // Before anything else, so that a signal during loading is not lost.
         let stop = stop_signal()?;
-        Application::bind(config).await?.run_until(stop).await?;
-        Ok(())
+        let application = Application::bind(config).await?;
+        let state = application.state().clone();
+        reload_on_hangup(state.clone())?;
+        let ended = application.run_until(stop).await;
+        tokio::task::spawn_blocking(move || state.flush_traces()).await.context("flushing the traces panicked")?;
+        Ok(ended?)
     })
+}
+
+/// Reads what can change while the server runs again at SIGHUP.
+fn reload_on_hangup(state: AppState) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let state = state.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || state.reload_api_keys()).await {
+                tracing::error!(%error, "reading the API keys panicked");
+            }
+        }
+    });
+    Ok(())
 }
 
 /// Resolves at SIGTERM or SIGINT. A second one ends the process at once.

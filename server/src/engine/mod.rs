@@ -27,8 +27,8 @@ pub use densecl_models::Precision;
 use self::cache::SessionCache;
 use self::crew::Post;
 pub use self::device::{Device, DeviceParseError, Provider};
-pub use self::library::LibraryError;
 use self::library::Runtime;
+pub use self::library::{LibraryError, library_commit};
 use self::session::{CutSession, Threads};
 use self::whole::WholeMachine;
 

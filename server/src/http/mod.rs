@@ -5,7 +5,9 @@
 //! was asked for. Decoding, matching and encoding run on `cpu_pool`, never on the threads that
 //! serve connections.
 
+mod access_log;
 mod admission;
+mod authenticate;
 mod client_address;
 mod connections;
 mod correspondence;
@@ -14,6 +16,7 @@ mod correspondence_job;
 mod correspondence_parameters;
 mod correspondence_reply;
 mod correspondence_tensors;
+mod counted_body;
 mod cpu_pool;
 mod docs;
 mod features;
@@ -31,7 +34,9 @@ mod problem;
 mod problem_responses;
 mod rate_limit;
 mod reply_body;
+mod reply_headers;
 mod state;
+mod timings;
 mod upload;
 
 use axum::Router;
@@ -65,11 +70,13 @@ pub fn router(state: AppState) -> Router {
             ApiError::MethodNotAllowed { method: request.method().to_string() }
         })
         .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate))
         .layer(CatchPanicLayer::custom(problem::PanicReply(state.clone())))
         .layer(zstd_layer())
         .layer(gzip_layer())
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .layer(cors)
+        .layer(middleware::map_response_with_state(state.clone(), reply_headers::protect))
         .with_state(state)
 }
 
@@ -138,6 +145,13 @@ fn cors_layer(origins: &[CorsOrigin]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::CONTENT_TYPE, header::ACCEPT, observe::REQUEST_ID])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::ACCEPT,
+            header::AUTHORIZATION,
+            authenticate::API_KEY,
+            observe::REQUEST_ID,
+            observe::TRACEPARENT,
+        ])
         .expose_headers(exposed.collect::<Vec<HeaderName>>())
 }

@@ -5,6 +5,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::signed;
+
 /// What memory is set aside for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum BudgetName {
@@ -52,11 +54,11 @@ impl BudgetMetrics {
 impl BudgetUse {
     /// Sets how many bytes are set aside.
     pub fn taken(&self, bytes: u64) {
-        self.taken.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.taken.set(signed(bytes));
     }
 
     /// Sets how many may be.
     pub fn limit(&self, bytes: u64) {
-        self.limit.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.limit.set(signed(bytes));
     }
 }
