@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::batch::{Batcher, StartError};
 use crate::config::Config;
+use crate::engine::{self, Provider};
 use crate::http::{AppState, Entrance, Phase, StateError, Unfinished, serve};
 use crate::registry::{ModelLoader, OpenError};
 
@@ -196,6 +197,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn load(state: &AppState) -> Result<(), ServeError> {
     let config = state.config();
     let batcher = Batcher::start(&config.batcher(), &state.metrics().batch)?;
+    note_engines(state, batcher.providers());
     let models = ModelLoader::open(config.models.clone(), batcher, config.rehearsals.clone())?;
     let registry = models.current();
     tracing::info!(models = registry.all().count(), providers = ?registry.providers(), "ready");
@@ -203,9 +205,21 @@ pub fn load(state: &AppState) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Reads again what may change while the server runs: the model repository. What cannot be read
-/// stays as it was, and the log says why; a server never ends by it.
+/// What runs models, for the metrics.
+fn note_engines(state: &AppState, providers: &[Provider]) {
+    state.metrics().build.engines(engine::library_commit(), providers.iter().map(Provider::to_string).collect());
+    if providers.iter().any(|provider| matches!(provider, Provider::Cuda(_))) {
+        state.metrics().gpu.watch();
+    }
+}
+
+/// Reads again what may change while the server runs: the API keys and the model repository. What
+/// cannot be read stays as it was, and the log says why; a server never ends by it.
 pub async fn reload(state: &AppState) {
+    let with_keys = state.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || with_keys.reload_api_keys()).await {
+        tracing::error!(%error, "reading the API keys panicked");
+    }
     Application::ready(state).await;
     let state = state.clone();
     let rescan = tokio::task::spawn_blocking(move || {

@@ -15,9 +15,14 @@ use crate::registry::Rehearsal;
 
 mod administration;
 mod connections;
+mod keys;
+mod traces;
 
 use self::administration::AdministrationArgs;
 use self::connections::ConnectionArgs;
+use self::keys::ApiKeyArgs;
+pub use self::keys::{KeysCommand, NewKeyArgs};
+use self::traces::TraceArgs;
 
 /// Points of one request.
 const MAX_POINTS: usize = 10_000;
@@ -57,6 +62,9 @@ pub enum Command {
     Openapi,
     /// List the models of a repository
     Models(ModelsArgs),
+    /// Make keys for clients of a server that asks for them
+    #[command(subcommand)]
+    Keys(KeysCommand),
 }
 
 /// Which models.
@@ -195,6 +203,10 @@ pub struct ServeArgs {
     /// Origins whose pages may call this server from a browser, separated by commas; * for all
     #[arg(long, env = "DENSECL_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origin: Vec<CorsOrigin>,
+    #[command(flatten)]
+    api_keys: ApiKeyArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
     /// Form of the log, which goes to standard error
     #[arg(long, env = "DENSECL_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -229,6 +241,8 @@ impl ServeArgs {
             connections: self.connections.limits(),
             rates: self.connections.rates(),
             drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },
+            api_keys: self.api_keys.file,
+            traces: self.traces.endpoint,
             cors_origins: self.cors_origin,
         }
     }
@@ -279,6 +293,8 @@ impl OfflineArgs {
             connections: ConnectionLimits::default(),
             rates: ClientRates::default(),
             drain: Drain { delay: Duration::ZERO, timeout: NO_HURRY },
+            api_keys: None,
+            traces: None,
             cors_origins: Vec::new(),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::api_keys::KeyRefusal;
 use crate::batch::BatchError;
 use crate::engine::EngineError;
 use crate::features::{ComponentsError, GridError, MAX_PLACES_PER_SIDE, PointError, RenderError, WindowError};
@@ -134,6 +135,8 @@ pub enum ApiError {
     TooManyConnections { limit: usize },
     #[error("this client has sent too many requests")]
     RateLimited { wait: Duration },
+    #[error(transparent)]
+    Unauthorized(#[from] KeyRefusal),
     #[error("the models are still loading")]
     Loading,
     #[error("the server is shutting down")]
@@ -170,6 +173,11 @@ impl ApiError {
             hint,
             retry_after: self.retry_after(status),
         }
+    }
+
+    /// Names the kind of problem: the last part of its type.
+    pub fn kind(&self) -> &'static str {
+        self.row().slug
     }
 
     fn retry_after(&self, status: u16) -> Option<Duration> {
@@ -282,6 +290,12 @@ impl ApiError {
             Self::RateLimited { .. } => {
                 row(429, "rate-limited", "Too many requests", "Wait for Retry-After, and send requests more slowly.")
             }
+            Self::Unauthorized(_) => row(
+                401,
+                "unauthorized",
+                "No valid API key",
+                "Send a key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`; whoever runs this server gives them out.",
+            ),
             Self::Loading => row(503, "loading", "Loading", "Try again after Retry-After, or elsewhere."),
             Self::Draining => row(503, "draining", "Draining", "Try another replica."),
             Self::Decode(error) => image_row(error),

@@ -209,7 +209,7 @@ impl Queue {
     }
 
     fn note_depth(&self, state: &State) {
-        self.metrics.queue_depth(state.pending.len());
+        self.metrics.queue(state.pending.len(), state.pending.first().map(|waiting| waiting.enqueued));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

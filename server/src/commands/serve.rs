@@ -24,15 +24,19 @@ pub(crate) fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let application = Application::bind(config).await?;
         let state = application.state().clone();
-        let reloading = tokio::spawn(async move {
-            // One after the other; several signals that come meanwhile are one.
-            while hangup.recv().await.is_some() {
-                tracing::info!(signal = "SIGHUP", "told to reload");
-                app::reload(&state).await;
+        let reloading = tokio::spawn({
+            let state = state.clone();
+            async move {
+                // One after the other; several signals that come meanwhile are one.
+                while hangup.recv().await.is_some() {
+                    tracing::info!(signal = "SIGHUP", "told to reload");
+                    app::reload(&state).await;
+                }
             }
         });
         let ended = application.run_until(stop).await;
         reloading.abort();
+        tokio::task::spawn_blocking(move || state.flush_traces()).await.context("flushing the traces panicked")?;
         Ok(ended?)
     })
 }

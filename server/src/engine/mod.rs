@@ -29,8 +29,8 @@ pub use densecl_models::Precision;
 use self::cache::SessionCache;
 use self::crew::Post;
 pub use self::device::{Device, DeviceParseError, Provider};
-pub use self::library::LibraryError;
 use self::library::Runtime;
+pub use self::library::{LibraryError, library_commit};
 #[cfg(test)]
 pub(crate) use self::model_file::tests::smallest;
 pub use self::model_file::{ModelFile, ModelId};

@@ -5,8 +5,10 @@
 //! was asked for. Decoding, matching and encoding run on `cpu_pool`, never on the threads that
 //! serve connections.
 
+mod access_log;
 mod administration;
 mod admission;
+mod authenticate;
 mod client_address;
 mod connections;
 mod correspondence;
@@ -15,6 +17,7 @@ mod correspondence_job;
 mod correspondence_parameters;
 mod correspondence_reply;
 mod correspondence_tensors;
+mod counted_body;
 mod cpu_pool;
 mod docs;
 mod features;
@@ -33,7 +36,9 @@ mod problem;
 mod problem_responses;
 mod rate_limit;
 mod reply_body;
+mod reply_headers;
 mod state;
+mod timings;
 mod upload;
 
 use axum::Router;
@@ -66,7 +71,8 @@ pub mod fuzzing {
 pub fn router(state: AppState) -> Router {
     let work = work().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
     let (api, document) = describe(work).split_for_parts();
-    finish(api.merge(page::router()).merge(docs::router(document)), state)
+    let routes = api.merge(page::router()).merge(docs::router(document));
+    finish(routes.layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate)), state)
 }
 
 /// Adds what all routes have in common.
@@ -85,6 +91,7 @@ fn finish(routes: Router<AppState>, state: AppState) -> Router {
         .layer(gzip_layer())
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .layer(cors)
+        .layer(middleware::map_response_with_state(state.clone(), reply_headers::protect))
         .with_state(state)
 }
 
@@ -155,6 +162,13 @@ fn cors_layer(origins: &[CorsOrigin]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::CONTENT_TYPE, header::ACCEPT, observe::REQUEST_ID])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::ACCEPT,
+            header::AUTHORIZATION,
+            authenticate::API_KEY,
+            observe::REQUEST_ID,
+            observe::TRACEPARENT,
+        ])
         .expose_headers(exposed.collect::<Vec<HeaderName>>())
 }
