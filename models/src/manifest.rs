@@ -297,11 +297,23 @@ pub(crate) mod tests {
     #[test]
     fn names_the_field_that_is_wrong() {
         type Damage = fn(&mut Manifest);
-        let broken: [(&str, Damage); 5] = [
+        let broken: [(&str, Damage); 17] = [
             ("name", |m| m.name = "../etc".into()),
+            ("name", |m| m.name = "x".repeat(129)),
             ("version", |m| m.version = 0),
+            ("method", |m| m.method = String::new()),
+            ("licence", |m| m.licence = "MIT\nand more".into()),
+            ("layers", |m| m.layers.clear()),
+            ("layers", |m| m.layers[0].channels = 0),
+            ("layers", |m| m.layers[0].stride = 12),
+            ("layers", |m| m.layers[0].stride = 64),
+            ("layers", |m| m.layers[0].name = "a+b".into()),
+            ("layers", |m| m.layers[0].name = "global".into()),
+            ("layers", |m| m.layers.push(m.layers[0].clone())),
+            ("global", |m| m.global = Some(0)),
             ("default_layer", |m| m.default_layer = "res9".into()),
             ("default_side", |m| m.default_side = 0),
+            ("mean", |m| m.mean[2] = f32::NAN),
             ("std", |m| m.std[1] = 0.0),
         ];
         for (field, damage) in broken {
@@ -310,5 +322,39 @@ pub(crate) mod tests {
             let message = manifest.check().unwrap_err().to_string();
             assert!(message.contains(&format!("`{field}`")), "{message}");
         }
+    }
+
+    #[test]
+    fn all_that_is_missing_is_named_at_once() {
+        let json =
+            r#"{"name": "x", "version": null, "layers": [{"name": "a", "channels": 4, "stride": 8}, {"name": "b"}]}"#;
+        let message = Manifest::from_json(json).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "the manifest lacks `version`, `method`, `architecture`, `default_layer`, `default_side`, `mean`, `std`, \
+             `licence`, `layers[1].channels`, `layers[1].stride`"
+        );
+    }
+
+    #[test]
+    fn what_is_of_another_type_is_named_by_its_place() {
+        let mut document = serde_json::to_value(manifest()).unwrap();
+        document["layers"][0]["stride"] = "32".into();
+        let message = Manifest::from_json(&document.to_string()).unwrap_err().to_string();
+        assert!(message.contains("`layers[0].stride`"), "{message}");
+        for (json, expected) in [("[]", "an object is expected"), ("{", "not JSON"), ("7", "an object is expected")] {
+            let message = Manifest::from_json(json).unwrap_err().to_string();
+            assert!(message.contains(expected), "{json}: {message}");
+        }
+        let long = format!("\"{}\"", "x".repeat(1 << 20));
+        assert!(Manifest::from_json(&long).unwrap_err().to_string().contains("longer than 1024 KiB"));
+    }
+
+    #[test]
+    fn fields_of_the_future_are_passed_over() {
+        let mut document = serde_json::to_value(manifest()).unwrap();
+        document["future"] = serde_json::json!({"a": [1, 2]});
+        document["layers"][0]["future"] = true.into();
+        assert_eq!(Manifest::from_json(&document.to_string()).unwrap(), manifest());
     }
 }

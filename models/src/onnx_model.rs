@@ -352,3 +352,6 @@ fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
 fn readable() -> fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }
+
+#[cfg(test)]
+mod tests;
