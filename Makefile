@@ -134,6 +134,13 @@ bench-server: setup-server ## Time the server against the parts it is made of, a
 	$(ENV); cargo bench --locked -p densecl-server --bench ladder -- --model $(abspath $(MODELS)) \
 	    --python $(abspath .runtime/bench-server/bin/python) $(ARGS) -- --device $(DEVICE)
 
+# Seconds for each target of `make fuzz`, and which ones: all, if none is named.
+TIME ?= 600
+TARGETS ?=
+.PHONY: fuzz
+fuzz: ## Fuzz what reads files and bodies, TIME=600 seconds a target (needs cargo-fuzz)
+	TIME=$(TIME) scripts/fuzz.sh $(TARGETS)
+
 .PHONY: deny
 deny: ## Check licences and advisories of the dependencies (needs cargo-deny)
 	cargo deny check

@@ -62,8 +62,9 @@ fn check_input(graph: &GraphProto) -> Result<InputSize, String> {
         None => Ok(None),
         Some(side) if side > 0 && side % SIDE_MULTIPLE_PX == 0 && side <= i64::from(u16::MAX) => Ok(Some(side as u32)),
         Some(side) => Err(format!(
-            "its input has sides of {side} pixels, and pictures come in multiples of {SIDE_MULTIPLE_PX}; \
-             export it with dynamic H and W, or for such a size"
+            "{}; it has sides of {side} pixels, and pictures come in multiples of {SIDE_MULTIPLE_PX}: export it with \
+             dynamic H and W, or for such a size",
+            found()
         )),
     };
     Ok(InputSize { height: side(height)?, width: side(width)? })

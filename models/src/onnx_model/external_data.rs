@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use super::ModelError;
 use super::files::{self, MAX_MODEL_BYTES};
-use crate::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, tensor_proto::DataLocation};
+use crate::proto::tensor_proto::DataLocation;
+use crate::proto::{AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto};
 
 /// The files beside a model that hold its weights, by their names in it.
 pub(super) type Beside = BTreeMap<String, Bytes>;
@@ -45,7 +46,8 @@ impl Files<'_> {
         }
         let name = tensor.name().to_owned();
         let wrong = |reason: String| ModelError::ExternalData { tensor: name.clone(), reason };
-        let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key() == key).map(|entry| entry.value());
+        let entries = &tensor.external_data;
+        let entry = |key: &str| entries.iter().find(|entry| entry.key() == key).map(StringStringEntryProto::value);
         let number = |key: &str| match entry(key).map(str::parse::<usize>) {
             None => Ok(None),
             Some(Ok(number)) => Ok(Some(number)),
