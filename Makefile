@@ -141,6 +141,13 @@ soak: setup-server setup-python ## Use a server for MINUTES (20) while its model
 	$(ENV); PYTHONPATH=.runtime/python $(PYTHON) tests/soak/soak.py \
 	    --server $(or $(SERVER),target/release/densecl-server) --minutes $(MINUTES) $(ARGS)
 
+# Seconds for each target of `make fuzz`, and which ones: all, if none is named.
+TIME ?= 600
+TARGETS ?=
+.PHONY: fuzz
+fuzz: ## Fuzz what reads files and bodies, TIME=600 seconds a target (needs cargo-fuzz)
+	TIME=$(TIME) scripts/fuzz.sh $(TARGETS)
+
 .PHONY: deny
 deny: ## Check licences and advisories of the dependencies (needs cargo-deny)
 	cargo deny check

@@ -24,6 +24,8 @@ mod features;
 mod features_document;
 mod features_parameters;
 mod features_reply;
+#[doc(hidden)]
+pub mod fuzzing;
 mod models;
 mod negotiation;
 mod observe;

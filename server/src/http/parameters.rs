@@ -56,7 +56,6 @@ impl Parameters {
     }
 
     /// Names and values in the order they came.
-    #[cfg(test)]
     pub(super) fn as_slice(&self) -> &[(String, String)] {
         &self.pairs
     }

@@ -11,8 +11,10 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderName, StatusCode, header};
 
+use super::cpu_pool::CpuPool;
 use super::parameters::Parameters;
 use super::state::AppState;
+use crate::config::RequestLimits;
 use crate::error::ApiError;
 
 /// Media types of raw bodies. What the bytes really are is told by the bytes.
@@ -70,7 +72,16 @@ pub(super) struct Upload<const N: usize> {
 impl<const N: usize> Upload<N> {
     /// Reads the query and the body of a request.
     pub(super) async fn read(app: &AppState, request: Request, expected: Expected<N>) -> Result<Self, ApiError> {
-        let limits = app.config().limits;
+        Self::read_within(&app.config().limits, app.cpu(), request, expected).await
+    }
+
+    /// The same, for who has no server.
+    pub(super) async fn read_within(
+        limits: &RequestLimits,
+        cpu: &CpuPool,
+        request: Request,
+        expected: Expected<N>,
+    ) -> Result<Self, ApiError> {
         let mut parameters = Parameters::new(limits.max_points);
         parameters.push_query(request.uri().query())?;
         if content_length(&request).is_some_and(|length| length > limits.max_body_bytes) {
@@ -85,7 +96,7 @@ impl<const N: usize> Upload<N> {
             JSON => {
                 let body = read_whole(request, limits.max_body_bytes).await?;
                 // Tens of megabytes of base64 would keep an async thread busy for long.
-                return app.cpu().run(move || json::read(&body, images, parameters)).await?;
+                return cpu.run(move || json::read(&body, images, parameters)).await?;
             }
             raw if expected.raw && RAW_TYPES.contains(&raw) => {
                 let body = read_whole(request, limits.max_body_bytes).await?;
