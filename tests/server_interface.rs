@@ -65,9 +65,9 @@ async fn metrics_count_by_template_and_never_by_what_clients_write() {
     assert!(header(&reply, "Content-Type").starts_with("application/openmetrics-text"));
     let text = reply.text().await.expect("text");
     for line in [
-        r#"densecl_http_requests_total{route="/models/{name}",method="GET",status="404"} 2"#,
-        r#"densecl_http_requests_total{route="",method="GET",status="404"} 1"#,
-        r#"densecl_http_requests_total{route="/models",method="other",status="405"} 1"#,
+        r#"densecl_http_requests_total{route="/models/{name}",method="GET",status="404",model=""} 2"#,
+        r#"densecl_http_requests_total{route="",method="GET",status="404",model=""} 1"#,
+        r#"densecl_http_requests_total{route="/models",method="other",status="405",model=""} 1"#,
         "# TYPE densecl_http_request_duration_seconds histogram",
         "# TYPE densecl_queue_depth gauge",
         "# EOF",

@@ -54,6 +54,8 @@ pub fn config() -> Config {
         connections: ConnectionLimits::default(),
         rates: ClientRates::default(),
         drain: Drain { delay: Duration::ZERO, timeout: Duration::from_secs(30) },
+        api_keys: None,
+        traces: None,
         cors_origins: Vec::new(),
     }
 }

@@ -97,6 +97,7 @@ fn api() -> OpenApiRouter<AppState> {
 fn describe(work: OpenApiRouter<AppState>) -> OpenApiRouter<AppState> {
     let mut routes = OpenApiRouter::with_openapi(docs::base()).merge(work).merge(operations());
     docs::open_flattened_objects(routes.get_openapi_mut());
+    docs::describe_keys(routes.get_openapi_mut());
     routes
 }
 
