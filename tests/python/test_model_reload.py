@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -19,38 +20,39 @@ import numpy
 import onnx
 import pytest
 from onnx import numpy_helper
+from PIL import Image
 
 from server_process import Reply, ServerProcess, free_port
+from small_models import graph, manifest, put, small_model
 
 SIDE = 64
 PIXELS = numpy.random.default_rng(3).integers(0, 256, (1, SIDE, SIDE, 3), numpy.uint8)
 WAIT_S = 60.0
 
 
-def scaled(source: Path, target: Path, factor: float) -> None:
-    """The same model with its first weights larger: a model of other answers."""
-    model = onnx.load(source)
-    weights = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
-    values = numpy_helper.to_array(weights) * numpy.float32(factor)
-    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
-    put(target, model.SerializeToString())
+def photo() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS[0]).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
-def put(target: Path, content: bytes) -> None:
-    """Appears whole, by a rename, as models should."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_suffix(".aside")
-    aside.write_bytes(content)
-    aside.rename(target)
+PHOTO = photo()
+
+
+FILES = [small_model(seed) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> list[bytes]:
-    """Models of different answers."""
-    folder = tmp_path_factory.mktemp("models")
-    for index in range(3):
-        scaled(model_path, folder / f"{index}.onnx", 1.0 + 0.25 * index)
-    return [(folder / f"{index}.onnx").read_bytes() for index in range(3)]
+def large_files(model_path: Path) -> list[bytes]:
+    """The shipped model, and with its first weights larger a model of other answers."""
+    files = []
+    for factor in (1.0, 1.25, 1.5):
+        model = onnx.load(model_path)
+        weights = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+        values = numpy_helper.to_array(weights) * numpy.float32(factor)
+        weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+        files.append(model.SerializeToString())
+    return files
 
 
 @dataclass
@@ -113,13 +115,13 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def serve(binary: Path, tmp_path: Path, files: list[bytes]) -> Iterator[Callable[..., Served]]:
-    """Starts a server of `m/1`, the first of the files."""
+def serve(binary: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Starts a server of `m/1`, the first of the small files if none is given."""
     started = []
 
-    def start(*flags: str) -> Served:
+    def start(*flags: str, file: bytes = FILES[0]) -> Served:
         root = tmp_path / "repository"
-        put(root / "m" / "1" / "model.onnx", files[0])
+        put(root / "m" / "1" / "model.onnx", file)
         admin = f"127.0.0.1:{free_port()}"
         process = ServerProcess(binary, root, tmp_path / "server.log", [f"--admin-listen={admin}", *flags])
         started.append(process)
@@ -163,12 +165,12 @@ def under_load(served: Served, clients: int = 6) -> Iterator[Load]:
             each.result()
 
 
-def test_a_reload_under_load_loses_nothing(serve, files):
+def test_a_reload_under_load_loses_nothing(serve):
     served = serve()
     old = served.answer()
     with under_load(served) as seen:
         until(lambda: len(seen.seconds) > 20)
-        put(served.file(), files[1])
+        put(served.file(), FILES[1])
         assert served.load().status == 200
         new = served.answer()
         before = len(seen.seconds)
@@ -180,10 +182,10 @@ def test_a_reload_under_load_loses_nothing(serve, files):
     assert later.answers == {new}, "the old version does not come back"
 
 
-def test_a_new_version_takes_over_and_its_removal_gives_back(serve, files):
+def test_a_new_version_takes_over_and_its_removal_gives_back(serve):
     served = serve()
     old = served.answer()
-    put(served.file(version=2), files[1])
+    put(served.file(version=2), FILES[1])
     assert served.answer() == old, "nobody was told yet"
     served.hang_up()
     new = served.answer()
@@ -196,9 +198,9 @@ def test_a_new_version_takes_over_and_its_removal_gives_back(serve, files):
     assert (status, b"no version 2" in body) == (404, True)
 
 
-def test_models_come_and_go_with_their_folders(serve, files):
+def test_models_come_and_go_with_their_folders(serve):
     served = serve()
-    put(served.file("n"), files[1])
+    put(served.file("n"), FILES[1])
     served.hang_up()
     assert served.answer("n") != served.answer("m")
     shutil.rmtree(served.root / "n")
@@ -208,7 +210,7 @@ def test_models_come_and_go_with_their_folders(serve, files):
 
 
 @pytest.mark.parametrize("broken", [b"nonsense", b""], ids=["nonsense", "empty"])
-def test_a_broken_file_leaves_the_old_one(serve, files, broken):
+def test_a_broken_file_leaves_the_old_one(serve, broken):
     served = serve()
     old = served.answer()
     put(served.file(), broken)
@@ -227,44 +229,44 @@ def test_a_broken_file_leaves_the_old_one(serve, files, broken):
     assert listed[2]["reason"] and "manifest" not in listed[2] and listed[1]["manifest"]["layers"]
     assert str(served.root) not in json.dumps(listed)
 
-    put(served.file(), files[1])
+    put(served.file(), FILES[1])
     shutil.rmtree(served.file(version=2).parent)
     served.hang_up()
     assert served.answer() != old and served.index() == {("m", 1): ("READY", "")}
 
 
-def test_a_layer_that_is_asked_for_first_after_its_file_was_replaced(serve, files):
+def test_a_layer_that_is_asked_for_first_after_its_file_was_replaced(serve):
     """The session for it is built from what was loaded, not from what is there by now."""
     served = serve()
-    features = lambda: served.process.post("/features?layer=res3&side=64&format=npy", PHOTO, "image/png")
-    put(served.file(), files[1])
+    features = lambda: served.process.post("/features?layer=res4&side=64&format=npy", PHOTO, "image/png")
+    put(served.file(), FILES[1])
     old = features()
     assert old.status == 200
     assert served.load().status == 200
     new = features()
     assert new.status == 200 and new.body != old.body
     served.file().unlink()
-    other = served.process.post("/features?layer=res2&side=64&format=npy", PHOTO, "image/png")
+    other = served.process.post("/features?layer=res4%2Bres5&side=64&format=npy", PHOTO, "image/png")
     assert other.status == 200, other.body
 
 
-def test_a_file_that_was_overwritten_in_place_is_told(serve, files):
+def test_a_file_that_was_overwritten_in_place_is_told(serve):
     served = serve()
-    served.file().write_bytes(files[1])
+    served.file().write_bytes(FILES[1])
     assert served.process.post("/features?side=64&format=npy", PHOTO, "image/png").status == 200
-    reply = served.process.post("/features?layer=res3&side=64&format=npy", PHOTO, "image/png")
+    reply = served.process.post("/features?layer=res4&side=64&format=npy", PHOTO, "image/png")
     assert (reply.status, reply.json()["type"]) == (503, "/problems/model-file-changed")
     assert served.load().status == 200
-    assert served.process.post("/features?layer=res3&side=64&format=npy", PHOTO, "image/png").status == 200
+    assert served.process.post("/features?layer=res4&side=64&format=npy", PHOTO, "image/png").status == 200
 
 
-def test_what_was_unloaded_stays_so_until_it_is_loaded(serve, files):
+def test_what_was_unloaded_stays_so_until_it_is_loaded(serve):
     served = serve()
     old = served.answer()
     assert served.unload().status == 200
     status, body = served.ask()
     assert (status, json.loads(body)["type"]) == (404, "/problems/model-not-loaded")
-    put(served.file(), files[1])
+    put(served.file(), FILES[1])
     served.hang_up()
     assert served.ask()[0] == 404
     assert served.process.post("/features?side=64", PHOTO, "image/png").status == 404
@@ -303,28 +305,25 @@ def test_a_repository_that_is_gone_leaves_everything(serve):
     assert served.answer() == old and served.index() == {("m", 1): ("READY", "")}
 
 
-def test_a_manifest_beside_the_file_is_part_of_it(serve, files):
+def test_a_manifest_beside_the_file_is_part_of_it(serve):
     served = serve()
-    model = onnx.load_from_string(files[0])
-    manifest = json.loads(model.metadata_props[0].value)
-    del model.metadata_props[:]
     beside = served.file("n").with_name("manifest.json")
-    put(served.file("n"), model.SerializeToString())
+    put(served.file("n"), graph(1).SerializeToString())
     reply = served.load("n")
     assert (reply.status, "no manifest" in reply.json()["error"]) == (422, True)
-    put(beside, json.dumps({**manifest, "name": "n", "default_layer": "res4"}).encode())
+    put(beside, json.dumps(manifest("n", default_layer="res4")).encode())
     assert served.load("n").status == 200
-    put(beside, json.dumps({**manifest, "name": "n", "default_layer": "res5"}).encode())
+    put(beside, json.dumps(manifest("n")).encode())
     served.hang_up()
     assert served.process.get("/models/n").json()["manifest"]["default_layer"] == "res5"
 
 
-def test_reloads_leave_no_memory_behind(serve, files):
+def test_reloads_leave_no_memory_behind(serve, large_files):
     """Twenty, each of two engines and the sessions that they share, with requests in between."""
-    served = serve("--threads=2")
+    served = serve("--threads=2", file=large_files[0])
 
     def reload(index: int) -> None:
-        put(served.file(), files[index % 2])
+        put(served.file(), large_files[index % 2])
         assert served.load().status == 200
         served.answer()
 
@@ -336,33 +335,20 @@ def test_reloads_leave_no_memory_behind(serve, files):
     after = served.process.resident_bytes()
     # One version with its sessions takes more than 150 MB.
     assert after < before + 40e6, f"{before / 1e6:.0f} MB, and after twenty reloads {after / 1e6:.0f} MB"
-    descriptors = os.readlink, list(Path(f"/proc/{served.process.process.pid}/fd").iterdir())
-    models = [path for path in descriptors[1] if "model.onnx" in os.readlink(path)]
-    assert len(models) == 1, "old files are closed"
+    descriptors = Path(f"/proc/{served.process.process.pid}/fd").iterdir()
+    assert sum("model.onnx" in os.readlink(path) for path in descriptors) == 1, "old files are closed"
 
 
-def test_answers_are_not_kept_waiting_by_a_load(serve, files):
+def test_answers_are_not_kept_waiting_by_a_load(serve, large_files):
     """While a model loads, others are answered: no request waits as long as a load takes."""
-    served = serve()
+    served = serve(file=large_files[0])
+    loads = []
     with under_load(served, clients=2) as seen:
         until(lambda: len(seen.seconds) > 20)
-        begun = time.monotonic()
-        for index in (1, 2):
-            put(served.file("n"), files[index])
+        for file in large_files:
+            put(served.file("n"), file)
+            begun = time.monotonic()
             assert served.load("n").status == 200
-        took = time.monotonic() - begun
+            loads.append(time.monotonic() - begun)
     assert seen.failures == []
-    assert max(seen.seconds) < took / 2, (max(seen.seconds), took)
-
-
-def photo() -> bytes:
-    from io import BytesIO
-
-    from PIL import Image
-
-    buffer = BytesIO()
-    Image.fromarray(PIXELS[0]).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-PHOTO = photo()
+    assert max(seen.seconds) < min(loads) / 2, (max(seen.seconds), loads)
