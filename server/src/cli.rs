@@ -13,9 +13,16 @@ use crate::config::{ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin,
 use crate::engine::{Device, EngineOptions, Precision};
 use crate::registry::Rehearsal;
 
+mod administration;
 mod connections;
+mod keys;
+mod traces;
 
+use self::administration::AdministrationArgs;
 use self::connections::ConnectionArgs;
+use self::keys::ApiKeyArgs;
+pub use self::keys::{KeysCommand, NewKeyArgs};
+use self::traces::TraceArgs;
 
 /// Points of one request.
 const MAX_POINTS: usize = 10_000;
@@ -55,6 +62,9 @@ pub enum Command {
     Openapi,
     /// List the models of a repository
     Models(ModelsArgs),
+    /// Make keys for clients of a server that asks for them
+    #[command(subcommand)]
+    Keys(KeysCommand),
 }
 
 /// Which models.
@@ -138,6 +148,8 @@ pub struct ServeArgs {
     #[arg(long, env = "DENSECL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     #[command(flatten)]
+    administration: AdministrationArgs,
+    #[command(flatten)]
     repository: RepositoryArgs,
     #[command(flatten)]
     engine: EngineArgs,
@@ -191,6 +203,10 @@ pub struct ServeArgs {
     /// Origins whose pages may call this server from a browser, separated by commas; * for all
     #[arg(long, env = "DENSECL_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origin: Vec<CorsOrigin>,
+    #[command(flatten)]
+    api_keys: ApiKeyArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
     /// Form of the log, which goes to standard error
     #[arg(long, env = "DENSECL_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -201,6 +217,7 @@ impl ServeArgs {
     pub fn into_config(self) -> Config {
         Config {
             listen: self.listen,
+            admin_listen: self.administration.admin_listen,
             models: self.repository.models,
             rehearsals: self.warm_up,
             engine: self.engine.options(),
@@ -224,6 +241,8 @@ impl ServeArgs {
             connections: self.connections.limits(),
             rates: self.connections.rates(),
             drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },
+            api_keys: self.api_keys.file,
+            traces: self.traces.endpoint,
             cors_origins: self.cors_origin,
         }
     }
@@ -254,6 +273,7 @@ impl OfflineArgs {
         const LARGEST_SIDE_PX: u32 = 16_384;
         Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin_listen: None,
             models: self.repository.models.clone(),
             rehearsals: Vec::new(),
             engine: self.engine.options(),
@@ -273,6 +293,8 @@ impl OfflineArgs {
             connections: ConnectionLimits::default(),
             rates: ClientRates::default(),
             drain: Drain { delay: Duration::ZERO, timeout: NO_HURRY },
+            api_keys: None,
+            traces: None,
             cors_origins: Vec::new(),
         }
     }

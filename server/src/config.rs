@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::batch::{BatcherOptions, Batching, QueueLimits};
 use crate::engine::EngineOptions;
 use crate::registry::Rehearsal;
+use crate::spans::CollectorUrl;
 
 mod connections;
 
@@ -21,6 +22,8 @@ const QUEUED_LARGEST_IMAGES: u64 = 16;
 pub struct Config {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where it listens to administrators, if anywhere.
+    pub admin_listen: Option<SocketAddr>,
     /// The model repository.
     pub models: PathBuf,
     /// Layers that are made ready beside the default ones.
@@ -37,6 +40,10 @@ pub struct Config {
     pub rates: ClientRates,
     /// How it stops.
     pub drain: Drain,
+    /// The file of API keys; without one everyone may ask.
+    pub api_keys: Option<PathBuf>,
+    /// The collector that gets traces, if there is one.
+    pub traces: Option<CollectorUrl>,
     /// Origins whose pages may call this server from a browser; none by default.
     pub cors_origins: Vec<CorsOrigin>,
 }

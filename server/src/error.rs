@@ -10,11 +10,13 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::api_keys::KeyRefusal;
 use crate::batch::BatchError;
+use crate::engine::EngineError;
 use crate::features::{ComponentsError, GridError, MAX_PLACES_PER_SIDE, PointError, RenderError, WindowError};
 use crate::image::{DecodeError, ImageSize, LabelError};
 use crate::matching::MatchError;
-use crate::registry::LookupError;
+use crate::registry::{ChangeError, LookupError};
 
 /// How long a client should wait before it tries an overloaded server again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -70,6 +72,10 @@ pub enum ApiError {
     MalformedParameter { name: String, reason: String },
     #[error("{0}")]
     MalformedBody(String),
+    #[error("{0}")]
+    MalformedInference(String),
+    #[error("images of {height} x {width} pixels cannot be run: both must be multiples of {multiple}")]
+    SideNotMultiple { height: u64, width: u64, multiple: u32 },
     #[error("`points` holds a number that is not finite")]
     PointNotFinite,
     #[error("bodies of type `{found}` are not read here")]
@@ -92,6 +98,12 @@ pub enum ApiError {
     Decode(#[from] DecodeError),
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error("the file of model `{name}`, version {version}, was overwritten after it was loaded")]
+    ModelFileChanged { name: String, version: u32 },
+    #[error("loading and unloading models is not open to everybody")]
+    NotAdministrator,
     #[error("side must be within 32 to {max_side_px} pixels, not {side_px}")]
     SideOutOfRange { side_px: u64, max_side_px: u32 },
     #[error(transparent)]
@@ -123,6 +135,8 @@ pub enum ApiError {
     TooManyConnections { limit: usize },
     #[error("this client has sent too many requests")]
     RateLimited { wait: Duration },
+    #[error(transparent)]
+    Unauthorized(#[from] KeyRefusal),
     #[error("the models are still loading")]
     Loading,
     #[error("the server is shutting down")]
@@ -161,6 +175,11 @@ impl ApiError {
         }
     }
 
+    /// Names the kind of problem: the last part of its type.
+    pub fn kind(&self) -> &'static str {
+        self.row().slug
+    }
+
     fn retry_after(&self, status: u16) -> Option<Duration> {
         match *self {
             Self::RateLimited { wait } => Some(wait),
@@ -180,6 +199,7 @@ impl ApiError {
             Self::Decode(DecodeError::TooManyPixels { max_pixels, .. })
             | Self::Mask(LabelError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
             Self::SideOutOfRange { max_side_px, .. } => Some(u64::from(max_side_px)),
+            Self::SideNotMultiple { multiple, .. } => Some(u64::from(multiple)),
             Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
             Self::Window(WindowError::Resolution { .. }) => Some(u64::from(MAX_PLACES_PER_SIDE)),
             Self::Components(ComponentsError::Count { most, .. }) => Some(most as u64),
@@ -222,6 +242,12 @@ impl ApiError {
             Self::MalformedBody(_) => {
                 row(400, "malformed-body", "Malformed body", "Send the body complete, and as its Content-Type says.")
             }
+            Self::MalformedInference(_) => row(
+                400,
+                "malformed-inference",
+                "Malformed inference request",
+                "Send what the metadata of the model asks for, in a form of the Open Inference Protocol.",
+            ),
             Self::ContentType { expected, .. } => {
                 row(415, "unsupported-content-type", "Unsupported content type", expected)
             }
@@ -264,10 +290,29 @@ impl ApiError {
             Self::RateLimited { .. } => {
                 row(429, "rate-limited", "Too many requests", "Wait for Retry-After, and send requests more slowly.")
             }
+            Self::Unauthorized(_) => row(
+                401,
+                "unauthorized",
+                "No valid API key",
+                "Send a key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`; whoever runs this server gives them out.",
+            ),
             Self::Loading => row(503, "loading", "Loading", "Try again after Retry-After, or elsewhere."),
             Self::Draining => row(503, "draining", "Draining", "Try another replica."),
             Self::Decode(error) => image_row(error),
             Self::Lookup(error) => lookup_row(error),
+            Self::Change(error) => change_row(error),
+            Self::ModelFileChanged { .. } => row(
+                503,
+                "model-file-changed",
+                "Model file changed",
+                "Whoever runs the server has to load the model again. Replace model files by a rename.",
+            ),
+            Self::NotAdministrator => row(
+                403,
+                "not-administrator",
+                "Not an administrator",
+                "Start the server with --admin-listen and ask there, or use an API key of an administrator.",
+            ),
             Self::Mask(error) => mask_row(error),
             Self::MaskSize { .. } => {
                 row(422, "mask-size", "Mask of another size", "Send a mask as large as the upright source image.")
@@ -277,6 +322,7 @@ impl ApiError {
             }
             Self::PointNotFinite
             | Self::SideOutOfRange { .. }
+            | Self::SideNotMultiple { .. }
             | Self::Point(_)
             | Self::Grid(_)
             | Self::Window(_)
@@ -345,9 +391,19 @@ fn lookup_row(error: &LookupError) -> Row {
     match error {
         LookupError::UnknownModel { .. } => row(404, "unknown-model", "Unknown model", hint),
         LookupError::UnknownVersion { .. } => row(404, "unknown-version", "Unknown version", hint),
+        LookupError::NotLoaded { .. } | LookupError::NoModel => row(404, "model-not-loaded", "Model not loaded", hint),
         LookupError::UnknownLayer { .. } => row(404, "unknown-layer", "Unknown layer", hint),
         LookupError::RepeatedLayer { .. } => {
             row(422, "repeated-layer", "Repeated layer", "Name each layer of a hypercolumn once.")
+        }
+    }
+}
+
+fn change_row(error: &ChangeError) -> Row {
+    match error {
+        ChangeError::Unknown { .. } => row(404, "unknown-model", "Unknown model", "See /models for what there is."),
+        ChangeError::Failed { .. } | ChangeError::Repository { .. } => {
+            row(422, "cannot-load-model", "Cannot load the model", "Correct what is wrong, then load it again.")
         }
     }
 }
@@ -367,6 +423,12 @@ fn range_row(error: &ApiError) -> Row {
         ApiError::SideOutOfRange { .. } => {
             row(422, "side-out-of-range", "Side out of range", "Choose a side within the range.")
         }
+        ApiError::SideNotMultiple { .. } => row(
+            422,
+            "side-not-multiple",
+            "Side not a multiple",
+            "Resize or pad the images; /features takes them at any size.",
+        ),
         ApiError::Grid(GridError::Spacing { .. }) => {
             row(422, "grid-out-of-range", "Grid out of range", "Choose a spacing of at least 1 pixel.")
         }
@@ -417,7 +479,13 @@ impl From<BatchError> for ApiError {
             BatchError::Closed => Self::Draining,
             // The handler's own deadline fires first and knows the limit; this is the race's other end.
             BatchError::DeadlinePassed => Self::DeadlinePassed { limit: Duration::ZERO },
-            BatchError::Engine(_) | BatchError::Panicked(_) => Self::internal(error),
+            BatchError::Engine(inner) => match &*inner {
+                EngineError::FileChanged { name, version } => {
+                    Self::ModelFileChanged { name: name.clone(), version: *version }
+                }
+                _ => Self::internal(BatchError::Engine(inner)),
+            },
+            BatchError::Panicked(_) => Self::internal(error),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! `http → registry → batch → engine → models`, and `http → image, features, matching`: no module
 //! uses one to its left.
 
+pub mod api_keys;
 pub mod app;
 pub mod batch;
 pub mod cli;
@@ -21,3 +22,4 @@ pub mod image;
 pub mod matching;
 pub mod metrics;
 pub mod registry;
+pub mod spans;

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Healthcheck(arguments) => commands::healthcheck(&arguments),
         Command::Openapi => commands::openapi(),
         Command::Models(arguments) => commands::models(&arguments),
+        Command::Keys(command) => commands::keys(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

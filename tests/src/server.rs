@@ -28,6 +28,7 @@ pub fn models() -> PathBuf {
 pub fn config() -> Config {
     Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        admin_listen: None,
         models: models(),
         rehearsals: Vec::new(),
         engine: EngineOptions {

@@ -1,7 +1,7 @@
 //! `serve`: until told to stop.
 
 use anyhow::Context;
-use densecl_server::app::Application;
+use densecl_server::app::{self, Application};
 use densecl_server::cli::ServeArgs;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,8 +21,23 @@ pub(crate) fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         // Before anything else, so that a signal during loading is not lost.
         let stop = stop_signal()?;
-        Application::bind(config).await?.run_until(stop).await?;
-        Ok(())
+        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let application = Application::bind(config).await?;
+        let state = application.state().clone();
+        let reloading = tokio::spawn({
+            let state = state.clone();
+            async move {
+                // One after the other; several signals that come meanwhile are one.
+                while hangup.recv().await.is_some() {
+                    tracing::info!(signal = "SIGHUP", "told to reload");
+                    app::reload(&state).await;
+                }
+            }
+        });
+        let ended = application.run_until(stop).await;
+        reloading.abort();
+        tokio::task::spawn_blocking(move || state.flush_traces()).await.context("flushing the traces panicked")?;
+        Ok(ended?)
     })
 }
 

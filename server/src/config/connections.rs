@@ -1,5 +1,6 @@
 //! What connections and client addresses may cost.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
@@ -68,6 +69,18 @@ impl Rate {
     }
 }
 
+/// As it is written in a setting.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per.as_secs() {
+            1 => "s",
+            60 => "m",
+            _ => "h",
+        };
+        write!(f, "{}/{unit}", self.requests)
+    }
+}
+
 impl FromStr for Rate {
     type Err = SettingError;
 
@@ -115,6 +128,9 @@ mod tests {
         assert_eq!((rate.interval(), rate.per_second().get()), (Duration::from_millis(100), 10));
         let rate: Rate = "5 / h".parse().unwrap();
         assert_eq!((rate.interval(), rate.per_second().get()), (Duration::from_mins(12), 1));
+        for text in ["20/s", "600/m", "5/h"] {
+            assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
+        }
         for wrong in ["", "20", "0/s", "-1/s", "20/d", "1.5/s", "20/s/s", "1000001/s"] {
             assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
         }

@@ -175,3 +175,10 @@ fn places() -> Vec<PathBuf> {
     let fetched = env::current_dir().ok().map(|folder| folder.join(".runtime/onnxruntime").join(LIBRARY));
     [named, beside, fetched].into_iter().flatten().collect()
 }
+
+/// The commit that the loaded ONNX Runtime was built from: it names its version to nobody else.
+pub fn library_commit() -> &'static str {
+    // ORT Build Info: git-branch=HEAD, git-commit-id=6af1a93, build type=Release
+    let fields = ort::info().split([',', ' ']);
+    fields.into_iter().find_map(|field| field.strip_prefix("git-commit-id=")).unwrap_or("unknown")
+}

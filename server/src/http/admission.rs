@@ -91,6 +91,14 @@ impl ArrivingBody {
         error
     }
 
+    /// Makes room for bytes that a body becomes beside those that have come.
+    ///
+    /// # Errors
+    /// [`ApiError::Overloaded`] if others hold it.
+    pub(super) fn grow(&self, bytes: u64) -> Result<(), ApiError> {
+        self.take(bytes).map_err(|_| ApiError::Overloaded { retry_after: Duration::ZERO })
+    }
+
     fn take(&self, bytes: u64) -> Result<(), axum::Error> {
         if self.0.budget.take(bytes) {
             self.0.taken.fetch_add(bytes, Ordering::Relaxed);

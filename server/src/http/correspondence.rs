@@ -90,6 +90,7 @@ pub(super) async fn post_correspondence(
     let parameters = CorrespondenceParameters::read(&app, &upload.parameters, &headers, uploaded)?;
     let files = Files::new(source, targets, mask)?;
     // Only now: a body that drips in must not keep others out.
+    context.notes.concerns(&parameters.extraction);
     let admitted = app.admit(1 + files.targets.len(), context.deadline)?;
     let answer = answer(app.clone(), context.clone(), parameters, files, admitted.clone());
     Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))

@@ -94,6 +94,7 @@ pub(super) async fn post_features(
     let upload = context.receive(limits.body_timeout, upload).await.map_err(|error| body.explain(error))?;
     let [images] = upload.images;
     let parameters = FeaturesParameters::read(&app, &upload.parameters, &headers, images.len())?;
+    context.notes.concerns(&parameters.extraction);
     // Only now: a body that drips in must not keep others out.
     let admitted = app.admit(images.len(), context.deadline)?;
     let answer = answer(app.clone(), context.clone(), parameters, images, admitted.clone());

@@ -5,7 +5,10 @@
 //! was asked for. Decoding, matching and encoding run on `cpu_pool`, never on the threads that
 //! serve connections.
 
+mod access_log;
+mod administration;
 mod admission;
+mod authenticate;
 mod client_address;
 mod connections;
 mod correspondence;
@@ -14,6 +17,7 @@ mod correspondence_job;
 mod correspondence_parameters;
 mod correspondence_reply;
 mod correspondence_tensors;
+mod counted_body;
 mod cpu_pool;
 mod docs;
 mod features;
@@ -25,6 +29,7 @@ pub mod fuzzing;
 mod models;
 mod negotiation;
 mod observe;
+mod open_inference;
 mod page;
 mod parameters;
 mod pipeline;
@@ -33,7 +38,9 @@ mod problem;
 mod problem_responses;
 mod rate_limit;
 mod reply_body;
+mod reply_headers;
 mod state;
+mod timings;
 mod upload;
 
 use axum::Router;
@@ -47,31 +54,46 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use self::connections::{Unfinished, serve};
+pub(crate) use self::connections::{Entrance, Unfinished, serve};
 pub use self::docs::document;
 pub use self::pipeline::{FeatureExtractor, PipelineError};
 pub use self::state::{AppState, Phase, StateError};
 use crate::config::CorsOrigin;
 use crate::error::ApiError;
 
+/// What fuzz targets call; not part of the interface.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::open_inference::{
+        Images, InferenceRequest, MalformedInference, RequestedOutput, TensorForm, parse as parse_inference,
+    };
+}
+
 /// The whole server, without a listener.
 pub fn router(state: AppState) -> Router {
-    let cors = cors_layer(&state.config().cors_origins);
-    let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
     let work = work().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
     let (api, document) = describe(work).split_for_parts();
-    api.merge(page::router())
-        .merge(docs::router(document))
+    let routes = api.merge(page::router()).merge(docs::router(document));
+    finish(routes.layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate)), state)
+}
+
+/// Adds what all routes have in common.
+fn finish(routes: Router<AppState>, state: AppState) -> Router {
+    let cors = cors_layer(&state.config().cors_origins);
+    let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
+    routes
         .fallback(|| async { ApiError::NoSuchPath })
         .method_not_allowed_fallback(|request: Request| async move {
             ApiError::MethodNotAllowed { method: request.method().to_string() }
         })
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(CatchPanicLayer::custom(problem::PanicReply(state.clone())))
+        .layer(middleware::from_fn(open_inference::name_errors))
         .layer(zstd_layer())
         .layer(gzip_layer())
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .layer(cors)
+        .layer(middleware::map_response_with_state(state.clone(), reply_headers::protect))
         .with_state(state)
 }
 
@@ -91,8 +113,10 @@ fn work() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(features::post_features))
         .routes(routes!(correspondence::post_correspondence))
-        .routes(routes!(models::list_models))
-        .routes(routes!(models::get_model))
+        .merge(models::routes())
+        .merge(open_inference::inference())
+        .merge(open_inference::descriptions())
+        .merge(open_inference::administration())
 }
 
 /// What must answer whatever the load.
@@ -140,6 +164,13 @@ fn cors_layer(origins: &[CorsOrigin]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::CONTENT_TYPE, header::ACCEPT, observe::REQUEST_ID])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::ACCEPT,
+            header::AUTHORIZATION,
+            authenticate::API_KEY,
+            observe::REQUEST_ID,
+            observe::TRACEPARENT,
+        ])
         .expose_headers(exposed.collect::<Vec<HeaderName>>())
 }

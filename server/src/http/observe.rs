@@ -1,20 +1,28 @@
-//! What happens to every request: an id, a deadline, timings, metrics, a line in the log.
+//! What happens to every request: an id, a deadline, timings, metrics, a line in the log, a span.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::body::Body;
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Instrument;
 
+use super::access_log::{Asked, Notes, RequestRecord};
+use super::client_address::client_address;
+use super::counted_body::CountedBody;
+use super::problem::ProblemKind;
 use super::state::AppState;
-use crate::metrics::Answered;
+pub(super) use super::timings::Stage;
+use super::timings::Timings;
+use crate::spans::{Arrival, TraceParent};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// What a handler knows of its request beside the request itself.
@@ -23,93 +31,57 @@ pub(super) struct RequestContext {
     /// When the reply must have begun.
     pub(super) deadline: Instant,
     pub(super) timings: Arc<Timings>,
+    /// What the log is to say of the request.
+    pub(super) notes: Arc<Notes>,
 }
 
-/// A part of the work on a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Decode,
-    Queue,
-    Inference,
-    Match,
-    Encode,
-}
-
-impl Stage {
-    const ALL: [Self; 5] = [Self::Decode, Self::Queue, Self::Inference, Self::Match, Self::Encode];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Decode => "decode",
-            Self::Queue => "queue",
-            Self::Inference => "inference",
-            Self::Match => "match",
-            Self::Encode => "encode",
-        }
-    }
-}
-
-/// Time spent per stage. Two images of one request add up, though they may run side by side.
-#[derive(Debug, Default)]
-pub(super) struct Timings([AtomicU64; Stage::ALL.len()]);
-
-impl Timings {
-    pub(super) fn add(&self, stage: Stage, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.0[stage as usize].fetch_add(micros, Ordering::Relaxed);
-    }
-
-    /// Runs `work` and adds its time to `stage`.
-    pub(super) fn measure<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
-        let begun = Instant::now();
-        let result = work();
-        self.add(stage, begun.elapsed());
-        result
-    }
-
-    fn of(&self, stage: Stage) -> Duration {
-        Duration::from_micros(self.0[stage as usize].load(Ordering::Relaxed))
-    }
-
-    /// The value of `Server-Timing`, in milliseconds.
-    fn header(&self, total: Duration) -> String {
-        let stages = Stage::ALL.map(|stage| (stage.name(), self.of(stage)));
-        let all = stages.into_iter().chain([("total", total)]);
-        let parts: Vec<String> =
-            all.map(|(name, time)| format!("{name};dur={:.2}", time.as_secs_f64() * 1e3)).collect();
-        parts.join(", ")
-    }
-}
-
-/// The outermost layer but for CORS.
+/// The outermost layer but for CORS and what every reply carries.
 pub(super) async fn observe(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
-    let begun = Instant::now();
     let _in_flight = app.metrics().http.begin();
-    let id = request_id(request.headers());
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default().to_owned();
-    let method = bounded(request.method());
-    let timings = Arc::new(Timings::default());
-    let deadline = begun + app.config().limits.timeout;
-    request.extensions_mut().insert(RequestContext { deadline, timings: Arc::clone(&timings) });
-
+    let mut record = begin(app, &request);
+    let Asked { route, method, request_id, begun, .. } = &record.asked;
+    let (id, begun) = (request_id.clone(), *begun);
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method, route);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let deadline = begun + record.app.config().limits.timeout;
+    let (timings, notes) = (Arc::clone(&record.timings), Arc::clone(&record.notes));
+    let context = RequestContext { deadline, timings: Arc::clone(&timings), notes: Arc::clone(&notes) };
+    request.extensions_mut().insert(context);
+    let request = request.map(|body| Body::new(CountedBody::new(body, notes)));
 
-    let duration = begun.elapsed();
-    let status = response.status().as_u16();
-    app.metrics().http.answered(Answered { route: &route, method, status, duration });
-    for stage in Stage::ALL {
-        let time = timings.of(stage);
-        if !time.is_zero() {
-            app.metrics().http.stage(stage.name(), time);
-        }
+    let mut response = next.run(request).instrument(span).await;
+
+    record.answered(response.status().as_u16());
+    if let Some(ProblemKind(kind)) = response.extensions().get() {
+        record.app.metrics().http.problem(kind);
     }
-    tracing::debug!(parent: &span, status, duration_ms = duration.as_secs_f64() * 1e3, "answered");
-    if let Ok(timing) = HeaderValue::try_from(timings.header(duration)) {
+    if let Ok(timing) = HeaderValue::try_from(timings.header(begun.elapsed())) {
         response.headers_mut().insert(SERVER_TIMING, timing);
     }
     response.headers_mut().insert(REQUEST_ID, id);
-    response
+    response.map(|body| Body::new(CountedBody::new(body, record)))
+}
+
+fn begin(app: AppState, request: &Request) -> RequestRecord {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default().to_owned();
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let trusted = &app.config().rates.trusted_proxies;
+    let client = peer.map(|ConnectInfo(peer)| client_address(peer.ip(), request.headers(), trusted));
+    let parent = parent(request.headers());
+    let (method, request_id) = (bounded(request.method()), request_id(request.headers()));
+    let span = app.span_export().map(|export| {
+        let request_id = request_id.to_str().unwrap_or_default();
+        export.begin(&Arrival { method, route: &route, request_id, parent, client, begun })
+    });
+    let asked = Asked { route, method, request_id, client, parent, begun };
+    RequestRecord { app, asked, timings: Arc::default(), notes: Arc::default(), span, reply: None }
+}
+
+/// The span that the request is a part of. Of several none can be believed.
+fn parent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let first = values.next()?;
+    if values.next().is_some() { None } else { TraceParent::read(first.as_bytes()) }
 }
 
 /// The client's own id if it is fit for logs, else a new one.
@@ -140,18 +112,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timings_are_milliseconds() {
-        let timings = Timings::default();
-        timings.add(Stage::Decode, Duration::from_micros(1250));
-        timings.add(Stage::Decode, Duration::from_micros(250));
-        let header = timings.header(Duration::from_millis(20));
-        assert_eq!(
-            header,
-            "decode;dur=1.50, queue;dur=0.00, inference;dur=0.00, match;dur=0.00, encode;dur=0.00, total;dur=20.00"
-        );
-    }
-
-    #[test]
     fn only_harmless_ids_are_taken_over() {
         let id = |text: &str| {
             let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::try_from(text).unwrap())]);
@@ -161,5 +121,12 @@ mod tests {
         assert_ne!(id("a b"), "a b");
         assert_ne!(id(""), "");
         assert_eq!(id(&"x".repeat(129)).len(), 36);
+    }
+
+    #[test]
+    fn of_two_parents_none_is_believed() {
+        let value = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let headers = |count| (0..count).map(|_| (TRACEPARENT, value.parse().unwrap())).collect::<HeaderMap>();
+        assert!(parent(&headers(0)).is_none() && parent(&headers(1)).is_some() && parent(&headers(2)).is_none());
     }
 }

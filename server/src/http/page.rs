@@ -17,7 +17,6 @@ pub(super) fn router() -> Router<AppState> {
             let headers = [
                 (header::CONTENT_TYPE, content_type),
                 (header::CONTENT_SECURITY_POLICY, POLICY),
-                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
                 // A newer server brings a newer page.
                 (header::CACHE_CONTROL, "no-cache"),
             ];

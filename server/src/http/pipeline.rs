@@ -131,8 +131,7 @@ impl Pipeline {
     pub(super) async fn infer(&self, input: ModelInput) -> Result<Vec<LayerOutput>, ApiError> {
         let Extraction { model, layers, .. } = &self.extraction;
         let reply = model.run(input, layers.clone(), self.context.deadline).await?;
-        self.context.timings.add(Stage::Queue, reply.queued);
-        self.context.timings.add(Stage::Inference, reply.inference);
+        self.context.timings.add_run(reply.queued, reply.inference);
         Ok(reply.layers)
     }
 

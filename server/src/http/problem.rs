@@ -12,6 +12,10 @@ use super::cpu_pool::JobError;
 use super::state::AppState;
 use crate::error::ApiError;
 
+/// Which problem a reply is, for whoever counts: the last part of its type.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProblemKind(pub(super) &'static str);
+
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 impl IntoResponse for ApiError {
@@ -24,9 +28,15 @@ impl IntoResponse for ApiError {
         // A struct of strings and numbers is always written.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+        response.extensions_mut().insert(ProblemKind(self.kind()));
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(wait) = problem.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
+        // For those who have to say it in another form.
+        response.extensions_mut().insert(problem);
         response
     }
 }

@@ -1,4 +1,4 @@
-//! How often one client may ask for work: a token bucket per address.
+//! How often one client may ask for work: a token bucket per address, or per key.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -15,11 +15,11 @@ use governor::state::StateStore;
 use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::{Quota, RateLimiter};
 
+use super::authenticate::Caller;
 use super::client_address::client_address;
 use super::state::AppState;
 use crate::config::ClientRates;
 use crate::error::ApiError;
-use crate::metrics::Refusal;
 
 /// Addresses that are kept apart; about 5 MB. Any more share one bucket.
 const MAX_CLIENTS: usize = 1 << 16;
@@ -33,12 +33,15 @@ pub(super) async fn limit_rate(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    if let Some(rates) = app.client_rates()
+    // A key with a rate of its own has that, wherever it is used from.
+    let caller = request.extensions().get::<Caller>();
+    if let Some(turn) = caller.and_then(|Caller(key)| key.take_turn()) {
+        turn.map_err(|wait| ApiError::RateLimited { wait })?;
+    } else if let Some(rates) = app.client_rates()
         && let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>()
     {
         let client = client_address(peer.ip(), request.headers(), &app.config().rates.trusted_proxies);
         if let Err(wait) = rates.check(client) {
-            app.metrics().http.refused(Refusal::RateLimited);
             return Err(ApiError::RateLimited { wait });
         }
     }

@@ -8,10 +8,12 @@ use tokio::sync::watch;
 use super::admission::{Admission, Admitted, ArrivingBody};
 use super::cpu_pool::CpuPool;
 use super::rate_limit::RateLimits;
+use crate::api_keys::{ApiKeys, KeyFileError};
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::registry::Registry;
+use crate::registry::{ModelLoader, Registry};
+use crate::spans::{ExportError, SpanExport};
 
 /// Where the server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,12 @@ pub enum StateError {
     /// The operating system gives no threads.
     #[error("cannot start the threads that decode and match")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+    /// The file of API keys cannot be used.
+    #[error(transparent)]
+    ApiKeys(#[from] KeyFileError),
+    /// Traces cannot be exported.
+    #[error(transparent)]
+    Traces(#[from] ExportError),
 }
 
 /// What all requests share; cloning shares it.
@@ -40,27 +48,31 @@ struct Shared {
     config: Config,
     metrics: Metrics,
     phase: watch::Sender<Phase>,
-    registry: OnceLock<Registry>,
+    models: OnceLock<ModelLoader>,
     cpu: CpuPool,
     admission: Admission,
     rates: Option<RateLimits>,
+    api_keys: Option<ApiKeys>,
+    spans: Option<SpanExport>,
 }
 
 impl AppState {
     /// A server that has no models yet.
     ///
     /// # Errors
-    /// If its threads cannot be started.
+    /// If its threads cannot be started, or what it is told of keys and traces cannot be used.
     pub fn new(config: Config) -> Result<Self, StateError> {
         let cpu = CpuPool::new(config.engine.threads)?;
         let metrics = Metrics::new();
         let admission = Admission::new(&config.limits, &metrics.budget);
         Ok(Self(Arc::new(Shared {
             rates: RateLimits::new(&config.rates),
+            api_keys: config.api_keys.as_deref().map(ApiKeys::open).transpose()?,
+            spans: config.traces.as_ref().map(SpanExport::start).transpose()?,
             config,
             metrics,
             phase: watch::Sender::new(Phase::Loading),
-            registry: OnceLock::new(),
+            models: OnceLock::new(),
             cpu,
             admission,
         })))
@@ -87,9 +99,9 @@ impl AppState {
     }
 
     /// The models are loaded: requests are answered from now on.
-    pub fn become_ready(&self, registry: Registry) {
-        // Only the loader calls this, once; a second registry would be dropped here.
-        drop(self.0.registry.set(registry));
+    pub fn become_ready(&self, models: ModelLoader) {
+        // Called once, at the end of loading; a second loader would be dropped here.
+        drop(self.0.models.set(models));
         self.0.phase.send_if_modified(|phase| {
             let was_loading = *phase == Phase::Loading;
             if was_loading {
@@ -104,12 +116,20 @@ impl AppState {
         self.0.phase.send_replace(Phase::Draining);
     }
 
-    /// The models.
+    /// The models as they are served now. A request asks once, and keeps what it found.
     ///
     /// # Errors
     /// If they are still loading.
-    pub fn registry(&self) -> Result<&Registry, ApiError> {
-        self.0.registry.get().ok_or(ApiError::Loading)
+    pub fn registry(&self) -> Result<Arc<Registry>, ApiError> {
+        self.models().map(ModelLoader::current)
+    }
+
+    /// What changes the models while they are served.
+    ///
+    /// # Errors
+    /// If they are still loading.
+    pub fn models(&self) -> Result<&ModelLoader, ApiError> {
+        self.0.models.get().ok_or(ApiError::Loading)
     }
 
     /// The pool for work that would block the async threads.
@@ -120,6 +140,36 @@ impl AppState {
     /// How often each client may ask for work, if that is limited.
     pub(super) fn client_rates(&self) -> Option<&RateLimits> {
         self.0.rates.as_ref()
+    }
+
+    /// Who may ask, if not everyone.
+    pub(super) fn api_keys(&self) -> Option<&ApiKeys> {
+        self.0.api_keys.as_ref()
+    }
+
+    /// Reads the file of API keys again, if there is one. If it cannot be used the old keys stay,
+    /// and the log says why. This blocks.
+    pub fn reload_api_keys(&self) {
+        let Some(keys) = self.api_keys() else { return };
+        match keys.reload() {
+            Ok(gone) => {
+                gone.iter().for_each(|name| self.metrics().keys.forget(name));
+                tracing::info!(keys = keys.count(), gone = gone.len(), "read the API keys again");
+            }
+            Err(error) => tracing::error!(error = describe(&error), "the old API keys stay"),
+        }
+    }
+
+    /// The way to a collector of traces, if there is one.
+    pub(super) fn span_export(&self) -> Option<&SpanExport> {
+        self.0.spans.as_ref()
+    }
+
+    /// Sends the traces that have not been sent yet. This blocks, but not for long.
+    pub fn flush_traces(&self) {
+        if let Some(export) = self.span_export() {
+            export.shut_down();
+        }
     }
 
     /// Makes room for the body of a request, as it comes.
@@ -135,4 +185,10 @@ impl AppState {
         let wait = self.registry()?.predicted_wait();
         self.0.admission.admit(images, wait, deadline.saturating_duration_since(Instant::now()))
     }
+}
+
+/// An error with what caused it.
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

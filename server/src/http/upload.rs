@@ -166,12 +166,15 @@ fn image_name(field: ImageField, name: &str, index: usize) -> String {
     if field.count.may_be_several() { format!("{name}[{index}]") } else { name.to_owned() }
 }
 
-async fn read_whole(request: Request, limit: u64) -> Result<Bytes, ApiError> {
-    match Bytes::from_request(request, &()).await {
-        Ok(body) if body.is_empty() => Err(ApiError::EmptyBody),
-        Ok(body) => Ok(body),
-        Err(rejection) => Err(body_error(&rejection, limit)),
-    }
+/// The whole body, which is not empty.
+pub(super) async fn read_whole(request: Request, limit: u64) -> Result<Bytes, ApiError> {
+    let body = read_optional(request, limit).await?;
+    if body.is_empty() { Err(ApiError::EmptyBody) } else { Ok(body) }
+}
+
+/// The whole body, if there is one.
+pub(super) async fn read_optional(request: Request, limit: u64) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, &()).await.map_err(|rejection| body_error(&rejection, limit))
 }
 
 fn body_error(rejection: &BytesRejection, limit: u64) -> ApiError {
@@ -181,7 +184,7 @@ fn body_error(rejection: &BytesRejection, limit: u64) -> ApiError {
     }
 }
 
-fn content_length(request: &Request) -> Option<u64> {
+pub(super) fn content_length(request: &Request) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
@@ -201,7 +204,7 @@ fn media_type(request: &Request) -> Result<String, ApiError> {
     Ok(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-fn header_text<'a>(request: &'a Request, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
+pub(super) fn header_text<'a>(request: &'a Request, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
     let Some(value) = request.headers().get(name) else { return Ok(None) };
     let text = value.to_str().map_err(|_| ApiError::MalformedBody(format!("the header {name} is not text")))?;
     Ok(Some(text.trim()))

@@ -24,9 +24,8 @@ use super::stream::Stream;
 use super::watched_reply::WatchedReply;
 use crate::config::ConnectionLimits;
 use crate::error::ApiError;
-use crate::http::probes;
 use crate::http::state::{AppState, Phase};
-use crate::metrics::Refusal;
+use crate::http::{probes, reply_headers};
 
 /// Bytes of a request's head.
 const MAX_HEAD_BYTES: u32 = 64 << 10;
@@ -161,9 +160,12 @@ impl Connection {
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
         if self.standing == Standing::Surplus && !probes::is_probe(request.uri().path()) {
-            self.shared.state.metrics().http.refused(Refusal::TooManyConnections);
-            let limit = self.shared.state.config().connections.max;
-            return ApiError::TooManyConnections { limit }.into_response();
+            let refused = ApiError::TooManyConnections { limit: self.shared.state.config().connections.max };
+            // Nobody else sees this request.
+            self.shared.state.metrics().http.problem(refused.kind());
+            let mut response = refused.into_response();
+            reply_headers::add(response.headers_mut(), false);
+            return response;
         }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(self.peer));
