@@ -61,14 +61,6 @@ pub use self::state::{AppState, Phase, StateError};
 use crate::config::CorsOrigin;
 use crate::error::ApiError;
 
-/// What fuzz targets call; not part of the interface.
-#[doc(hidden)]
-pub mod fuzzing {
-    pub use super::open_inference::{
-        Images, InferenceRequest, MalformedInference, RequestedOutput, TensorForm, parse as parse_inference,
-    };
-}
-
 /// The whole server, without a listener.
 pub fn router(state: AppState) -> Router {
     let work = work().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
