@@ -21,7 +21,7 @@ pub mod resnet;
 
 pub use fidelity::{CalibrationRecord, Fidelity, OutputFidelity};
 pub use manifest::{Layer, Manifest, ManifestError, Training};
-pub use onnx_model::{InputSize, ModelError, OnnxModel, Precision};
+pub use onnx_model::{ModelError, OnnxModel, Precision};
 pub use random_weights::with_random_weights;
 
 /// Rust types of the ONNX messages, generated from `proto/onnx.proto`.

@@ -91,7 +91,7 @@ pub struct Training {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Not a JSON document of the manifest's form.
-    #[error("the manifest is not JSON: {0}")]
+    #[error("the manifest is not JSON")]
     Malformed(#[from] serde_json::Error),
     /// It would take more memory than anybody's notes on a model.
     #[error("the manifest is longer than {} KiB", MAX_MANIFEST_BYTES >> 10)]

@@ -13,7 +13,7 @@ mod soundness;
 mod tensor_data;
 mod wire;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,6 @@ use crate::float16::{Float16Error, to_float16};
 use crate::int8::is_quantized;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
 use crate::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, ValueInfoProto};
-pub use contract::InputSize;
 pub(crate) use contract::real_inputs;
 use external_data::{Beside, Source};
 pub(crate) use operator_sets::is_standard;
@@ -56,7 +55,6 @@ pub enum Precision {
 pub struct OnnxModel {
     proto: ModelProto,
     manifest: Manifest,
-    input_size: InputSize,
     beside: Beside,
 }
 
@@ -64,7 +62,7 @@ pub struct OnnxModel {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The file cannot be read or written.
-    #[error("cannot access {}: {source}", files::name_of(path))]
+    #[error("cannot access {}", files::name_of(path))]
     Io {
         /// The file; messages say its name alone.
         path: PathBuf,
@@ -118,12 +116,20 @@ impl OnnxModel {
         Self::checked(bare_model(graph), manifest, Beside::new())
     }
 
-    /// The bytes of a model file, for [`OnnxModel::decode_file`].
+    /// Opens a model file, if it is one: neither a pipe, which would be waited for, nor a device.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open_file(path: &Path) -> Result<File, ModelError> {
+        files::open(path)
+    }
+
+    /// All bytes of an open file, wherever others have got to in it; `path` is what it is called.
     ///
     /// # Errors
     /// If it cannot be read, or is longer than ONNX files can be (2 GiB).
-    pub fn read_file(path: &Path) -> Result<Bytes, ModelError> {
-        files::read(path, files::MAX_MODEL_BYTES)
+    pub fn read_file(file: &File, path: &Path) -> Result<Bytes, ModelError> {
+        files::read_open(file, path, files::MAX_MODEL_BYTES)
     }
 
     /// Reads a model file; a manifest that it lacks is taken from `manifest.json` beside it, and weights
@@ -132,7 +138,7 @@ impl OnnxModel {
     /// # Errors
     /// If the file cannot be read, is not ONNX, or is not a model that can be served.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        Self::decode_file(path, Self::read_file(path)?)
+        Self::decode_file(path, Self::read_file(&Self::open_file(path)?, path)?)
     }
 
     /// Reads a model from `bytes`, the content of the file at `path`, which it goes on sharing; what they
@@ -141,8 +147,20 @@ impl OnnxModel {
     /// # Errors
     /// As for [`OnnxModel::open`].
     pub fn decode_file(path: &Path, bytes: Bytes) -> Result<Self, ModelError> {
+        Self::decode_beside(path, bytes, || read_manifest(&path.with_file_name("manifest.json")))
+    }
+
+    /// As [`OnnxModel::decode_file`], but `manifest` is asked if the bytes hold none.
+    ///
+    /// # Errors
+    /// As for [`OnnxModel::open`].
+    pub fn decode_beside(
+        path: &Path,
+        bytes: Bytes,
+        manifest: impl FnOnce() -> Result<Option<Manifest>, ModelError>,
+    ) -> Result<Self, ModelError> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Self::decode_with(bytes, Source::Folder(folder), || read_manifest(&path.with_file_name("manifest.json")))
+        Self::decode_with(bytes, Source::Folder(folder), manifest)
     }
 
     /// Reads a model from memory alone, which it goes on sharing; `manifest` is asked if it has none.
@@ -187,11 +205,6 @@ impl OnnxModel {
         &self.manifest
     }
 
-    /// The size of pictures that the graph takes, where it is exported for a certain one.
-    pub fn input_size(&self) -> InputSize {
-        self.input_size
-    }
-
     /// Files beside the model's that its weights were read from: their names in it, and their content.
     /// They are as much a part of it as its own file.
     pub fn files_beside(&self) -> impl Iterator<Item = (&str, &Bytes)> {
@@ -203,14 +216,15 @@ impl OnnxModel {
         self.graph().output.iter().map(ValueInfoProto::name)
     }
 
-    /// ONNX bytes of the part of the graph that computes `outputs`, in that order. Inputs and
-    /// outputs keep their types whatever the `precision` between them. A graph that computes in
+    /// ONNX bytes of the part of the graph that computes `outputs`, in that order, for pictures of any
+    /// size. Inputs and outputs keep their types whatever the `precision` between them. A graph that computes in
     /// integers goes on doing so: there is little left in it for float16.
     ///
     /// # Errors
     /// If the graph has no output of one of these names, or cannot be computed in float16.
     pub fn cut(&self, outputs: &[&str], precision: Precision) -> Result<Vec<u8>, ModelError> {
-        let graph = cut(self.graph(), outputs).map_err(|name| ModelError::UnknownOutput(name.to_owned()))?;
+        let mut graph = cut(self.graph(), outputs).map_err(|name| ModelError::UnknownOutput(name.to_owned()))?;
+        contract::loosen_size(&mut graph);
         let graph = match precision {
             Precision::Float32 => graph,
             Precision::Float16 if is_quantized(&graph) => graph,
@@ -272,8 +286,8 @@ impl OnnxModel {
             return Err(unsuitable("the file holds no graph"));
         };
         operator_sets::check(&proto).and_then(|()| soundness::check(graph)).map_err(|reason| unsuitable(&reason))?;
-        let input_size = contract::check(graph, &manifest).map_err(|reason| unsuitable(&reason))?;
-        Ok(Self { proto, manifest, input_size, beside })
+        contract::check(graph, &manifest).map_err(|reason| unsuitable(&reason))?;
+        Ok(Self { proto, manifest, beside })
     }
 }
 

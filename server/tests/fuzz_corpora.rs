@@ -22,6 +22,8 @@ mod multipart_body;
 mod npy_writer;
 #[path = "../fuzz/checks/numbers.rs"]
 mod numbers;
+#[path = "../fuzz/checks/open_inference_body.rs"]
+mod open_inference_body;
 #[path = "../fuzz/checks/safetensors_writer.rs"]
 mod safetensors_writer;
 
@@ -32,6 +34,7 @@ fn the_corpora_of_the_fuzz_targets_pass() {
     replay("label_picture", label_picture::check);
     replay("multipart_body", multipart_body::check);
     replay("npy_writer", npy_writer::check);
+    replay("open_inference_body", open_inference_body::check);
     replay("safetensors_writer", safetensors_writer::check);
 }
 

@@ -85,6 +85,14 @@ def made(
     return helper.make_model(graph, opset_imports=imports, ir_version=ir_version, functions=list(functions))
 
 
+def for_one_size() -> onnx.ModelProto:
+    """Its shapes are written down for pictures of 96 x 128; the tests send others."""
+    model = made(images=("N", 96, 128, 3), more_outputs=(floats("conv1", "N", 4, 48, 64),))
+    del model.graph.output[:2]
+    model.graph.output.extend([floats("fine", "N", 4, 48, 64), floats("coarse", "N", 6, 24, 32)])
+    return onnx.shape_inference.infer_shapes(model)
+
+
 def constants_among_inputs() -> onnx.ModelProto:
     return made(opset=9, ir_version=3, more_inputs=tuple(floats(c.name, *c.dims) for c in constants()))
 
@@ -130,6 +138,7 @@ FOREIGN: dict[str, Callable[[], onnx.ModelProto]] = {
     "numbers": with_numbers_one_by_one,
     "out-of-order": out_of_order,
     "external": made,
+    "one-size": for_one_size,
 }
 
 
@@ -176,7 +185,9 @@ def test_answers_as_another_runtime(foreign: ServerProcess, repository: Path, na
     query = f"model={name}&layer={layer}&side=64&normalize=none&format=npy"
     reply = foreign.post(f"/features?{query}", picture(), "image/png")
     assert reply.status == 200, reply.body
-    session = onnxruntime.InferenceSession(repository / name / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    # The same weights, in a graph that takes any size.
+    other = "branch" if name == "one-size" else name
+    session = onnxruntime.InferenceSession(repository / other / "1" / "model.onnx", providers=["CPUExecutionProvider"])
     [[expected]] = session.run([layer], {"images": PIXELS[None]})
     assert expected.shape[0] == CHANNELS[layer]
     numpy.testing.assert_allclose(numpy.load(io.BytesIO(reply.body)), expected, rtol=1e-4, atol=1e-2)
@@ -205,6 +216,7 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "too-new": (lambda: made(opset=27), "version 27 of the ONNX operators (opset), and 7 to 26 are run here"),
     "one-picture": (lambda: made(images=(1, "H", "W", 3)), "exactly 1 pictures"),
     "planes-first": (lambda: made(images=("N", 3, "H", "W")), "`images`, uint8 [N, 3, H, W]"),
+    "odd-size": (lambda: made(images=("N", 100, 96, 3)), "sides of 100 pixels"),
     "undefined": (lambda: made([*nodes()[:3], nodes()[4]]), "reads `fine`, which nothing computes"),
 }
 

@@ -11,15 +11,6 @@ use crate::proto::{GraphProto, TensorProto, ValueInfoProto, type_proto};
 /// Sides of pictures are multiples of this many pixels.
 const SIDE_MULTIPLE_PX: i64 = 32;
 
-/// Height and width that a graph takes; `None` is any multiple of 32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InputSize {
-    /// In pixels.
-    pub height: Option<u32>,
-    /// In pixels.
-    pub width: Option<u32>,
-}
-
 /// The inputs of a graph that are not constants, as old exporters list those too.
 pub(crate) fn real_inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
     let constants: HashSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
@@ -30,8 +21,8 @@ pub(crate) fn real_inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfo
 ///
 /// # Errors
 /// What was found and what is expected, as a sentence.
-pub(super) fn check(graph: &GraphProto, manifest: &Manifest) -> Result<InputSize, String> {
-    let size = check_input(graph)?;
+pub(super) fn check(graph: &GraphProto, manifest: &Manifest) -> Result<(), String> {
+    check_input(graph)?;
     for layer in &manifest.layers {
         let expected = [Axis::Any, Axis::Of(layer.channels), Axis::Any, Axis::Any];
         check_output(graph, &layer.name, &expected)?;
@@ -39,10 +30,28 @@ pub(super) fn check(graph: &GraphProto, manifest: &Manifest) -> Result<InputSize
     if let Some(length) = manifest.global {
         check_output(graph, "global", &[Axis::Any, Axis::Of(length)])?;
     }
-    Ok(size)
+    Ok(())
 }
 
-fn check_input(graph: &GraphProto) -> Result<InputSize, String> {
+/// Lets a graph that was exported for pictures of one size take any.
+///
+/// Only declarations change, and convolutions ask for none. A graph whose nodes rely on the size, too,
+/// fails when it is run at another one, which a server does before it serves a model.
+pub(super) fn loosen_size(graph: &mut GraphProto) {
+    let mut input = graph.input.iter_mut().filter_map(axes_mut);
+    let Some([_, height, width, _]) = input.next() else { return };
+    if fixed(height).is_none() && fixed(width).is_none() {
+        return;
+    }
+    (height.value, width.value) = (None, None);
+    // Shapes that follow from it; buffers would be shared by them.
+    graph.value_info.clear();
+    for [_, _, height, width] in graph.output.iter_mut().filter_map(axes_mut) {
+        (height.value, width.value) = (None, None);
+    }
+}
+
+fn check_input(graph: &GraphProto) -> Result<(), String> {
     let inputs: Vec<&ValueInfoProto> = real_inputs(graph).collect();
     let expected = format!("one input `{INPUT}`, uint8 [N, H, W, 3], is expected");
     let [input] = inputs[..] else {
@@ -58,16 +67,15 @@ fn check_input(graph: &GraphProto) -> Result<InputSize, String> {
     if let Some(batch) = fixed(batch) {
         return Err(format!("its input takes exactly {batch} pictures; export it with a dynamic first axis (N)"));
     }
-    let side = |axis| match fixed(axis) {
-        None => Ok(None),
-        Some(side) if side > 0 && side % SIDE_MULTIPLE_PX == 0 && side <= i64::from(u16::MAX) => Ok(Some(side as u32)),
-        Some(side) => Err(format!(
+    let sides = [height, width].into_iter().filter_map(fixed);
+    for side in sides.filter(|side| *side == 0 || side % SIDE_MULTIPLE_PX != 0) {
+        return Err(format!(
             "{}; it has sides of {side} pixels, and pictures come in multiples of {SIDE_MULTIPLE_PX}: export it with \
              dynamic H and W, or for such a size",
             found()
-        )),
-    };
-    Ok(InputSize { height: side(height)?, width: side(width)? })
+        ));
+    }
+    Ok(())
 }
 
 /// How long an axis of an output is.
@@ -128,6 +136,13 @@ fn dims(value: &ValueInfoProto) -> Option<&[Dimension]> {
     tensor_type(value)?.shape.as_ref().map(|shape| &shape.dim[..])
 }
 
+fn axes_mut<const N: usize>(value: &mut ValueInfoProto) -> Option<&mut [Dimension; N]> {
+    match value.r#type.as_mut()?.value.as_mut()? {
+        type_proto::Value::TensorType(tensor) => tensor.shape.as_mut()?.dim.as_mut_slice().try_into().ok(),
+        _ => None,
+    }
+}
+
 fn tensor_type(value: &ValueInfoProto) -> Option<&type_proto::Tensor> {
     match value.r#type.as_ref()?.value.as_ref()? {
         type_proto::Value::TensorType(tensor) => Some(tensor),
@@ -175,4 +190,10 @@ fn listed(what: &str, values: &[&ValueInfoProto]) -> String {
 fn shortened(name: &str) -> String {
     const MOST: usize = 64;
     if name.chars().count() <= MOST { name.to_owned() } else { name.chars().take(MOST).chain(['…']).collect() }
+}
+
+/// The lengths that a shape fixes.
+#[cfg(test)]
+pub(super) fn lengths(value: &ValueInfoProto) -> Vec<Option<i64>> {
+    dims(value).unwrap_or_default().iter().map(fixed).collect()
 }

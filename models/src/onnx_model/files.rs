@@ -1,7 +1,8 @@
 //! Reading the files of a model, no more of them than a model may be long.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -13,22 +14,28 @@ pub(super) const MAX_MODEL_BYTES: u64 = (2 << 30) - 1;
 
 /// A whole file, of at most `limit` bytes.
 pub(super) fn read(path: &Path, limit: u64) -> Result<Bytes, ModelError> {
+    read_open(&open(path)?, path, limit)
+}
+
+/// Opens a regular file. A pipe would be waited for, and a device never ends.
+pub(super) fn open(path: &Path) -> Result<File, ModelError> {
     let failed = |source| ModelError::Io { path: path.to_owned(), source };
-    // A pipe would be waited for, and a device never ends.
     if !path.metadata().map_err(failed)?.is_file() {
         return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
     }
-    let file = File::open(path).map_err(failed)?;
+    File::open(path).map_err(failed)
+}
+
+/// All of an open file, from its beginning, if that is at most `limit` bytes.
+pub(super) fn read_open(file: &File, path: &Path, limit: u64) -> Result<Bytes, ModelError> {
+    let failed = |source| ModelError::Io { path: path.to_owned(), source };
     let length = file.metadata().map_err(failed)?.len();
     if length > limit {
         return Err(ModelError::FileTooLarge { path: path.to_owned(), bytes: length, limit });
     }
-    let mut bytes = Vec::with_capacity(length as usize);
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > limit {
-        // It grows while it is read.
-        return Err(ModelError::FileTooLarge { path: path.to_owned(), bytes: bytes.len() as u64, limit });
-    }
+    // As long as it is now, should somebody be writing to it.
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(failed)?;
     Ok(bytes.into())
 }
 

@@ -70,7 +70,6 @@ fn set_element_type(value: &mut ValueInfoProto, data_type: DataType) {
 
 #[test]
 fn what_others_write_differently_is_read() {
-    assert_eq!(read(&proto()).unwrap().input_size(), InputSize::default());
     let constant_as_input = changed(|model, graph| {
         model.ir_version = Some(3);
         graph.input.insert(0, ValueInfoProto { name: Some("factor".into()), ..ValueInfoProto::default() });
@@ -81,11 +80,6 @@ fn what_others_write_differently_is_read() {
     let inputs = cut.graph.unwrap().input;
     assert_eq!(inputs.iter().map(ValueInfoProto::name).collect::<Vec<_>>(), [INPUT]);
 
-    let fixed = changed(|_, graph| {
-        set_axis(&mut graph.input[0], 1, 64);
-        set_axis(&mut graph.input[0], 2, 96);
-    });
-    assert_eq!(read(&fixed).unwrap().input_size(), InputSize { height: Some(64), width: Some(96) });
     for fine in [
         changed(|_, graph| graph.node.reverse()),
         changed(|_, graph| set_axis(&mut graph.input[0], 1, -1)),
@@ -108,6 +102,28 @@ fn what_others_write_differently_is_read() {
     ] {
         read(&fine).unwrap_or_else(|error| panic!("{error}"));
     }
+}
+
+#[test]
+fn a_graph_for_one_size_is_cut_for_any() {
+    let fixed = changed(|_, graph| {
+        set_axis(&mut graph.input[0], 1, 64);
+        set_axis(&mut graph.input[0], 2, 96);
+        set_axis(&mut graph.output[0], 2, 64);
+        set_axis(&mut graph.output[0], 3, 96);
+        graph.value_info.push(ValueInfoProto { name: Some("planes".into()), ..graph.output[0].clone() });
+    });
+    let cut = |proto: &ModelProto| {
+        let cut = read(proto).unwrap().cut(&["a"], Precision::Float32).unwrap();
+        ModelProto::decode(&cut[..]).unwrap().graph.unwrap()
+    };
+    let graph = cut(&fixed);
+    let lengths = contract::lengths;
+    assert_eq!(lengths(&graph.input[0]), [None, None, None, Some(3)]);
+    assert_eq!(lengths(&graph.output[0]), [None, Some(3), None, None]);
+    assert!(graph.value_info.is_empty());
+    // What is not fixed keeps its names.
+    assert_eq!(cut(&proto()).input, proto().graph.unwrap().input);
 }
 
 #[test]

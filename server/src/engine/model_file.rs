@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::hash::{Hash, Hasher};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +35,9 @@ struct Opened {
     file: File,
     /// SHA-256 of the file's bytes.
     file_digest: [u8; 32],
-    /// SHA-256 of that and of the manifest, which may come from beside the file.
+    /// SHA-256 of the files beside it that hold weights.
+    beside_digest: [u8; 32],
+    /// SHA-256 of these and of the manifest, which may come from beside the file.
     digest: [u8; 32],
     manifest: Manifest,
 }
@@ -47,11 +48,11 @@ impl ModelFile {
     /// # Errors
     /// If the file cannot be read or is not a model that can be served.
     pub fn open(name: &str, version: u32, path: &Path) -> Result<Self, ModelError> {
-        let unreadable = |source| ModelError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        let bytes = whole(&file).map_err(unreadable)?;
+        let file = OnnxModel::open_file(path)?;
+        let bytes = OnnxModel::read_file(&file, path)?;
         let file_digest = Sha256::digest(&bytes).into();
-        let manifest = OnnxModel::decode_file(path, bytes.into())?.manifest().clone();
+        let model = OnnxModel::decode_file(path, bytes)?;
+        let (beside_digest, manifest) = (digest_beside(&model), model.manifest().clone());
         Ok(Self(Arc::new(Opened {
             id: ModelId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             name: name.to_owned(),
@@ -59,7 +60,8 @@ impl ModelFile {
             path: path.to_owned(),
             file,
             file_digest,
-            digest: with_manifest(&file_digest, &manifest),
+            beside_digest,
+            digest: whole_digest(&file_digest, &beside_digest, &manifest),
             manifest,
         })))
     }
@@ -84,7 +86,7 @@ impl ModelFile {
         &self.0.path
     }
 
-    /// SHA-256 of the file and of its manifest: models of equal digests answer alike.
+    /// SHA-256 of the files and of the manifest: models of equal digests answer alike.
     pub fn digest(&self) -> &[u8; 32] {
         &self.0.digest
     }
@@ -96,14 +98,15 @@ impl ModelFile {
 
     /// Reads the model once more.
     pub(super) fn read(&self) -> Result<OnnxModel, EngineError> {
-        let Opened { path, file, file_digest, manifest, .. } = &*self.0;
+        let Opened { path, file, file_digest, beside_digest, manifest, .. } = &*self.0;
         let unreadable = |source| EngineError::Model { path: path.clone(), source };
-        let bytes = whole(file).map_err(|source| unreadable(ModelError::Io { path: path.clone(), source }))?;
-        let found: [u8; 32] = Sha256::digest(&bytes).into();
-        if found != *file_digest {
-            return Err(EngineError::FileChanged { name: self.0.name.clone(), version: self.0.version });
+        let changed = || EngineError::FileChanged { name: self.0.name.clone(), version: self.0.version };
+        let bytes = OnnxModel::read_file(file, path).map_err(unreadable)?;
+        if Sha256::digest(&bytes)[..] != file_digest[..] {
+            return Err(changed());
         }
-        OnnxModel::decode(bytes.into(), || Ok(Some(manifest.clone()))).map_err(unreadable)
+        let model = OnnxModel::decode_beside(path, bytes, || Ok(Some(manifest.clone()))).map_err(unreadable)?;
+        if digest_beside(&model) == *beside_digest { Ok(model) } else { Err(changed()) }
     }
 }
 
@@ -121,18 +124,14 @@ impl Hash for ModelFile {
     }
 }
 
-/// All bytes, wherever others have got to in the same file.
-fn whole(file: &File) -> std::io::Result<Vec<u8>> {
-    let length = usize::try_from(file.metadata()?.len()).map_err(std::io::Error::other)?;
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
+fn digest_beside(model: &OnnxModel) -> [u8; 32] {
+    model.files_beside().fold(Sha256::new(), |digest, (_, content)| digest.chain_update(content)).finalize().into()
 }
 
-fn with_manifest(file_digest: &[u8; 32], manifest: &Manifest) -> [u8; 32] {
+fn whole_digest(file: &[u8; 32], beside: &[u8; 32], manifest: &Manifest) -> [u8; 32] {
     // A struct of strings and numbers is always written.
     let manifest = serde_json::to_vec(manifest).unwrap_or_default();
-    Sha256::new_with_prefix(file_digest).chain_update(manifest).finalize().into()
+    Sha256::new_with_prefix(file).chain_update(beside).chain_update(manifest).finalize().into()
 }
 
 #[cfg(test)]
@@ -175,6 +174,36 @@ pub(crate) mod tests {
         let file = in_folder(folder.path());
         fs::write(file.path(), b"another").expect("a file");
         assert!(matches!(file.read(), Err(EngineError::FileChanged { version: 1, .. })));
+    }
+
+    #[test]
+    fn weights_beside_the_file_are_a_part_of_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.onnx");
+        let weights = folder.path().join("weights");
+        fs::write(&path, probe_with_weights_beside()).expect("a file");
+        fs::write(&weights, [1; 4]).expect("a file");
+        let file = ModelFile::open("m", 1, &path).expect("a model");
+        assert!(file.read().is_ok());
+        fs::write(&weights, [2; 4]).expect("a file");
+        assert!(matches!(file.read(), Err(EngineError::FileChanged { version: 1, .. })));
+        assert_ne!(ModelFile::open("m", 1, &path).expect("a model").digest(), file.digest());
+    }
+
+    /// The smallest model, with a number that nobody needs in the file `weights`.
+    fn probe_with_weights_beside() -> Vec<u8> {
+        use densecl_models::proto::{ModelProto, StringStringEntryProto, TensorProto, tensor_proto};
+        use prost::Message as _;
+        let mut model = ModelProto::decode(&probe::model().expect("a model")[..]).expect("it was just written");
+        let location = StringStringEntryProto { key: Some("location".into()), value: Some("weights".into()) };
+        model.graph.as_mut().expect("a graph").initializer.push(TensorProto {
+            name: Some("number".into()),
+            data_type: Some(tensor_proto::DataType::Float as i32),
+            data_location: Some(tensor_proto::DataLocation::External as i32),
+            external_data: vec![location],
+            ..TensorProto::default()
+        });
+        model.encode_to_vec()
     }
 
     #[test]
