@@ -9,12 +9,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::batch::{BatcherOptions, Batching, QueueLimits};
-use crate::config::{ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span};
+use crate::config::{
+    ByteSize, CacheSettings, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span,
+};
 use crate::engine::{Device, EngineOptions, Precision};
 use crate::registry::Rehearsal;
 
+mod cache;
 mod connections;
 
+use self::cache::CacheArgs;
 use self::connections::ConnectionArgs;
 
 /// Points of one request.
@@ -182,6 +186,8 @@ pub struct ServeArgs {
     body_timeout: Span,
     #[command(flatten)]
     connections: ConnectionArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Time between failing /readyz and closing the door, for load balancers to notice
     #[arg(long, env = "DENSECL_DRAIN_DELAY", value_name = "TIME", default_value = "0s")]
     drain_delay: Span,
@@ -223,6 +229,7 @@ impl ServeArgs {
             },
             connections: self.connections.limits(),
             rates: self.connections.rates(),
+            cache: self.cache.settings(),
             drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },
             cors_origins: self.cors_origin,
         }
@@ -272,6 +279,7 @@ impl OfflineArgs {
             },
             connections: ConnectionLimits::default(),
             rates: ClientRates::default(),
+            cache: CacheSettings::OFF,
             drain: Drain { delay: Duration::ZERO, timeout: NO_HURRY },
             cors_origins: Vec::new(),
         }

@@ -9,8 +9,10 @@ use crate::batch::{BatcherOptions, Batching, QueueLimits};
 use crate::engine::EngineOptions;
 use crate::registry::Rehearsal;
 
+mod cache;
 mod connections;
 
+pub use self::cache::{ByteSizeOrNone, CacheSettings, RedisSettings};
 pub use self::connections::{ClientRates, ConnectionLimits, ProxyNetwork, Rate};
 
 /// Pixels of waiting images, in multiples of the largest image.
@@ -35,6 +37,8 @@ pub struct Config {
     pub connections: ConnectionLimits,
     /// How often one client may ask for work.
     pub rates: ClientRates,
+    /// What is kept between requests.
+    pub cache: CacheSettings,
     /// How it stops.
     pub drain: Drain,
     /// Origins whose pages may call this server from a browser; none by default.

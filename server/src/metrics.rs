@@ -14,6 +14,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+mod cache;
+
+pub use self::cache::{CacheMetrics, CacheTier, DroppedWrite, RedisFault};
+
 /// Everything that `/metrics` shows.
 #[derive(Debug)]
 pub struct Metrics {
@@ -24,6 +28,8 @@ pub struct Metrics {
     pub batch: BatchMetrics,
     /// Memory set aside for requests.
     pub budget: BudgetMetrics,
+    /// What the cache of features counts.
+    pub cache: CacheMetrics,
 }
 
 impl Metrics {
@@ -33,7 +39,8 @@ impl Metrics {
         let http = HttpMetrics::register(&mut registry);
         let batch = BatchMetrics::register(&mut registry);
         let budget = BudgetMetrics::register(&mut registry);
-        Self { registry, http, batch, budget }
+        let cache = CacheMetrics::register(&mut registry);
+        Self { registry, http, batch, budget, cache }
     }
 
     /// The `OpenMetrics` text.
