@@ -55,6 +55,12 @@ impl Parameters {
         Ok(())
     }
 
+    /// Takes out all values of a parameter that may be given more than once, in the order they came.
+    pub(super) fn take_all(&mut self, name: &str) -> Vec<String> {
+        let taken = self.pairs.extract_if(.., |(own, _)| own == name);
+        taken.map(|(_, value)| value).filter(|value| !value.is_empty()).collect()
+    }
+
     /// Names and values in the order they came.
     pub(super) fn as_slice(&self) -> &[(String, String)] {
         &self.pairs
