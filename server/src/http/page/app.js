@@ -438,7 +438,7 @@ $("settings").addEventListener("submit", (event) => event.preventDefault());
 
 begin(async (signal) => {
   const reply = await (await ask("models", { signal })).json();
-  models = reply.models.map((entry) => entry.manifest ?? entry);
+  models = reply.models.filter(({ state }) => state === "ready").map(({ name, manifest }) => ({ ...manifest, name }));
   if (!models.length) throw new Problem("The server has no model yet.");
   $("model").replaceChildren(...[...new Set(models.map(({ name }) => name))].map((name) => new Option(name)));
   offerLayers();
