@@ -320,19 +320,7 @@ impl ApiError {
             Self::Draining => row(503, "draining", "Draining", "Try another replica."),
             Self::Decode(error) => image_row(error),
             Self::Lookup(error) => lookup_row(error),
-            Self::Change(error) => change_row(error),
-            Self::ModelFileChanged { .. } => row(
-                503,
-                "model-file-changed",
-                "Model file changed",
-                "Whoever runs the server has to load the model again. Replace model files by a rename.",
-            ),
-            Self::NotAdministrator => row(
-                403,
-                "not-administrator",
-                "Not an administrator",
-                "Start the server with --admin-listen and ask there, or use an API key of an administrator.",
-            ),
+            Self::Change(_) | Self::ModelFileChanged { .. } | Self::NotAdministrator => administration_row(self),
             Self::Mask(error) => mask_row(error),
             Self::MaskSize { .. } => {
                 row(422, "mask-size", "Mask of another size", "Send a mask as large as the upright source image.")
@@ -422,12 +410,27 @@ fn lookup_row(error: &LookupError) -> Row {
     }
 }
 
-fn change_row(error: &ChangeError) -> Row {
+/// What somebody who runs the server has to do with.
+fn administration_row(error: &ApiError) -> Row {
     match error {
-        ChangeError::Unknown { .. } => row(404, "unknown-model", "Unknown model", "See /models for what there is."),
-        ChangeError::Failed { .. } | ChangeError::Repository { .. } => {
+        ApiError::ModelFileChanged { .. } => row(
+            503,
+            "model-file-changed",
+            "Model file changed",
+            "Whoever runs the server has to load the model again. Replace model files by a rename.",
+        ),
+        ApiError::Change(ChangeError::Unknown { .. }) => {
+            row(404, "unknown-model", "Unknown model", "See /models for what there is.")
+        }
+        ApiError::Change(_) => {
             row(422, "cannot-load-model", "Cannot load the model", "Correct what is wrong, then load it again.")
         }
+        _ => row(
+            403,
+            "not-administrator",
+            "Not an administrator",
+            "Start the server with --admin-listen and ask there, or use an API key of an administrator.",
+        ),
     }
 }
 

@@ -12,19 +12,18 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 17
 CHANNELS = {"res4": 12, "res5": 20}
 STRIDES = {"res4": 16, "res5": 32}
-VECTOR = 20
 
 
-def manifest(name: str, **changes) -> dict:
+def manifest(name: str, width: int = 1, **changes) -> dict:
     """What a model says of itself."""
-    layers = [{"name": layer, "channels": CHANNELS[layer], "stride": STRIDES[layer]} for layer in STRIDES]
+    layers = [{"name": layer, "channels": width * CHANNELS[layer], "stride": STRIDES[layer]} for layer in STRIDES]
     return {
         "name": name,
         "version": 1,
         "method": "random",
         "architecture": "two convolutions",
         "layers": layers,
-        "global": VECTOR,
+        "global": width * CHANNELS["res5"],
         "default_layer": "res5",
         "default_side": 64,
         "mean": [0.485, 0.456, 0.406],
@@ -34,12 +33,13 @@ def manifest(name: str, **changes) -> dict:
     }
 
 
-def graph(seed: int) -> onnx.ModelProto:
+def graph(seed: int, width: int = 1) -> onnx.ModelProto:
     """Two convolutions and the mean of the second, with random weights; no manifest."""
     random = numpy.random.default_rng(seed)
+    channels = {layer: width * CHANNELS[layer] for layer in CHANNELS}
     weights = {
-        "weight4": random.normal(0, 0.01, (CHANNELS["res4"], 3, 16, 16)),
-        "weight5": random.normal(0, 0.1, (CHANNELS["res5"], CHANNELS["res4"], 2, 2)),
+        "weight4": random.normal(0, 0.01, (channels["res4"], 3, 16, 16)),
+        "weight5": random.normal(0, 0.1 / width, (channels["res5"], channels["res4"], 2, 2)),
         "scale": numpy.array(1 / 255.0),
     }
     nodes = [
@@ -53,20 +53,20 @@ def graph(seed: int) -> onnx.ModelProto:
     ]
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", "H", "W", 3])
     maps = [
-        helper.make_tensor_value_info(layer, TensorProto.FLOAT, ["N", CHANNELS[layer], f"h_{layer}", f"w_{layer}"])
+        helper.make_tensor_value_info(layer, TensorProto.FLOAT, ["N", channels[layer], f"h_{layer}", f"w_{layer}"])
         for layer in STRIDES
     ]
-    vector = helper.make_tensor_value_info("global", TensorProto.FLOAT, ["N", VECTOR])
+    vector = helper.make_tensor_value_info("global", TensorProto.FLOAT, ["N", channels["res5"]])
     initializers = [numpy_helper.from_array(value.astype(numpy.float32), name) for name, value in weights.items()]
     body = helper.make_graph(nodes, "small", [images], [*maps, vector], initializers)
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
 
 
-def small_model(seed: int, name: str = "m", **changes) -> bytes:
-    """A file with its manifest inside; its answers depend on `seed`."""
-    model = graph(seed)
+def small_model(seed: int, width: int = 1) -> bytes:
+    """A file with its manifest inside; its answers depend on `seed`, its size on the square of `width`."""
+    model = graph(seed, width)
     entry = model.metadata_props.add()
-    entry.key, entry.value = "densecl.manifest", json.dumps(manifest(name, **changes))
+    entry.key, entry.value = "densecl.manifest", json.dumps(manifest("m", width))
     return model.SerializeToString()
 
 

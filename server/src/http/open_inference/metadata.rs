@@ -9,7 +9,6 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::problem_responses::{ListProblems, LookupProblems, ReadyProblems};
 use super::super::state::{AppState, Phase};
 use super::request::{INPUT, INPUT_TYPE};
-use super::wanted::all_outputs;
 use crate::engine::GLOBAL;
 use crate::error::ApiError;
 use crate::registry::{Registry, ServedModel};
@@ -105,7 +104,7 @@ impl ModelMetadata {
                 datatype: INPUT_TYPE,
                 shape: vec![DYNAMIC, DYNAMIC, DYNAMIC, 3],
             }],
-            outputs: all_outputs(model).map(|name| output(model, name)).collect(),
+            outputs: model.outputs().map(|name| output(model, name)).collect(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The Open Inference Protocol (KServe v2), with Triton's extensions for binary tensors and for model
+//! The Open Inference Protocol (`KServe` v2), with Triton's extensions for binary tensors and for model
 //! repositories: what `tritonclient` speaks.
 //!
 //! `request` turns a body into a typed request and is a plain function of bytes; `reply` is the way
