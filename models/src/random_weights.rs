@@ -38,7 +38,8 @@ enum Fate {
 fn randomize(graph: &mut GraphProto, seed: u64) -> Result<(), ModelError> {
     let fates = fates(graph);
     if !fates.values().any(|fate| *fate == Fate::Drawn) {
-        let reason = "it has no convolutions whose weights are floating-point constants, so that none can be drawn anew";
+        let reason =
+            "it has no convolutions whose weights are floating-point constants, so that none can be drawn anew";
         return Err(ModelError::Unsuitable(reason.to_owned()));
     }
     let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -130,7 +131,11 @@ mod tests {
     /// Two convolutions, one stored in float16, and a scale that is none of theirs.
     fn graph() -> GraphProto {
         let mut builder = GraphBuilder::new("test");
-        let x = builder.input("x", DataType::Float, &[Axis::Named("N"), Axis::Fixed(8), Axis::Named("H"), Axis::Named("W")]);
+        let x = builder.input(
+            "x",
+            DataType::Float,
+            &[Axis::Named("N"), Axis::Fixed(8), Axis::Named("H"), Axis::Named("W")],
+        );
         let scale = builder.weight("scale", &Weight { dims: vec![1], data: vec![3.0] }, WeightStorage::Float32);
         let x = builder.node("Mul", &[&x, &scale], "scaled", &[]);
         let weight = |dims: [usize; 4]| Weight { data: vec![9.0; dims.iter().product()], dims: dims.to_vec() };

@@ -29,7 +29,11 @@ pub trait Contestant {
     ///
     /// # Errors
     /// Whatever keeps it from matching the pictures.
-    fn keypoint_matches(&mut self, _source: &Picture, _target: &Picture) -> Result<Option<Vec<PointMatch>>, ContestantError> {
+    fn keypoint_matches(
+        &mut self,
+        _source: &Picture,
+        _target: &Picture,
+    ) -> Result<Option<Vec<PointMatch>>, ContestantError> {
         Ok(None)
     }
 }

@@ -89,7 +89,9 @@ fn scenes() {
     assert!(scenes[0].later[0].1.read(other).unwrap_err().to_string().contains("positions/0001.npy is of 6 x 8 x 2"));
     fs::write(path.join("visible/0001.npy"), "no array").unwrap();
     assert!(matches!(scenes[0].later[0].1.read(size), Err(DatasetError::Array { .. })));
-    for (missing, role) in [("visible/0001.npy", "which points"), ("masks/0000.png", "mask"), ("frames/0001.png", "two")] {
+    for (missing, role) in
+        [("visible/0001.npy", "which points"), ("masks/0000.png", "mask"), ("frames/0001.png", "two")]
+    {
         fs::remove_file(path.join(missing)).unwrap();
         let refusal = refusal(&folder);
         assert!(refusal.contains(&format!("{missing} is missing")) && refusal.contains(role), "{refusal}");

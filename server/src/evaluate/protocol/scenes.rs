@@ -178,19 +178,14 @@ impl<'a> Objects<'a> {
     /// J, F and their mean of a carried mask, each a mean over the objects.
     fn scores(&self, found: &[u8], id: &str, label: &str) -> Vec<Score> {
         let tolerance = BoundaryTolerance::of_picture(self.size);
-        let over_objects = |measure: &dyn Fn(u8) -> f64| {
-            mean(&self.labels.iter().map(|&label| measure(label)).collect::<Vec<f64>>())
-        };
+        let over_objects =
+            |measure: &dyn Fn(u8) -> f64| mean(&self.labels.iter().map(|&label| measure(label)).collect::<Vec<f64>>());
         let region = over_objects(&|object| region_similarity(found, self.truth, object));
         let boundary = over_objects(&|object| boundary_f(found, self.truth, object, self.size, tolerance));
         let (Some(region), Some(boundary)) = (region, boundary) else { return Vec::new() };
         let score = |kind: &str, name: &str, value: f64| {
             Score::new(format!("{kind}_{id}"), format!("{label}: {name}"), Unit::Share, value)
         };
-        vec![
-            score("jf", "J&F", f64::midpoint(region, boundary)),
-            score("j", "J", region),
-            score("f", "F", boundary),
-        ]
+        vec![score("jf", "J&F", f64::midpoint(region, boundary)), score("j", "J", region), score("f", "F", boundary)]
     }
 }

@@ -27,8 +27,9 @@ pub(super) fn measure(
     let source = describer.describe(&pair.source)?;
     let target = describer.describe(&pair.target)?;
     let sources = pair.keypoints.iter().map(|(source, _)| *source).collect();
-    let points = ImagePoints::new(sources, source.size()).map_err(|error| {
-        DatasetError::Contradiction { path: pair.source.clone(), reason: format!("of `{}`, {error}", pair.name) }
+    let points = ImagePoints::new(sources, source.size()).map_err(|error| DatasetError::Contradiction {
+        path: pair.source.clone(),
+        reason: format!("of `{}`, {error}", pair.name),
     })?;
     let images = ImagePair { source: source.side(), target: target.side() };
     let never = Cancellation::default();

@@ -46,7 +46,8 @@ pub(super) fn pair(exhibit: &Exhibit) -> Result<String, PageError> {
         let (class, line_width) = stroke(found.error_px, exhibit.within_px);
         let from = ((found.source.x + 0.5) * source.scale, (found.source.y + 0.5) * source.scale);
         let to = (left + (found.target.x + 0.5) * target.scale, (found.target.y + 0.5) * target.scale);
-        let error = if found.error_px.is_finite() { format!("{:.1} px", found.error_px) } else { "no truth".to_owned() };
+        let error =
+            if found.error_px.is_finite() { format!("{:.1} px", found.error_px) } else { "no truth".to_owned() };
         let _ = write!(
             svg,
             "<g class=\"{class}\" stroke-width=\"{line_width:.1}\"><title>{error}</title>\
@@ -63,7 +64,7 @@ fn stroke(error_px: f64, within_px: f64) -> (&'static str, f64) {
     if error_px < within_px {
         return ("right", 0.9);
     }
-    ("wrong", 1.0 + (error_px / within_px).log2().min(3.0))
+    ("wrong", 0.9 + 0.6 * (error_px / within_px).log2().min(3.0))
 }
 
 /// A frame with the objects it was given tinted, and the outlines of what they are.

@@ -133,6 +133,16 @@ impl Report {
             rows: Vec::new(),
         }
     }
+
+    /// How much there was to do, and with what.
+    fn extent(&self) -> String {
+        let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+        let of = match self.layout {
+            Layout::Spair => String::new(),
+            Layout::HPatches | Layout::Scenes => format!(" in {}", counted(self.sequences, "sequence")),
+        };
+        format!("{}{of}, {}", counted(self.pairs, "pair"), counted(self.threads, "thread"))
+    }
 }
 
 impl Row {
@@ -250,8 +260,12 @@ fn mean_curves(seeds: &[&[Case]]) -> Vec<MeanCurve> {
     let cases: Vec<&Case> = seeds.iter().flat_map(|cases| cases.iter()).collect();
     let Some(first) = cases.first() else { return Vec::new() };
     let mean = |curve: &'static Curve| {
-        let samples: Vec<&Vec<f64>> =
-            cases.iter().flat_map(|case| &case.curves).filter(|one| one.curve == curve).map(|one| &one.shares).collect();
+        let samples: Vec<&Vec<f64>> = cases
+            .iter()
+            .flat_map(|case| &case.curves)
+            .filter(|one| one.curve == curve)
+            .map(|one| &one.shares)
+            .collect();
         let share = |index: usize| samples.iter().map(|shares| shares[index]).sum::<f64>() / samples.len() as f64;
         MeanCurve { curve, shares: (0..curve.thresholds.len()).map(share).collect() }
     };

@@ -34,11 +34,8 @@ pub enum PageError {
 /// [`PageError`] if a picture that it shows cannot be read again.
 pub fn page(report: &Report) -> Result<String, PageError> {
     let title = format!("Correspondences on {}", report.layout);
-    let summary = format!(
-        "{} pairs of pictures in {} sequences, {} threads. ± is the standard error over pairs, in brackets the \
-         deviation over seeds.",
-        report.pairs, report.sequences, report.threads
-    );
+    let summary =
+        format!("{}. ± is the standard error over pairs, in brackets the deviation over seeds.", report.extent());
     let parts = [
         ("title", title),
         ("style", STYLE.to_owned()),
@@ -49,7 +46,9 @@ pub fn page(report: &Report) -> Result<String, PageError> {
         ("details", details(report)),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    Ok(parts.into_iter().fold(TEMPLATE.to_owned(), |page, (name, part)| page.replace(&format!("{{{{{name}}}}}"), &part)))
+    Ok(parts
+        .into_iter()
+        .fold(TEMPLATE.to_owned(), |page, (name, part)| page.replace(&format!("{{{{{name}}}}}"), &part)))
 }
 
 fn escaped(text: &str) -> String {
@@ -67,7 +66,8 @@ fn headline(report: &Report) -> String {
         escaped(&found.map_or_else(|| id.to_owned(), |measurement| measurement.metric.label.clone()))
     };
     let header: String = ids.iter().map(|id| format!("<th>{}</th>", label(id))).collect();
-    let mut table = format!("<div class=\"wide\"><table><thead><tr><th></th>{header}<th>ms a pair</th></tr></thead><tbody>");
+    let mut table =
+        format!("<div class=\"wide\"><table><thead><tr><th></th>{header}<th>ms a pair</th></tr></thead><tbody>");
     for (index, row) in report.rows.iter().enumerate() {
         let name = format!("<th>{}{}</th>", chip(index), escaped(&row.name));
         let cells: String = match &row.absent {
@@ -86,7 +86,8 @@ fn headline(report: &Report) -> String {
 
 fn details(report: &Report) -> String {
     let rows: Vec<(usize, &Row)> = report.rows.iter().enumerate().filter(|(_, row)| row.absent.is_none()).collect();
-    let header: String = rows.iter().map(|(index, row)| format!("<th>{}{}</th>", chip(*index), escaped(&row.name))).collect();
+    let header: String =
+        rows.iter().map(|(index, row)| format!("<th>{}{}</th>", chip(*index), escaped(&row.name))).collect();
     let mut table = format!("<div class=\"wide details\"><table><thead><tr><th></th>{header}</tr></thead><tbody>");
     for group in rows.first().map(|(_, row)| row.groups.as_slice()).unwrap_or_default() {
         table += &format!(
@@ -126,7 +127,8 @@ fn pictures(report: &Report) -> Result<String, PageError> {
     );
     for group in row.groups.iter().filter(|group| shows(report.layout, row, &group.name)) {
         let of_group = |case: &&Case| group.name == super::ALL || case.group.as_deref() == Some(&group.name);
-        let mut cases: Vec<&Case> = row.cases.iter().filter(of_group).filter(|case| case.score(rank).is_some()).collect();
+        let mut cases: Vec<&Case> =
+            row.cases.iter().filter(of_group).filter(|case| case.score(rank).is_some()).collect();
         cases.sort_by(|a, b| b.score(rank).unwrap_or_default().total_cmp(&a.score(rank).unwrap_or_default()));
         for (kind, case) in ends(&cases, SHOWN_PAIRS) {
             html += &format!("<h3>{}: {kind}</h3>", escaped(&group.name));
@@ -149,7 +151,11 @@ fn ends<T: Copy>(items: &[T], count: usize) -> Vec<(&'static str, T)> {
     let best = count.min(items.len());
     let worst = items.len().saturating_sub(count).max(best);
     let (first, last) = (&items[..best], &items[worst..]);
-    first.iter().map(|&item| ("among the best", item)).chain(last.iter().map(|&item| ("among the worst", item))).collect()
+    first
+        .iter()
+        .map(|&item| ("among the best", item))
+        .chain(last.iter().map(|&item| ("among the worst", item)))
+        .collect()
 }
 
 fn figure(case: &Case) -> Result<String, PageError> {
@@ -187,9 +193,12 @@ fn mask_strips(row: &Row) -> Result<String, PageError> {
     };
     sequences.sort_by(|a, b| mean(&b.1).total_cmp(&mean(&a.1)));
     let ranked: Vec<&(&str, Vec<&Case>)> = sequences.iter().collect();
-    let mut html = "<p>Masks of frame 0 carried through the frames: tinted as found, outlined in white as they are.</p>".to_owned();
+    let mut html =
+        "<p>Masks of frame 0 carried through the frames: tinted as found, outlined in white as they are.</p>"
+            .to_owned();
     for (kind, (name, cases)) in ends(&ranked, SHOWN_SEQUENCES) {
-        html += &format!("<h3>{}, {kind}: J&amp;F {:.1} %</h3><div class=\"strip\">", escaped(name), mean(cases) * 100.0);
+        html +=
+            &format!("<h3>{}, {kind}: J&amp;F {:.1} %</h3><div class=\"strip\">", escaped(name), mean(cases) * 100.0);
         for case in cases {
             let Some(mask) = &case.exhibit.mask else { continue };
             let score = case.score(RANK).map(|score| format!(": {:.0} %", score * 100.0)).unwrap_or_default();

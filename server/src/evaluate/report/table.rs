@@ -9,15 +9,7 @@ const MOST_COLUMNS: usize = 6;
 /// A table with a line for each contestant and what tells most, and a table of everything with a column for each. Shares
 /// in percent, `±` the standard error over pairs, `(…)` the deviation over seeds.
 pub fn text_table(report: &Report) -> String {
-    let mut text = format!(
-        "{}: {} pairs of pictures in {} {}; {} {}\n\n",
-        report.layout,
-        report.pairs,
-        report.sequences,
-        if report.sequences == 1 { "sequence" } else { "sequences" },
-        report.threads,
-        if report.threads == 1 { "thread" } else { "threads" },
-    );
+    let mut text = format!("{}: {}\n\n", report.layout, report.extent());
     text += &aligned(&headline_rows(report));
     for row in &report.rows {
         if let Some(reason) = &row.absent {
@@ -69,11 +61,13 @@ fn detailed_rows(contestants: &[&Row]) -> Vec<Vec<String>> {
     let header = std::iter::once(String::new()).chain(contestants.iter().map(|row| row.name.clone())).collect();
     let mut rows = vec![header];
     // A contestant may lack a metric, such as keypoints of its own; whoever has one says that there is a line.
-    let groups: Vec<(&str, usize)> =
-        contestants.first().map_or_else(Vec::new, |row| row.groups.iter().map(|g| (g.name.as_str(), g.pairs)).collect());
+    let groups: Vec<(&str, usize)> = contestants
+        .first()
+        .map_or_else(Vec::new, |row| row.groups.iter().map(|g| (g.name.as_str(), g.pairs)).collect());
     for (name, pairs) in groups {
         rows.push(vec![format!("{name}: {pairs} pairs")]);
-        let metrics = |row: &'_ Row| row.groups.iter().find(|group| group.name == name).map(|group| group.metrics.clone());
+        let metrics =
+            |row: &'_ Row| row.groups.iter().find(|group| group.name == name).map(|group| group.metrics.clone());
         let columns: Vec<Vec<Measurement>> = contestants.iter().map(|row| metrics(row).unwrap_or_default()).collect();
         let Some(longest) = columns.iter().max_by_key(|metrics| metrics.len()) else { continue };
         for model in longest {

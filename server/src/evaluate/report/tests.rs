@@ -57,7 +57,11 @@ fn seeds_are_averaged_pair_by_pair() {
 #[test]
 fn categories_have_the_same_say_in_their_mean() {
     let point = |value: f64, weight: f64| Score::new("pck_point_0.1", "PCK", Unit::Share, value).weighted(weight);
-    let cases = vec![case("cat", vec![point(1.0, 1.0)]), case("cat", vec![point(0.5, 3.0)]), case("dog", vec![point(0.0, 6.0)])];
+    let cases = vec![
+        case("cat", vec![point(1.0, 1.0)]),
+        case("cat", vec![point(0.5, 3.0)]),
+        case("dog", vec![point(0.0, 6.0)]),
+    ];
     let runs = vec![Measured { cases, describe_ms: 1.0, match_ms: 1.0 }];
     let row = Row::new("one".to_owned(), Kind::Model, Layout::Spair, runs).unwrap();
     let mean = |name: &str| row.groups.iter().find(|group| group.name == name).unwrap().metrics[0].estimate.mean;
@@ -69,13 +73,15 @@ fn categories_have_the_same_say_in_their_mean() {
 
 #[test]
 fn the_table_says_everything() {
-    let row = |name: &str| Row::new(name.to_owned(), Kind::Model, Layout::HPatches, vec![measured(&[("v", 0.25), ("v", 0.75)])]);
+    let row = |name: &str| {
+        Row::new(name.to_owned(), Kind::Model, Layout::HPatches, vec![measured(&[("v", 0.25), ("v", 0.75)])])
+    };
     let mut report =
         Report { schema_version: 1, layout: Layout::HPatches, sequences: 1, pairs: 2, threads: 1, rows: Vec::new() };
     report.rows.push(row("res3").unwrap());
     report.rows.push(Row::absent("SIFT".to_owned(), Kind::Sift, "no Python".to_owned()));
     let table = text_table(&report);
-    assert!(table.starts_with("HPatches: 2 pairs of pictures in 1 sequence; 1 thread\n"), "{table}");
+    assert!(table.starts_with("HPatches: 2 pairs in 1 sequence, 1 thread\n"), "{table}");
     assert!(table.contains("SIFT: not measured: no Python\n"), "{table}");
     assert!(table.contains("  MMA at 5 px  50.0 ± 25.0 %\n"), "{table}");
     report.rows.extend((0..6).filter_map(|_| row("again")));
@@ -84,7 +90,12 @@ fn the_table_says_everything() {
 
 #[test]
 fn the_document_has_the_fields_that_are_promised() {
-    let row = Row::new("one".to_owned(), Kind::Random, Layout::HPatches, vec![measured(&[("v", 0.25)]), measured(&[("v", 0.75)])]);
+    let row = Row::new(
+        "one".to_owned(),
+        Kind::Random,
+        Layout::HPatches,
+        vec![measured(&[("v", 0.25)]), measured(&[("v", 0.75)])],
+    );
     let json = serde_json::to_value(row.unwrap()).unwrap();
     assert_eq!(json["kind"], "random");
     let metric = &json["groups"][0]["metrics"][0];

@@ -34,7 +34,8 @@ fn cells_have_the_shares_of_their_pixels() {
     let shares = cell_shares(&mask(), &[0, 7], SIZE, GRID);
     assert_eq!(shares.row(5).to_vec(), [0.0, 1.0]);
     assert_eq!(shares.row(6).to_vec(), [1.0, 0.0]);
-    let quarter = cell_shares(&[7, 0, 0, 0], &[0, 7], ImageSize { width: 2, height: 2 }, GridSize { width: 1, height: 1 });
+    let quarter =
+        cell_shares(&[7, 0, 0, 0], &[0, 7], ImageSize { width: 2, height: 2 }, GridSize { width: 1, height: 1 });
     assert_eq!(quarter.row(0).to_vec(), [0.75, 0.25]);
 }
 
