@@ -39,6 +39,23 @@ impl Contestant for BlockReader {
     }
 }
 
+/// Has keypoints of its own, but never finds any.
+struct Blind;
+
+impl Contestant for Blind {
+    fn name(&self) -> &'static str {
+        "blind"
+    }
+
+    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, ContestantError> {
+        BlockReader.describe(picture)
+    }
+
+    fn keypoint_matches(&mut self, _: &Picture, _: &Picture) -> Result<Option<Vec<PointMatch>>, ContestantError> {
+        Ok(Some(Vec::new()))
+    }
+}
+
 /// The picture whose block `i` shows place `places(i)`.
 fn picture(places: &dyn Fn(usize) -> usize) -> RgbImage {
     RgbImage::from_fn(COLUMNS as u32 * BLOCK, ROWS as u32 * BLOCK, |x, y| {
@@ -108,10 +125,9 @@ fn planes_are_measured_as_by_hand() {
 fn a_pair_without_matches_is_a_failure() {
     let folder = TempDir::new().unwrap();
     write_sequence(folder.path(), "v_none", "1 0 0 0 1 0 0 0 1");
-    RgbImage::from_pixel(96, 72, Rgb([200, 0, 0])).save(folder.path().join("v_none/2.png")).unwrap();
-    let measured = run(folder.path()).unwrap();
-    let scores = [("mma_10px", 0.0), ("homography_5px", 0.0)];
-    assert_scores(&measured, 0, &scores);
+    let dataset = Dataset::open(folder.path(), &Selection::default()).unwrap();
+    let measured = measure(&dataset, &mut Blind, &options(), &mut |_| ()).unwrap();
+    assert_scores(&measured, 0, &[("matches", 0.0), ("mma_10px", 0.0), ("homography_5px", 0.0)]);
 }
 
 #[test]
@@ -172,13 +188,14 @@ fn scenes_are_measured_as_by_hand() {
     write_scene(folder.path());
     let measured = run(folder.path()).unwrap();
     // Points at 4, 12, … are half a pixel from the centres of the blocks that they are found at. Of 12 columns of points
-    // the first two are hidden, and their descriptors are in no block of the other frame.
+    // the first two are hidden. Those in the second have a little of their neighbour in them, find it, and the way back
+    // ends within a cell of them: only half of the hidden points are not mutual.
     let scores = [
         ("epe_median", 0.5_f64.sqrt()),
         ("epe_mean", 0.5_f64.sqrt()),
         ("pck_5px", 1.0),
         ("occlusion_auc", 1.0),
-        ("occlusion_auc_mutual", 1.0),
+        ("occlusion_auc_mutual", 0.75),
         ("occlusion_ap", 1.0),
         ("occlusion_share", 2.0 / 12.0),
     ];
@@ -186,7 +203,7 @@ fn scenes_are_measured_as_by_hand() {
     // Both ways of carrying masks find the object's blocks, whose corners interpolation rounds off.
     for kind in ["davis", "served"] {
         let (region, boundary) = (score(&measured, 0, &format!("j_{kind}")), score(&measured, 0, &format!("f_{kind}")));
-        assert!(region > 0.9 && region <= 1.0 && boundary > 0.9, "{kind}: {region} {boundary}");
+        assert!(region > 0.9 && region < 1.0 && boundary > 0.85, "{kind}: {region} {boundary}");
         let both = score(&measured, 0, &format!("jf_{kind}"));
         assert!((both - f64::midpoint(region, boundary)).abs() < 1e-12);
     }
