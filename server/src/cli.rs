@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::batch::{BatcherOptions, Batching, QueueLimits};
+use crate::batch::Batching;
 use crate::config::{ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span};
 use crate::engine::{Device, EngineOptions, Precision};
 use crate::registry::Rehearsal;
 
 mod administration;
 mod connections;
+mod evaluate;
 mod keys;
 mod traces;
 
 use self::administration::AdministrationArgs;
 use self::connections::ConnectionArgs;
+pub use self::evaluate::{Baseline, EvaluateArgs, Flip, RefineName};
 use self::keys::ApiKeyArgs;
 pub use self::keys::{KeysCommand, NewKeyArgs};
 use self::traces::TraceArgs;
@@ -54,7 +56,7 @@ pub enum Command {
     Features(Box<FeaturesArgs>),
     /// Find points of one image file in another, without a server
     Correspondence(Box<CorrespondenceArgs>),
-    /// Measure correspondences against exact truth, on pairs of images with homographies
+    /// Measure correspondences against exact truth: HPatches, SPair-71k, procedural pairs and scenes
     Evaluate(Box<EvaluateArgs>),
     /// Ask a running server whether it is ready; for containers
     Healthcheck(HealthcheckArgs),
@@ -329,45 +331,6 @@ pub struct CorrespondenceArgs {
     /// Parameters and result.
     #[command(flatten)]
     pub offline: OfflineArgs,
-}
-
-/// What to evaluate, and on what.
-#[derive(Clone, Debug, Args)]
-pub struct EvaluateArgs {
-    /// Where the models are.
-    #[command(flatten)]
-    pub repository: RepositoryArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
-    /// Folder of image sequences with homographies, laid out as HPatches
-    #[arg(long, value_name = "DIR")]
-    pub pairs: PathBuf,
-    /// Name of the model; the first if not given
-    #[arg(long)]
-    pub model: Option<String>,
-    /// Layer, or several joined by +; the manifest's default if not given
-    #[arg(long)]
-    pub layer: Option<String>,
-    /// Pixels that the longer side is resized to; the manifest's default if not given
-    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(32..=16384))]
-    pub side: Option<u32>,
-    /// Evaluate raw RGB patches as well, the baseline without a network
-    #[arg(long)]
-    pub rgb_patches: bool,
-    /// Form of the report
-    #[arg(long, value_enum, default_value_t)]
-    pub format: OutputFormat,
-}
-
-impl EvaluateArgs {
-    /// One image at a time, without waiting for others.
-    pub fn batcher(&self) -> BatcherOptions {
-        BatcherOptions {
-            engine: self.engine.options(),
-            batching: Batching::NONE,
-            limits: QueueLimits { max_requests: 1, max_pixels: u64::MAX, max_image_pixels: u64::MAX },
-        }
-    }
 }
 
 /// Which server to ask.

@@ -82,7 +82,7 @@ impl Work {
 impl Cost {
     fn new(queries: u64, top_k: u64, target_cells: u64, targets: &[ImageSize], is_labels: bool) -> Self {
         /// A peak, the candidate that it becomes, and its text.
-        const CANDIDATE_BYTES: u64 = 56 + 24 + 80;
+        const CANDIDATE_BYTES: u64 = 120 + 24 + 80;
         let rows = queries.saturating_mul(targets.len() as u64);
         let candidates = rows.saturating_mul(top_k);
         let label_pixels = if is_labels { targets.iter().map(|target| target.pixels()).sum() } else { 0 };

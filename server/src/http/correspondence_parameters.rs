@@ -279,7 +279,7 @@ impl CorrespondenceQuery {
         }
         let Self { min_score, max_ratio, .. } = *self;
         let (mutual, refine) = (self.mutual.unwrap_or(false), self.refine.unwrap_or_default());
-        Ok(MatchOptions { top_k, mutual, min_score, max_ratio, refine })
+        Ok(MatchOptions { top_k, mutual, min_score, max_ratio, refine, ..MatchOptions::default() })
     }
 
     fn verify_options(&self) -> Result<Option<VerifyOptions>, ApiError> {
