@@ -15,7 +15,7 @@ pub(crate) fn check(input: &[u8]) {
     match numbers.byte() % 3 {
         0 => check_array(&mut numbers),
         1 => check_reply(&mut numbers),
-        _ => check_bytes(numbers),
+        _ => check_bytes(&numbers),
     }
 }
 
