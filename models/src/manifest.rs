@@ -97,7 +97,7 @@ pub enum ManifestError {
     #[error("the manifest is longer than {} KiB", MAX_MANIFEST_BYTES >> 10)]
     TooLong,
     /// Fields that every model needs are not there.
-    #[error("the manifest lacks {fields}")]
+    #[error("the manifest lacks {fields}: docs/serving.md has an example of the smallest one")]
     Missing {
         /// All of them.
         fields: String,
@@ -332,7 +332,7 @@ pub(crate) mod tests {
         assert_eq!(
             message,
             "the manifest lacks `version`, `method`, `architecture`, `default_layer`, `default_side`, `mean`, `std`, \
-             `licence`, `layers[1].channels`, `layers[1].stride`"
+             `licence`, `layers[1].channels`, `layers[1].stride`: docs/serving.md has an example of the smallest one"
         );
     }
 

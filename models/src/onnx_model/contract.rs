@@ -67,15 +67,15 @@ fn check_input(graph: &GraphProto) -> Result<(), String> {
     if let Some(batch) = fixed(batch) {
         return Err(format!("its input takes exactly {batch} pictures; export it with a dynamic first axis (N)"));
     }
-    let sides = [height, width].into_iter().filter_map(fixed);
-    for side in sides.filter(|side| *side == 0 || side % SIDE_MULTIPLE_PX != 0) {
-        return Err(format!(
+    let mut sides = [height, width].into_iter().filter_map(fixed);
+    match sides.find(|side| *side == 0 || side % SIDE_MULTIPLE_PX != 0) {
+        None => Ok(()),
+        Some(side) => Err(format!(
             "{}; it has sides of {side} pixels, and pictures come in multiples of {SIDE_MULTIPLE_PX}: export it with \
              dynamic H and W, or for such a size",
             found()
-        ));
+        )),
     }
-    Ok(())
 }
 
 /// How long an axis of an output is.

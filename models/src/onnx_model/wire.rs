@@ -191,7 +191,8 @@ impl Walk<'_> {
     fn field(&self, position: &mut usize, end: usize) -> Result<(u64, Value), WireError> {
         let start = *position;
         let malformed = WireError::Malformed { position: start };
-        let key = self.varint(position, end).ok_or(malformed.clone())?;
+        // Fields are numbered from 1 on: this tells a file of zeros at once.
+        let key = self.varint(position, end).filter(|key| key >> 3 > 0).ok_or(malformed.clone())?;
         let length = match key & 7 {
             0 => {
                 self.varint(position, end).ok_or(malformed)?;
@@ -264,7 +265,7 @@ mod tests {
         assert_eq!(check(&file), Ok(()));
         file.extend([0x3A, 5, 0]);
         assert_eq!(check(&file), Err(WireError::Malformed { position: 2 }));
-        for broken in [&b"\x3B"[..], b"\x3A\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01", b"<!DOCTYPE html>"] {
+        for broken in [&b"\x3B"[..], b"\x3A\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01", b"<!DOCTYPE html>", &[0; 9]] {
             assert!(matches!(check(broken), Err(WireError::Malformed { .. })), "{broken:?}");
         }
     }

@@ -15,7 +15,7 @@ pub(crate) fn check(input: &[u8]) {
     match numbers.byte() % 3 {
         0 => check_array(&mut numbers),
         1 => check_reply(&mut numbers),
-        _ => check_bytes(numbers),
+        _ => check_bytes(&numbers),
     }
 }
 
@@ -58,7 +58,7 @@ fn check_reply(numbers: &mut Numbers<'_>) {
     assert!(same(&in_order(&read.view()), &expected));
 }
 
-fn check_bytes(numbers: Numbers<'_>) {
+fn check_bytes(numbers: &Numbers<'_>) {
     let file = encode_npy_bytes(numbers.0, &[numbers.0.len()]);
     let read = ArrayD::<u8>::read_npy(&file[..]).expect("a valid file");
     assert_eq!(read.as_slice(), Some(numbers.0));

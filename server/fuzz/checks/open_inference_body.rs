@@ -2,7 +2,7 @@
 //! set, that it is all; the body.
 
 use bytes::Bytes;
-use densecl_server::http::fuzzing::{InferenceRequest, parse};
+use densecl_server::http::fuzzing::{InferenceRequest, parse_inference};
 
 /// Runs one input.
 pub(crate) fn check(input: &[u8]) {
@@ -11,7 +11,7 @@ pub(crate) fn check(input: &[u8]) {
         u16::MAX => None,
         length => Some(usize::from(length)),
     };
-    match parse(&Bytes::copy_from_slice(body), length) {
+    match parse_inference(&Bytes::copy_from_slice(body), length) {
         Ok(request) => check_request(&request, body.len()),
         Err(error) => assert!(!error.to_string().is_empty()),
     }

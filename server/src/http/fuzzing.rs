@@ -8,7 +8,9 @@ use axum::http::header;
 use futures_util::stream;
 
 use super::cpu_pool::CpuPool;
-pub use super::open_inference::{Images, InferenceRequest, MalformedInference, RequestedOutput, TensorForm, parse};
+pub use super::open_inference::{
+    Images, InferenceRequest, MalformedInference, RequestedOutput, TensorForm, parse as parse_inference,
+};
 use super::upload::{Count, Expected, ImageField, Upload};
 use crate::config::RequestLimits;
 use crate::error::ApiError;
