@@ -50,6 +50,7 @@ struct Shared {
     rates: Option<RateLimits>,
     cache: Option<FeatureCache>,
     computations: Computations,
+    preparations: Computations,
 }
 
 /// Features on their way, by what they are of.
@@ -71,6 +72,7 @@ impl AppState {
             rates: RateLimits::new(&config.rates),
             cache: FeatureCache::start(&config.cache, &metrics.cache)?,
             computations: Computations::default(),
+            preparations: Computations::default(),
             config,
             metrics,
             phase: watch::Sender::new(Phase::Loading),
@@ -163,5 +165,10 @@ impl AppState {
     /// What is being computed, if anything will be kept.
     pub(super) fn computations(&self) -> &Computations {
         &self.0.computations
+    }
+
+    /// What is being brought into the form that matching and most replies use.
+    pub(super) fn preparations(&self) -> &Computations {
+        &self.0.preparations
     }
 }
