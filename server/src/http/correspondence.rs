@@ -54,6 +54,9 @@ const EXPECTED: Expected<3> = Expected {
     post,
     path = "/correspondence",
     tag = "features",
+    // All parameters can stand there. One must be described: a generator of clients makes code that does not compile
+    // (openapi-python-client 0.29) where there are several forms of a body and no query.
+    params(("format" = Option<String>, Query, description = "Format of the reply; here, or in the body. All other parameters of the body can stand in the query as well.")),
     request_body(content(
         (CorrespondenceForm = "multipart/form-data"),
         (CorrespondenceObject = "application/json"),

@@ -41,12 +41,8 @@ struct Missing {
 impl Picture {
     /// A picture whose features are there already, as [`known_features`] found them.
     pub(super) fn known(pipeline: &Pipeline, features: Arc<CachedFeatures>) -> Result<Self, ApiError> {
-        let map_bytes = pipeline.extraction.map_bytes(features.image);
-        pipeline.admitted.reserve(match features.form() {
-            // It may leave the cache before the reply is sent.
-            Form::Unit => map_bytes,
-            Form::Layers => map_bytes.saturating_mul(2),
-        })?;
+        // Even of features that are shared: they may leave the cache before the reply is sent.
+        pipeline.admitted.reserve(pipeline.extraction.map_bytes(features.image))?;
         Ok(Self { size: features.image, id: features.id(), features: Features::Found(features) })
     }
 
@@ -60,28 +56,28 @@ impl Picture {
             return Self::known(pipeline, found);
         }
         let header = probe(&file, &pipeline.decode_limits())?;
-        let extraction = &pipeline.extraction;
-        let map_bytes = extraction.map_bytes(header.size);
-        // The layers as one map, and the reply made of it.
-        pipeline.admitted.reserve(extraction.layers_bytes(header.size).saturating_add(map_bytes.saturating_mul(2)))?;
+        pipeline.admitted.reserve(pipeline.extraction.map_bytes(header.size))?;
         let missing = Missing { file, header, key, has_place: false };
         Ok(Self { size: header.size, id, features: Features::Missing(missing) })
     }
 
-    /// The features; where they are to be of [`Form::Unit`] and were found, they are kept in that form, too: what is
-    /// asked for again may be asked for often.
+    /// The features, in `form` or as their layers.
     pub(super) async fn features(self, pipeline: &Pipeline, form: Form) -> Result<Arc<CachedFeatures>, ApiError> {
-        match (self.features, pipeline.app.cache()) {
-            (Features::Found(found), Some(cache)) if form == Form::Unit && found.form() == Form::Layers => {
-                let to_unit = move || Ok(Arc::new(found.to_unit().map_err(ApiError::internal)?));
-                let unit = pipeline.on_cpu(Stage::Encode, to_unit).await?;
-                cache.keep(Arc::clone(&unit)).await;
-                Ok(unit)
-            }
-            (Features::Found(found), _) => Ok(found),
-            (Features::Missing(missing), Some(cache)) => pipeline.join_or_compute(cache, self.id, missing).await,
-            (Features::Missing(missing), None) => pipeline.compute(missing).await.map(Arc::new),
-        }
+        let Some(cache) = pipeline.app.cache() else {
+            return match self.features {
+                Features::Found(found) => Ok(found),
+                Features::Missing(missing) => pipeline.compute(missing).await.map(Arc::new),
+            };
+        };
+        let found = match self.features {
+            Features::Found(found) => found,
+            Features::Missing(missing) => match pipeline.join_or_compute(cache, self.id, missing).await? {
+                (features, Role::Led) => return Ok(features),
+                (features, Role::Joined) => features,
+            },
+        };
+        // What is asked for a second time may be asked for often.
+        if form == Form::Unit { pipeline.prepared(cache, found).await } else { Ok(found) }
     }
 }
 
@@ -118,13 +114,13 @@ impl Pipeline {
         cache: &FeatureCache,
         id: FeatureId,
         mut missing: Missing,
-    ) -> Result<Arc<CachedFeatures>, ApiError> {
+    ) -> Result<(Arc<CachedFeatures>, Role), ApiError> {
         let computations = self.app.computations();
         loop {
             if !missing.has_place && !computations.is_under_way(&id) {
                 // Whoever computed them has ended a moment ago.
                 if let Some(found) = cache.recall(id, Form::Layers).await {
-                    return Ok(found);
+                    return Ok((found, Role::Joined));
                 }
                 self.app.take_places(&self.admitted, 1, self.context.deadline)?;
                 missing.has_place = true;
@@ -135,11 +131,36 @@ impl Pipeline {
                 cache.coalesced();
             }
             match flight.await {
-                Ok(features) => return Ok(features),
+                Ok(features) => return Ok((features, role)),
                 Err(error) if role == Role::Joined && !error.concerns_every_sender() => {}
                 Err(error) => return Err(ApiError::Shared(error)),
             }
         }
+    }
+
+    /// Features as [`Form::Unit`], made once for all who want them, and kept.
+    async fn prepared(
+        &self,
+        cache: &FeatureCache,
+        features: Arc<CachedFeatures>,
+    ) -> Result<Arc<CachedFeatures>, ApiError> {
+        let id = features.id();
+        let features = match features.form() {
+            Form::Unit => return Ok(features),
+            Form::Layers => cache.recall(id, Form::Unit).await.unwrap_or(features),
+        };
+        if features.form() == Form::Unit {
+            return Ok(features);
+        }
+        let (pipeline, cache) = (self.clone(), cache.clone());
+        let preparing = async move {
+            let to_unit = move || Ok(Arc::new(features.to_unit().map_err(ApiError::internal)?));
+            let unit = pipeline.on_cpu(Stage::Encode, to_unit).await.map_err(Arc::new)?;
+            cache.keep(Arc::clone(&unit)).await;
+            Ok(unit)
+        };
+        let (flight, _) = self.app.preparations().join_or_lead(id, preparing);
+        flight.await.map_err(ApiError::Shared)
     }
 
     async fn compute_and_keep(
@@ -157,11 +178,14 @@ impl Pipeline {
         Ok(features)
     }
 
-    /// Decodes and resizes the picture on the CPU pool, after memory for that was set aside, and runs the model.
+    /// Decodes and resizes the picture on the CPU pool, after memory for all of it was set aside, and runs the model.
     async fn compute(&self, missing: Missing) -> Result<CachedFeatures, ApiError> {
         let Missing { file, header, key, .. } = missing;
-        let input_bytes = self.extraction.input_bytes(header.size);
-        self.admitted.reserve(header.peak_bytes.saturating_add(input_bytes))?;
+        let extraction = &self.extraction;
+        let input_bytes = extraction.input_bytes(header.size).saturating_add(header.peak_bytes);
+        // The map is counted already; once more while it is made.
+        let output_bytes = extraction.layers_bytes(header.size).saturating_add(extraction.map_bytes(header.size));
+        self.admitted.reserve(input_bytes.saturating_add(output_bytes))?;
         let (limits, side_px) = (self.decode_limits(), self.extraction.side_px);
         let decoding = move || {
             let image = decode(&file, &limits)?;

@@ -60,6 +60,7 @@ struct Shared {
     spans: Option<SpanExport>,
     cache: Option<FeatureCache>,
     computations: Computations,
+    preparations: Computations,
 }
 
 /// Features on their way, by what they are of.
@@ -83,6 +84,7 @@ impl AppState {
             spans: config.traces.as_ref().map(SpanExport::start).transpose()?,
             cache: FeatureCache::start(&config.cache, &metrics.cache)?,
             computations: Computations::default(),
+            preparations: Computations::default(),
             config,
             metrics,
             phase: watch::Sender::new(Phase::Loading),
@@ -213,6 +215,11 @@ impl AppState {
     /// What is being computed, if anything will be kept.
     pub(super) fn computations(&self) -> &Computations {
         &self.0.computations
+    }
+
+    /// What is being brought into the form that matching and most replies use.
+    pub(super) fn preparations(&self) -> &Computations {
+        &self.0.preparations
     }
 }
 
