@@ -120,6 +120,7 @@ fn operations() -> OpenApiRouter<AppState> {
         .routes(routes!(probes::livez))
         .routes(routes!(probes::readyz))
         .routes(routes!(probes::get_metrics))
+        .merge(open_inference::health())
 }
 
 /// Compresses with zstd what is not a picture, where a client asks for it.

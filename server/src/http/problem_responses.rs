@@ -49,15 +49,12 @@ impl IntoResponses for LookupProblems {
     }
 }
 
-/// Problems of the routes that say whether the server is ready.
-pub(super) struct ReadyProblems;
+/// Problems of the routes that only tell what the server is.
+pub(super) struct RateProblems;
 
-impl IntoResponses for ReadyProblems {
+impl IntoResponses for RateProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[
-            (429, "This client asks more often than it may"),
-            (503, "The models are still loading, or the server is shutting down"),
-        ])
+        problems(&[(429, "This client asks more often than it may")])
     }
 }
 
