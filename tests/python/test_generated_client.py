@@ -101,6 +101,7 @@ def test_correspondences(client, photo: bytes):
     file = lambda: part("types").File(io.BytesIO(photo), "photo.png", "image/png")
     form = part("models").CorrespondenceForm(source=file(), target=file(), points="[[100, 80], [20.5, 30]]", layer="res4")
     answer = part("api.features.post_correspondence").sync(client=client, body=form)
+    assert not isinstance(answer, part("models").Problem), answer
     assert [match.source for match in answer.matches] == [[100, 80], [20.5, 30]]
     for match in answer.matches:
         assert numpy.hypot(*numpy.subtract(match.source, match.target)) < 4, match

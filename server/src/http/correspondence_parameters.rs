@@ -9,7 +9,7 @@ use utoipa::openapi::schema::Schema;
 
 use super::feature_ids::KnownFeatures;
 use super::negotiation::{ReplyFormat, negotiate_among};
-use super::parameters::{Parameters, one_of, read_points};
+use super::parameters::{Parameters, one_of, read_flag, read_points};
 use super::pipeline::{Extraction, ExtractionChoice};
 use super::state::AppState;
 use crate::error::ApiError;
@@ -98,6 +98,7 @@ pub(super) struct CorrespondenceQuery {
     top_k: Option<usize>,
     /// Keep only mutual nearest neighbours.
     #[schema(default = false)]
+    #[serde(default, deserialize_with = "read_flag")]
     mutual: Option<bool>,
     /// Keep only matches with at least this cosine similarity.
     min_score: Option<f32>,
