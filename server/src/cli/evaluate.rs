@@ -53,7 +53,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "SHARE", value_delimiter = ',', value_parser = temperature_share, default_value = "0.05")]
     pub refine_temperature: Vec<f32>,
     /// What to evaluate as well, on the first layer and side: random (the same network before any training), rgb (raw
-    /// patches of pixels), sift (needs Python with OpenCV); repeat it, or separate several by commas
+    /// patches of pixels), sift (needs a Python with cv2); repeat it, or separate several by commas
     #[arg(long, value_enum, value_delimiter = ',')]
     pub baseline: Vec<Baseline>,
     /// Random networks to average over

@@ -229,21 +229,22 @@ impl Contestant for Model {
 
 /// What differs from what the server does is said.
 fn described(extractor: &FeatureExtractor, recipe: &Recipe<'_>) -> String {
-    let mut text = format!("{} at {} px", extractor.layer_name(), extractor.side_px());
+    let mut parts = vec![format!("{} at {} px", extractor.layer_name(), extractor.side_px())];
     if recipe.flip == Flip::On {
-        text += ", flip";
+        parts.push("flip".to_owned());
     }
     let (asked, usual) = (recipe.options.soft_argmax, SoftArgmax::default());
     if recipe.options.refine == Refine::None {
-        return text + ", no refinement";
+        parts.push("no refinement".to_owned());
+    } else {
+        if asked.window != usual.window {
+            parts.push(format!("window {}", asked.window));
+        }
+        if asked.temperature_share.to_bits() != usual.temperature_share.to_bits() {
+            parts.push(format!("temperature {}", asked.temperature_share));
+        }
     }
-    if asked.window != usual.window {
-        text += &format!(", window {}", asked.window);
-    }
-    if asked.temperature_share.to_bits() != usual.temperature_share.to_bits() {
-        text += &format!(", temperature {}", asked.temperature_share);
-    }
-    text
+    parts.join(", ")
 }
 
 /// A line on standard error, where that is a terminal.

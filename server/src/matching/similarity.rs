@@ -274,7 +274,6 @@ pub(super) fn maximum(values: &[f32]) -> f32 {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "similarities are moved around, not computed with")]
 mod tests {
     use super::*;
     use ndarray::Array2;

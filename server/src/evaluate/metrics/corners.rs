@@ -5,7 +5,7 @@ use crate::features::PixelPoint;
 use crate::image::ImageSize;
 
 /// The mean distance, in pixels of the target, between where `estimate` and `truth` take the centres of the four corner
-/// pixels of a picture of size `source` (`DeTone` et al., *SuperPoint*, CVPRW 2018, equation 19); infinite if either takes
+/// pixels of a picture of size `source` (`DeTone` et al., *`SuperPoint`*, CVPRW 2018, equation 19); infinite if either takes
 /// one nowhere.
 pub fn mean_corner_error(estimate: &Homography, truth: &Homography, source: ImageSize) -> f64 {
     let (right, bottom) = (f64::from(source.width) - 1.0, f64::from(source.height) - 1.0);

@@ -44,7 +44,7 @@ mod tests {
         let points = [(0.9, true), (0.4, true), (0.5, false), (0.1, false)];
         assert_eq!(area_under_roc(&points), Some(0.75));
         // Precision 1/1 and 2/3 at the positives.
-        assert!((average_precision(&points).unwrap() - (1.0 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
+        assert!((average_precision(&points).unwrap() - f64::midpoint(1.0, 2.0 / 3.0)).abs() < 1e-12);
         let tie = [(1.0, true), (1.0, false), (1.0, false), (1.0, false)];
         assert_eq!((area_under_roc(&tie), average_precision(&tie)), (Some(0.5), Some(0.25)));
         let perfect = [(2.0, true), (1.0, false)];

@@ -1,7 +1,7 @@
 //! The `HPatches` protocol: the first picture of a sequence is matched with each of the others.
 //!
 //! The mean matching accuracy is that of Dusmanu et al., *D2-Net*, CVPR 2019, with the cells of the map as keypoints; the
-//! accuracy of estimated homographies that of `DeTone` et al., *SuperPoint*, CVPRW 2018, at the pictures' own size.
+//! accuracy of estimated homographies that of `DeTone` et al., *`SuperPoint`*, CVPRW 2018, at the pictures' own size.
 
 use super::{Describer, EvaluateError, Options, curve_sample, errors_px, inside, misses, pck_scores};
 use crate::evaluate::Homography;

@@ -37,7 +37,7 @@ pub(super) fn pair(exhibit: &Exhibit) -> Result<String, PageError> {
     let mut svg = format!("<svg class=\"pair\" viewBox=\"0 0 {width:.0} {height}\" role=\"img\">");
     for (picture, x) in [(&source, 0.0), (&target, left)] {
         let Shown { url, width, height, .. } = picture;
-        svg += &format!("<image href=\"{url}\" x=\"{x:.0}\" y=\"0\" width=\"{width}\" height=\"{height}\"/>");
+        let _ = write!(svg, "<image href=\"{url}\" x=\"{x:.0}\" y=\"0\" width=\"{width}\" height=\"{height}\"/>");
     }
     let mut matches: Vec<&MatchError> = exhibit.matches.iter().collect();
     // The wrong ones on top: they are what one looks for.
@@ -78,7 +78,7 @@ pub(super) fn masked_frame(exhibit: &Exhibit, mask: &CarriedMask) -> Result<Stri
         if found > 0 {
             let color = OBJECT_COLORS[usize::from(found - 1) % OBJECT_COLORS.len()];
             for (value, tint) in pixel.0.iter_mut().zip(color) {
-                *value = ((u16::from(*value) + u16::from(tint)) / 2) as u8;
+                *value = value.midpoint(tint);
             }
         }
         let truth = label_at(&mask.truth, x, y);

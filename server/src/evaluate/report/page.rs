@@ -1,6 +1,6 @@
 //! The report as a page that needs nothing else: numbers, curves, and pictures of the best and the worst pairs.
 
-use super::super::case::{Case, Unit};
+use super::super::case::{Case, Metric, Unit};
 use super::super::dataset::{DatasetError, Layout};
 use super::drawing;
 use super::table::cell;
@@ -63,52 +63,58 @@ fn headline(report: &Report) -> String {
     let ids = report.layout.headline();
     let label = |id: &str| {
         let found = report.rows.iter().find_map(|row| row.measurement(id));
-        escaped(&found.map_or_else(|| id.to_owned(), |measurement| measurement.metric.label.clone()))
+        found.map_or_else(|| id.to_owned(), |measurement| measurement.metric.label.clone())
     };
-    let header: String = ids.iter().map(|id| format!("<th>{}</th>", label(id))).collect();
-    let mut table =
-        format!("<div class=\"wide\"><table><thead><tr><th></th>{header}<th>ms a pair</th></tr></thead><tbody>");
-    for (index, row) in report.rows.iter().enumerate() {
-        let name = format!("<th>{}{}</th>", chip(index), escaped(&row.name));
-        let cells: String = match &row.absent {
-            Some(reason) => format!("<td colspan=\"{}\">not measured: {}</td>", ids.len() + 1, escaped(reason)),
-            None => {
-                let numbers = ids.iter().map(|id| row.measurement(id).map_or_else(|| "–".to_owned(), cell));
-                let cost = row.cost.filter(|_| row.kind != Kind::Sift);
-                let cost = cost.map_or_else(|| "–".to_owned(), |cost| format!("{:.0}", cost.pair_ms));
-                numbers.chain([cost]).map(|text| format!("<td>{text}</td>")).collect()
-            }
-        };
-        table += &format!("<tr>{name}{cells}</tr>");
-    }
-    table + "</tbody></table></div>"
+    let header: Vec<String> = ids.iter().map(|id| label(id)).chain(["ms a pair".to_owned()]).collect();
+    let body = report.rows.iter().enumerate().map(|(index, row)| {
+        let name = format!("{}{}", chip(index), escaped(&row.name));
+        if let Some(reason) = &row.absent {
+            let columns = header.len();
+            return format!("<tr><th>{name}</th><td colspan=\"{columns}\">not measured: {}</td></tr>", escaped(reason));
+        }
+        let numbers = ids.iter().map(|id| row.measurement(id).map_or_else(|| NONE.to_owned(), cell));
+        let cost = row.cost.filter(|_| row.kind != Kind::Sift);
+        let cost = cost.map_or_else(|| NONE.to_owned(), |cost| format!("{:.0}", cost.pair_ms));
+        line(&name, numbers.chain([cost]))
+    });
+    let header: Vec<String> = header.iter().map(|label| escaped(label)).collect();
+    table("wide", &header, body)
 }
 
 fn details(report: &Report) -> String {
     let rows: Vec<(usize, &Row)> = report.rows.iter().enumerate().filter(|(_, row)| row.absent.is_none()).collect();
-    let header: String =
-        rows.iter().map(|(index, row)| format!("<th>{}{}</th>", chip(*index), escaped(&row.name))).collect();
-    let mut table = format!("<div class=\"wide details\"><table><thead><tr><th></th>{header}</tr></thead><tbody>");
-    for group in rows.first().map(|(_, row)| row.groups.as_slice()).unwrap_or_default() {
-        table += &format!(
-            "<tr class=\"part\"><th>{}, {} pairs</th>{}</tr>",
-            escaped(&group.name),
-            group.pairs,
-            "<td></td>".repeat(rows.len())
-        );
-        for measurement in &group.metrics {
-            let same = |row: &Row| {
-                let group = row.groups.iter().find(|other| other.name == group.name)?;
-                group.metrics.iter().find(|other| other.metric == measurement.metric).map(cell)
-            };
-            let cells: String = rows
-                .iter()
-                .map(|(_, row)| format!("<td>{}</td>", same(row).unwrap_or_else(|| "–".to_owned())))
-                .collect();
-            table += &format!("<tr><th>{}</th>{cells}</tr>", escaped(&measurement.metric.label));
-        }
-    }
-    table + "</tbody></table></div>"
+    let header: Vec<String> =
+        rows.iter().map(|(index, row)| format!("{}{}", chip(*index), escaped(&row.name))).collect();
+    let groups = rows.first().map(|(_, row)| row.groups.as_slice()).unwrap_or_default();
+    let body = groups.iter().flat_map(|group| {
+        let same = |row: &Row, metric: &Metric| {
+            let group = row.groups.iter().find(|other| other.name == group.name)?;
+            group.metrics.iter().find(|other| other.metric == *metric).map(cell)
+        };
+        let number = |row: &Row, metric: &Metric| same(row, metric).unwrap_or_else(|| NONE.to_owned());
+        let lines = group.metrics.iter().map(|measurement| {
+            let metric = &measurement.metric;
+            line(&escaped(&metric.label), rows.iter().map(|(_, row)| number(row, metric)))
+        });
+        let (name, columns) = (escaped(&group.name), rows.len() + 1);
+        let title = format!("<tr class=\"part\"><th colspan=\"{columns}\">{name}, {} pairs</th></tr>", group.pairs);
+        std::iter::once(title).chain(lines).collect::<Vec<String>>()
+    });
+    table("wide details", &header, body)
+}
+
+/// What stands where there is no number.
+const NONE: &str = "–";
+
+fn table(class: &str, header: &[String], body: impl Iterator<Item = String>) -> String {
+    let (header, body) = (header.join("</th><th>"), body.collect::<Vec<String>>().concat());
+    format!(
+        "<div class=\"{class}\"><table><thead><tr><th></th><th>{header}</th></tr></thead><tbody>{body}</tbody></table></div>"
+    )
+}
+
+fn line(name: &str, cells: impl Iterator<Item = String>) -> String {
+    format!("<tr><th>{name}</th><td>{}</td></tr>", cells.collect::<Vec<String>>().join("</td><td>"))
 }
 
 /// Of the first contestant, which is the model.
@@ -118,24 +124,24 @@ fn pictures(report: &Report) -> Result<String, PageError> {
     };
     let Some(&rank) = report.layout.headline().first() else { return Ok(String::new()) };
     let label = row.measurement(rank).map_or(rank, |measurement| measurement.metric.label.as_str());
-    let mut html = format!(
+    let mut parts = vec![format!(
         "<p>Of {}, the pairs with the highest and the lowest value of <em>{}</em>. \
          <span class=\"key right\"></span>right <span class=\"key wrong\"></span>wrong, thicker the further off. \
          Point at a match for its error.</p>",
         escaped(&row.name),
         escaped(label)
-    );
+    )];
     for group in row.groups.iter().filter(|group| shows(report.layout, row, &group.name)) {
         let of_group = |case: &&Case| group.name == super::ALL || case.group.as_deref() == Some(&group.name);
         let mut cases: Vec<&Case> =
             row.cases.iter().filter(of_group).filter(|case| case.score(rank).is_some()).collect();
         cases.sort_by(|a, b| b.score(rank).unwrap_or_default().total_cmp(&a.score(rank).unwrap_or_default()));
         for (kind, case) in ends(&cases, SHOWN_PAIRS) {
-            html += &format!("<h3>{}: {kind}</h3>", escaped(&group.name));
-            html += &figure(case)?;
+            parts.push(format!("<h3>{}: {kind}</h3>{}", escaped(&group.name), figure(case)?));
         }
     }
-    Ok(html + &mask_strips(row)?)
+    parts.push(mask_strips(row)?);
+    Ok(parts.concat())
 }
 
 /// Parts are shown where there are few; otherwise the whole.
@@ -193,19 +199,20 @@ fn mask_strips(row: &Row) -> Result<String, PageError> {
     };
     sequences.sort_by(|a, b| mean(&b.1).total_cmp(&mean(&a.1)));
     let ranked: Vec<&(&str, Vec<&Case>)> = sequences.iter().collect();
-    let mut html =
-        "<p>Masks of frame 0 carried through the frames: tinted as found, outlined in white as they are.</p>"
-            .to_owned();
+    let opening = "<p>Masks of frame 0 carried through the frames: tinted as found, outlined in white as they are.</p>";
+    let mut parts = vec![opening.to_owned()];
     for (kind, (name, cases)) in ends(&ranked, SHOWN_SEQUENCES) {
-        html +=
-            &format!("<h3>{}, {kind}: J&amp;F {:.1} %</h3><div class=\"strip\">", escaped(name), mean(cases) * 100.0);
-        for case in cases {
-            let Some(mask) = &case.exhibit.mask else { continue };
+        let frames = cases.iter().filter_map(|case| Some((case, case.exhibit.mask.as_ref()?))).map(|(case, mask)| {
             let score = case.score(RANK).map(|score| format!(": {:.0} %", score * 100.0)).unwrap_or_default();
             let picture = drawing::masked_frame(&case.exhibit, mask)?;
-            html += &format!("<figure>{picture}<figcaption>{}{score}</figcaption></figure>", escaped(&case.name));
-        }
-        html += "</div>";
+            Ok(format!("<figure>{picture}<figcaption>{}{score}</figcaption></figure>", escaped(&case.name)))
+        });
+        let frames = frames.collect::<Result<Vec<String>, PageError>>()?.concat();
+        let share = mean(cases) * 100.0;
+        parts.push(format!(
+            "<h3>{}, {kind}: J&amp;F {share:.1} %</h3><div class=\"strip\">{frames}</div>",
+            escaped(name)
+        ));
     }
-    Ok(html)
+    Ok(parts.concat())
 }

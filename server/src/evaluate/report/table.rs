@@ -13,7 +13,7 @@ pub fn text_table(report: &Report) -> String {
     text += &aligned(&headline_rows(report));
     for row in &report.rows {
         if let Some(reason) = &row.absent {
-            text += &format!("\n{}: not measured: {reason}\n", row.name);
+            text.extend(["\n", &row.name, ": not measured: ", reason, "\n"]);
         }
     }
     let present: Vec<&Row> = report.rows.iter().filter(|row| row.absent.is_none()).collect();
