@@ -6,9 +6,12 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
+# Named by /metrics: --build-arg REVISION=$(git rev-parse HEAD)
+ARG REVISION=
+ENV DENSECL_REVISION=$REVISION
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked -p densecl-server \
+    cargo build --release --locked -p densecl-server --features otlp \
     && install -D target/release/densecl-server /out/densecl-server
 
 # The native libraries by the same script and lock file as outside; only .runtime/ is taken over.

@@ -11,6 +11,8 @@ PYTHON ?= python3
 DEVICE ?= auto
 # Which models `make serve` serves.
 MODELS ?= models/zoo
+# What `make deny` checks; advisories have to be fetched.
+CHECKS ?= advisories licenses bans sources
 # More arguments for the command that the target runs, as in `make serve ARGS='--listen 0.0.0.0:8080'`.
 ARGS ?=
 # What `make train` reads and writes; DATA is a folder of images, or `synthetic`.
@@ -40,7 +42,7 @@ endif
 ##@ Use
 .PHONY: serve
 serve: setup-server ## Build the server and serve the shipped model on http://127.0.0.1:8080
-	$(ENV); cargo build --release --locked -p densecl-server
+	$(ENV); DENSECL_REVISION=$$(git rev-parse HEAD 2>/dev/null || true) cargo build --release --locked -p densecl-server
 	$(ENV); exec target/release/densecl-server serve --models $(MODELS) --device $(DEVICE) $(ARGS)
 
 .PHONY: train
@@ -75,8 +77,9 @@ test-rust: setup-server setup-trainer ## Run the Rust tests of the whole workspa
 
 .PHONY: test-python
 test-python: setup-server setup-python ## Run the Python tests against a server that really runs
-	$(if $(SERVER),,$(ENV); cargo build --locked -p densecl-server)
-	$(ENV); DENSECL_SERVER=$(or $(SERVER),target/debug/densecl-server) PYTHONPATH=.runtime/python \
+	$(if $(SERVER),,$(ENV); cargo build --locked -p densecl-server --features otlp)
+	@# Without the feature the tests of traces would be skipped.
+	$(ENV); DENSECL_SERVER=$(or $(SERVER),target/debug/densecl-server) PYTHONPATH=.runtime/python DENSECL_TEST_OTLP=1 \
 	    $(PYTHON) -m pytest -p no:cacheprovider tests/python $(ARGS)
 
 .PHONY: test-transfer
@@ -149,8 +152,8 @@ fuzz: ## Fuzz what reads files and bodies, TIME=600 seconds a target (needs carg
 	TIME=$(TIME) scripts/fuzz.sh $(TARGETS)
 
 .PHONY: deny
-deny: ## Check licences and advisories of the dependencies (needs cargo-deny)
-	cargo deny check
+deny: ## Check licences, sources and advisories of the dependencies (needs cargo-deny; CHECKS='licenses bans sources' without network)
+	cargo deny check $(CHECKS)
 
 ##@ Set up
 .PHONY: setup

@@ -9,17 +9,21 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::batch::Batching;
-use crate::config::{ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span};
+use crate::config::{
+    ByteSize, CacheSettings, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span,
+};
 use crate::engine::{Device, EngineOptions, Precision};
 use crate::registry::Rehearsal;
 
 mod administration;
+mod cache;
 mod connections;
 mod evaluate;
 mod keys;
 mod traces;
 
 use self::administration::AdministrationArgs;
+use self::cache::CacheArgs;
 use self::connections::ConnectionArgs;
 pub use self::evaluate::{Baseline, EvaluateArgs, Flip, RefineName};
 use self::keys::ApiKeyArgs;
@@ -196,6 +200,8 @@ pub struct ServeArgs {
     body_timeout: Span,
     #[command(flatten)]
     connections: ConnectionArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Time between failing /readyz and closing the door, for load balancers to notice
     #[arg(long, env = "DENSECL_DRAIN_DELAY", value_name = "TIME", default_value = "0s")]
     drain_delay: Span,
@@ -242,6 +248,7 @@ impl ServeArgs {
             },
             connections: self.connections.limits(),
             rates: self.connections.rates(),
+            cache: self.cache.settings(),
             drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },
             api_keys: self.api_keys.file,
             traces: self.traces.endpoint,
@@ -294,6 +301,7 @@ impl OfflineArgs {
             },
             connections: ConnectionLimits::default(),
             rates: ClientRates::default(),
+            cache: CacheSettings::OFF,
             drain: Drain { delay: Duration::ZERO, timeout: NO_HURRY },
             api_keys: None,
             traces: None,

@@ -5,6 +5,7 @@
 //! inside cause of a failure of ours is in [`ApiError::Internal`], which is logged once, where the
 //! reply is made, and never sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -66,6 +67,8 @@ pub enum ApiError {
     ParametersTooLarge { name: String, limit: u64 },
     #[error("{name}: {error}")]
     OfImage { name: String, error: Box<Self> },
+    #[error(transparent)]
+    Shared(Arc<Self>),
     #[error("unknown part or parameter `{name}`: {expected}")]
     UnknownParameter { name: String, expected: String },
     #[error("parameter `{name}`: {reason}")]
@@ -161,6 +164,20 @@ impl ApiError {
         if self.row().status < 500 { Self::OfImage { name, error: Box::new(self) } } else { self }
     }
 
+    /// Whether whoever sends the same image meets the same failure: it says nothing of the request's own time and means.
+    pub fn concerns_every_sender(&self) -> bool {
+        matches!(self, Self::Decode(_) | Self::Internal(_))
+    }
+
+    /// The failure of ours that this is, for the log.
+    pub fn cause(&self) -> Option<&anyhow::Error> {
+        match self {
+            Self::Internal(cause) => Some(cause),
+            Self::Shared(error) => error.cause(),
+            _ => None,
+        }
+    }
+
     /// What the sender is told.
     pub fn problem(&self) -> Problem {
         let Row { status, slug, title, hint } = self.row();
@@ -184,6 +201,7 @@ impl ApiError {
         match *self {
             Self::RateLimited { wait } => Some(wait),
             Self::Overloaded { retry_after } => Some(retry_after.clamp(RETRY_AFTER, LONGEST_RETRY_AFTER)),
+            Self::Shared(ref error) => error.retry_after(status),
             _ => (status == 503).then_some(RETRY_AFTER),
         }
     }
@@ -209,6 +227,7 @@ impl ApiError {
             | Self::TooManyImages { limit }
             | Self::TooManyParameters { limit } => Some(limit as u64),
             Self::OfImage { ref error, .. } => error.limit(),
+            Self::Shared(ref error) => error.limit(),
             _ => None,
         }
     }
@@ -233,6 +252,7 @@ impl ApiError {
                 row(413, "parameters-too-large", "Parameters too large", "Send fewer points, or several requests.")
             }
             Self::OfImage { error, .. } => error.row(),
+            Self::Shared(error) => error.row(),
             Self::UnknownParameter { .. } => {
                 row(400, "unknown-parameter", "Unknown parameter", "See /docs for the parameters of this path.")
             }
@@ -300,26 +320,17 @@ impl ApiError {
             Self::Draining => row(503, "draining", "Draining", "Try another replica."),
             Self::Decode(error) => image_row(error),
             Self::Lookup(error) => lookup_row(error),
-            Self::Change(error) => change_row(error),
-            Self::ModelFileChanged { .. } => row(
-                503,
-                "model-file-changed",
-                "Model file changed",
-                "Whoever runs the server has to load the model again. Replace model files by a rename.",
-            ),
-            Self::NotAdministrator => row(
-                403,
-                "not-administrator",
-                "Not an administrator",
-                "Start the server with --admin-listen and ask there, or use an API key of an administrator.",
-            ),
+            Self::Change(_) | Self::ModelFileChanged { .. } | Self::NotAdministrator => administration_row(self),
             Self::Mask(error) => mask_row(error),
             Self::MaskSize { .. } => {
                 row(422, "mask-size", "Mask of another size", "Send a mask as large as the upright source image.")
             }
-            Self::UnknownFeatureId { .. } => {
-                row(404, "unknown-feature-id", "Unknown feature id", "Upload the images as `source` and `target`.")
-            }
+            Self::UnknownFeatureId { .. } => row(
+                404,
+                "unknown-feature-id",
+                "Unknown feature id",
+                "It was never here, or has expired: send the image again as `source` or `target`.",
+            ),
             Self::PointNotFinite
             | Self::SideOutOfRange { .. }
             | Self::SideNotMultiple { .. }
@@ -399,12 +410,27 @@ fn lookup_row(error: &LookupError) -> Row {
     }
 }
 
-fn change_row(error: &ChangeError) -> Row {
+/// What somebody who runs the server has to do with.
+fn administration_row(error: &ApiError) -> Row {
     match error {
-        ChangeError::Unknown { .. } => row(404, "unknown-model", "Unknown model", "See /models for what there is."),
-        ChangeError::Failed { .. } | ChangeError::Repository { .. } => {
+        ApiError::ModelFileChanged { .. } => row(
+            503,
+            "model-file-changed",
+            "Model file changed",
+            "Whoever runs the server has to load the model again. Replace model files by a rename.",
+        ),
+        ApiError::Change(ChangeError::Unknown { .. }) => {
+            row(404, "unknown-model", "Unknown model", "See /models for what there is.")
+        }
+        ApiError::Change(_) => {
             row(422, "cannot-load-model", "Cannot load the model", "Correct what is wrong, then load it again.")
         }
+        _ => row(
+            403,
+            "not-administrator",
+            "Not an administrator",
+            "Start the server with --admin-listen and ask there, or use an API key of an administrator.",
+        ),
     }
 }
 

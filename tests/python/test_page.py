@@ -9,7 +9,10 @@ import shutil
 import numpy
 import pytest
 
+from conftest import ZOO
 from photographs import folder
+from server_process import ServerProcess
+from test_keys import make_key
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("DENSECL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -77,6 +80,38 @@ def test_features_can_be_downloaded(page, tmp_path):
         page.click("#download")
     download.value.save_as(tmp_path / "features.npy")
     assert numpy.load(tmp_path / "features.npy").ndim == 3
+
+
+def test_a_key_is_asked_for_once_and_kept_out_of_sight(browser, binary, tmp_path):
+    file = tmp_path / "keys.toml"
+    key = make_key(binary, file, "someone")
+    locked = ServerProcess(binary, ZOO, tmp_path / "server.log", [f"--api-keys={file}"])
+    page = browser.new_page()
+    page.set_default_timeout(TIMEOUT_MS)
+    try:
+        page.goto(locked.url)
+        page.wait_for_selector("#key-form:not([hidden])")
+        page.fill("#key", "wrong")
+        page.press("#key", "Enter")
+        page.wait_for_selector("#problem:not([hidden])")
+        page.fill("#key", key)
+        page.press("#key", "Enter")
+        page.wait_for_selector("#model option", state="attached")
+        choose(page, "source", "chelsea.png")
+        page.click("#tab-features")
+        page.wait_for_selector("#features:not([hidden])")
+        assert page.is_hidden("#key-form") and key not in page.content()
+        page.reload()
+        page.wait_for_selector("#model option", state="attached")
+        # The description's own page works under its policy, too.
+        problems = []
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.goto(f"{locked.url}/docs/")
+        page.wait_for_selector(".opblock")
+        assert problems == []
+    finally:
+        page.close()
+        assert locked.stop() == 0
 
 
 def test_a_refusal_is_shown_in_the_servers_words(page):

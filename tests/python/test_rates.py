@@ -47,7 +47,7 @@ def test_what_costs_nothing_is_never_limited(limited):
     while ask(limited, "198.51.100.7").status == 200:
         pass
     text = ask(limited, "198.51.100.7", "/metrics").body.decode()
-    assert 'densecl_http_refused_total{reason="RateLimited"}' in text
+    assert 'densecl_http_problems_total{problem="rate-limited"}' in text
 
 
 def test_a_rate_that_makes_no_sense_is_an_error(binary, tmp_path):

@@ -42,7 +42,7 @@ def main() -> int:
         print(f"the server ended with {ended}; its log:\n{text}", file=sys.stderr)
         return 1
     for route in ("/features", "/correspondence"):
-        if f'densecl_http_requests_total{{route="{route}",method="POST",status="200"}}' not in answered:
+        if f'densecl_http_requests_total{{route="{route}",method="POST",status="200"' not in answered:
             print(f"no generated request to {route} succeeded: the check says little", file=sys.stderr)
             return 1
     return max(statuses)

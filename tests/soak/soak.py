@@ -34,7 +34,7 @@ from traffic import HOT_PICTURES, WEIGHTS, Client, Wrong, picture
 from truth import Truth
 
 MAX_MEMORY_GROWTH = 0.05
-FLAGS = ["--body-timeout=2s", "--header-timeout=5s", "--drain-delay=5s", "--max-side=512"]
+FLAGS = ["--cache-bytes=16MiB", "--body-timeout=2s", "--header-timeout=5s", "--drain-delay=5s", "--max-side=512"]
 SHOWN_FAILURES = 20
 
 

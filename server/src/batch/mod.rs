@@ -208,6 +208,20 @@ impl Batcher {
         self.0.workshops.rehearse(&self.0.queue, &rehearsal)
     }
 
+    /// Runs layers on a black image once, without any engine, and keeps nothing. This blocks.
+    ///
+    /// # Errors
+    /// If the model does not run.
+    pub fn try_out(
+        &self,
+        model: &ModelFile,
+        layers: &LayerSet,
+        size: (usize, usize),
+    ) -> Result<Vec<LayerOutput>, BatchError> {
+        let (height, width) = size;
+        self.0.workshops.try_out(&Rehearsal { model: model.clone(), layers: layers.clone(), height, width })
+    }
+
     /// Drops the sessions of a model that nobody can ask for any more, as soon as engines have time.
     pub fn forget(&self, model: ModelId) {
         self.0.workshops.forget(&self.0.queue, model);

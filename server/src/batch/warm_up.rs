@@ -49,13 +49,21 @@ impl Workshops {
         for (engine, workshop) in self.own.iter().enumerate() {
             let (prepared, found) = prepare(workshop)?;
             let (done, adopted) = mpsc::channel();
-            queue.send(engine, Errand::Adopt { prepared, rehearsal: rehearsal.clone(), done });
+            queue.send(engine, Errand::Adopt { prepared: Box::new(prepared), rehearsal: rehearsal.clone(), done });
             adopted.recv().unwrap_or(Err(BatchError::Closed))?;
             outputs = found;
         }
         if let Some(shared) = &self.shared {
             shared.adopt(prepare(shared.workshop())?.0);
         }
+        Ok(outputs.pop().unwrap_or_default())
+    }
+
+    /// Makes a session, runs it, and drops it again: only what comes out is of interest.
+    pub(super) fn try_out(&self, rehearsal: &Rehearsal) -> Result<Vec<LayerOutput>, BatchError> {
+        let Rehearsal { model, layers, .. } = rehearsal;
+        let Some(workshop) = self.own.first() else { return Err(BatchError::Closed) };
+        let (_, mut outputs) = caught(|| rehearsal.on_black(|batch| workshop.prepare(model, layers, batch)))?;
         Ok(outputs.pop().unwrap_or_default())
     }
 

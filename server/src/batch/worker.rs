@@ -16,7 +16,7 @@ use crate::metrics::BatchMetrics;
 /// What an engine is to do about its sessions.
 pub(super) enum Errand {
     /// Take over a session that was made for it, and say how that went.
-    Adopt { prepared: Prepared, rehearsal: Rehearsal, done: mpsc::Sender<Result<(), BatchError>> },
+    Adopt { prepared: Box<Prepared>, rehearsal: Rehearsal, done: mpsc::Sender<Result<(), BatchError>> },
     /// Drop those of a model that is not served any more.
     Forget(ModelId),
 }
@@ -47,7 +47,7 @@ fn serve(index: usize, engine: &mut Engine, queue: &Queue, metrics: &BatchMetric
                 answer(batch, begun, result);
             }
             Work::Errand(Errand::Adopt { prepared, rehearsal, done }) => {
-                let result = unless_it_panics(engine, |engine| adopt(engine, prepared, &rehearsal));
+                let result = unless_it_panics(engine, |engine| adopt(engine, *prepared, &rehearsal));
                 // Whoever asked may have gone.
                 let _ = done.send(result);
             }

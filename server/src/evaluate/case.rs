@@ -118,7 +118,7 @@ pub struct CarriedMask {
 }
 
 /// More lines than this hide one another.
-const MOST_LINES: usize = 160;
+const MOST_LINES: usize = 120;
 
 impl Score {
     /// A number that counts as much as every other pair's.

@@ -1,12 +1,23 @@
 //! The `OpenAPI` document and the pages that show it.
 
 use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::middleware;
+use axum::response::Response;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{OpenApi as Document, RefOr, Schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 
+use super::authenticate::is_open;
+use super::problem_responses::unauthorized;
 use super::state::AppState;
+
+/// The pages style themselves as they go; scripts come from this server alone.
+const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -50,6 +61,28 @@ pub(super) fn open_flattened_objects(document: &mut Document) {
     }
 }
 
+/// Says of every route that is not open to everyone how a key is sent, and what happens without. A
+/// server has keys only if it was given some, so that none is a way, too.
+pub(super) fn describe_keys(document: &mut Document) {
+    let components = document.components.get_or_insert_default();
+    let key = ApiKeyValue::with_description("X-API-Key", "Instead of `Authorization`");
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+    let bearer = bearer.description(Some("A key from whoever runs the server, if it asks for keys at all")).build();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(key)));
+    let none: [&str; 0] = [];
+    let ways = [
+        SecurityRequirement::new("bearer", none),
+        SecurityRequirement::new("apiKey", none),
+        SecurityRequirement::default(),
+    ];
+    let locked = document.paths.paths.iter_mut().filter(|(path, _)| !is_open(path));
+    for operation in locked.flat_map(|(_, item)| [item.get.as_mut(), item.post.as_mut()]).flatten() {
+        operation.security = Some(ways.to_vec());
+        operation.responses.responses.entry("401".to_owned()).or_insert_with(|| unauthorized().into());
+    }
+}
+
 /// What the document says beside the routes.
 pub(super) fn base() -> Document {
     Base::openapi()
@@ -61,5 +94,12 @@ pub fn document() -> Document {
 }
 
 pub(super) fn router(document: Document) -> Router<AppState> {
-    SwaggerUi::new("/docs").url("/openapi.json", document).into()
+    let pages: Router<AppState> = SwaggerUi::new("/docs").url("/openapi.json", document).into();
+    pages.layer(middleware::map_response(async |mut response: Response| {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+        // A newer server brings newer pages.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response
+    }))
 }

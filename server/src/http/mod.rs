@@ -1,7 +1,7 @@
 //! The wire: routes, bodies, parameters, replies.
 //!
 //! This is the only module that knows axum. A handler reads its request into values that are
-//! already valid, lets `pipeline` make the feature maps, and writes the reply in the format that
+//! already valid, lets `extraction` find or make the feature maps, and writes the reply in the format that
 //! was asked for. Decoding, matching and encoding run on `cpu_pool`, never on the threads that
 //! serve connections.
 
@@ -20,6 +20,8 @@ mod correspondence_tensors;
 mod counted_body;
 mod cpu_pool;
 mod docs;
+mod extraction;
+mod feature_ids;
 mod features;
 mod features_document;
 mod features_parameters;
@@ -97,6 +99,7 @@ fn api() -> OpenApiRouter<AppState> {
 fn describe(work: OpenApiRouter<AppState>) -> OpenApiRouter<AppState> {
     let mut routes = OpenApiRouter::with_openapi(docs::base()).merge(work).merge(operations());
     docs::open_flattened_objects(routes.get_openapi_mut());
+    docs::describe_keys(routes.get_openapi_mut());
     routes
 }
 
@@ -117,6 +120,7 @@ fn operations() -> OpenApiRouter<AppState> {
         .routes(routes!(probes::livez))
         .routes(routes!(probes::readyz))
         .routes(routes!(probes::get_metrics))
+        .merge(open_inference::health())
 }
 
 /// Compresses with zstd what is not a picture, where a client asks for it.

@@ -20,7 +20,7 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
-        if let Self::Internal(cause) = &self {
+        if let Some(cause) = self.cause() {
             tracing::error!(cause = format!("{cause:#}"), "request failed");
         }
         let problem = self.problem();

@@ -49,15 +49,12 @@ impl IntoResponses for LookupProblems {
     }
 }
 
-/// Problems of the routes that say whether the server is ready.
-pub(super) struct ReadyProblems;
+/// Problems of the routes that only tell what the server is.
+pub(super) struct RateProblems;
 
-impl IntoResponses for ReadyProblems {
+impl IntoResponses for RateProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[
-            (429, "This client asks more often than it may"),
-            (503, "The models are still loading, or the server is shutting down"),
-        ])
+        problems(&[(429, "This client asks more often than it may")])
     }
 }
 
@@ -93,6 +90,11 @@ impl IntoResponses for AdministrationProblems {
     }
 }
 
+/// The answer to requests without a good key.
+pub(super) fn unauthorized() -> Response {
+    problem(401, "The server asks for API keys, and this request came without a good one")
+}
+
 fn problems(statuses: &[(u16, &str)]) -> BTreeMap<String, RefOr<Response>> {
     statuses.iter().map(|&(status, description)| (status.to_string(), problem(status, description).into())).collect()
 }
@@ -101,6 +103,7 @@ fn problem(status: u16, description: &str) -> Response {
     let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     let response = ResponseBuilder::new().description(description).content("application/problem+json", body);
     match status {
+        401 => response.header("WWW-Authenticate", HeaderBuilder::new().build()).build(),
         429 | 503 => response.header("Retry-After", retry_after()).build(),
         _ => response.build(),
     }

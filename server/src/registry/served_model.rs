@@ -13,6 +13,9 @@ use super::rehearsal::{Rehearsal, usual_size};
 use crate::batch::{BatchError, BatchReply, BatchRequest, Batcher, LayerOutput};
 use crate::engine::{EngineError, GLOBAL, LayerSet, ModelFile};
 
+/// What a model is tried out on: coarse layers have several cells, and different ones along x and y.
+const TRIED_SIZE: (usize, usize) = (64, 96);
+
 /// One version of a model, ready to run. When the last clone is dropped, and nobody can ask for it
 /// any more, the engines forget its sessions.
 #[derive(Clone)]
@@ -127,10 +130,23 @@ impl ServedModel {
         if self.0.is_warm.load(Ordering::Relaxed) {
             return Ok(());
         }
+        self.try_out()?;
         self.rehearse(&Rehearsal { layers: self.manifest().default_layer.clone(), side_px: None })?;
         rehearsals.iter().filter(|rehearsal| self.has(rehearsal)).try_for_each(|rehearsal| self.rehearse(rehearsal))?;
         self.0.is_warm.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Runs all outputs of a model from elsewhere, and holds them against its manifest: the trainer
+    /// does so before there is a file.
+    fn try_out(&self) -> Result<(), OpenError> {
+        let Manifest { training, fidelity, .. } = self.manifest();
+        if training.is_some() || fidelity.is_some() {
+            return Ok(());
+        }
+        let layers = LayerSet::new(self.outputs()).expect("a manifest has layers, each once");
+        let outputs = self.0.batcher.try_out(&self.0.file, &layers, TRIED_SIZE).map_err(|error| self.failed(error))?;
+        self.check(&layers, TRIED_SIZE, &outputs)
     }
 
     pub(super) fn has(&self, rehearsal: &Rehearsal) -> bool {
@@ -140,24 +156,34 @@ impl ServedModel {
     /// Builds the sessions of every engine for layers that the model has, runs each, and holds what
     /// comes out against the manifest.
     fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), OpenError> {
-        let failed = |source| OpenError::WarmUp { path: self.0.file.path().to_path_buf(), source };
         let layers = LayerSet::new(rehearsal.layers.split('+')).expect("layers that the model has, each once");
         let size = usual_size(rehearsal.side_px.unwrap_or(self.manifest().default_side));
-        let outputs = self.0.batcher.warm_up(&self.0.file, &layers, size).map_err(failed)?;
-        self.check(&layers, size, &outputs).map_err(|error| failed(BatchError::Engine(Arc::new(error))))
+        let outputs = self.0.batcher.warm_up(&self.0.file, &layers, size).map_err(|error| self.failed(error))?;
+        self.check(&layers, size, &outputs)
+    }
+
+    fn failed(&self, source: BatchError) -> OpenError {
+        OpenError::WarmUp { path: self.0.file.path().to_path_buf(), source }
     }
 
     /// Whether these outputs for an image of this height and width are what the manifest promises.
-    fn check(&self, layers: &LayerSet, size: (usize, usize), outputs: &[LayerOutput]) -> Result<(), EngineError> {
+    fn check(&self, layers: &LayerSet, size: (usize, usize), outputs: &[LayerOutput]) -> Result<(), OpenError> {
         for (name, output) in layers.names().iter().zip(outputs) {
             let found = [output.channels, output.height, output.width];
             let Some(expected) = self.expected_shape(name, size) else { continue };
             if found != expected {
                 let reason = format!("its shape is {found:?}, and by the manifest {expected:?}");
-                return Err(EngineError::Output { layer: name.clone(), reason });
+                let error = EngineError::Output { layer: name.clone(), reason };
+                return Err(self.failed(BatchError::Engine(Arc::new(error))));
             }
         }
         Ok(())
+    }
+
+    /// Names of all that it computes: its layers, and `global` if it has that.
+    pub fn outputs(&self) -> impl Iterator<Item = &str> {
+        let global = self.manifest().global.map(|_| GLOBAL);
+        self.manifest().layers.iter().map(|layer| layer.name.as_str()).chain(global)
     }
 
     /// Channels, rows and columns of an output for an image of this height and width, by the

@@ -148,3 +148,6 @@ fn curve_sample(curve: &'static super::case::Curve, errors: &[f64], unit_px: f64
 fn inside(points: Vec<PixelPoint>, image: crate::image::ImageSize) -> ImagePoints {
     ImagePoints::new(points, image).expect("only points inside the picture were kept")
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,7 +64,7 @@ fn stroke(error_px: f64, within_px: f64) -> (&'static str, f64) {
     if error_px < within_px {
         return ("right", 0.9);
     }
-    ("wrong", 1.0 + (error_px / within_px).log2().min(3.0))
+    ("wrong", 0.9 + 0.6 * (error_px / within_px).log2().min(3.0))
 }
 
 /// A frame with the objects it was given tinted, and the outlines of what they are.

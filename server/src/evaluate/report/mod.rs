@@ -133,6 +133,16 @@ impl Report {
             rows: Vec::new(),
         }
     }
+
+    /// How much there was to do, and with what.
+    fn extent(&self) -> String {
+        let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+        let of = match self.layout {
+            Layout::Spair => String::new(),
+            Layout::HPatches | Layout::Scenes => format!(" in {}", counted(self.sequences, "sequence")),
+        };
+        format!("{}{of}, {}", counted(self.pairs, "pair"), counted(self.threads, "thread"))
+    }
 }
 
 impl Row {

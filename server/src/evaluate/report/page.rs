@@ -34,11 +34,8 @@ pub enum PageError {
 /// [`PageError`] if a picture that it shows cannot be read again.
 pub fn page(report: &Report) -> Result<String, PageError> {
     let title = format!("Correspondences on {}", report.layout);
-    let summary = format!(
-        "{} pairs of pictures in {} sequences, {} threads. ± is the standard error over pairs, in brackets the \
-         deviation over seeds.",
-        report.pairs, report.sequences, report.threads
-    );
+    let summary =
+        format!("{}. ± is the standard error over pairs, in brackets the deviation over seeds.", report.extent());
     let parts = [
         ("title", title),
         ("style", STYLE.to_owned()),

@@ -9,15 +9,7 @@ const MOST_COLUMNS: usize = 6;
 /// A table with a line for each contestant and what tells most, and a table of everything with a column for each. Shares
 /// in percent, `±` the standard error over pairs, `(…)` the deviation over seeds.
 pub fn text_table(report: &Report) -> String {
-    let mut text = format!(
-        "{}: {} pairs of pictures in {} {}; {} {}\n\n",
-        report.layout,
-        report.pairs,
-        report.sequences,
-        if report.sequences == 1 { "sequence" } else { "sequences" },
-        report.threads,
-        if report.threads == 1 { "thread" } else { "threads" },
-    );
+    let mut text = format!("{}: {}\n\n", report.layout, report.extent());
     text += &aligned(&headline_rows(report));
     for row in &report.rows {
         if let Some(reason) = &row.absent {

@@ -81,7 +81,7 @@ fn the_table_says_everything() {
     report.rows.push(row("res3").unwrap());
     report.rows.push(Row::absent("SIFT".to_owned(), Kind::Sift, "no Python".to_owned()));
     let table = text_table(&report);
-    assert!(table.starts_with("HPatches: 2 pairs of pictures in 1 sequence; 1 thread\n"), "{table}");
+    assert!(table.starts_with("HPatches: 2 pairs in 1 sequence, 1 thread\n"), "{table}");
     assert!(table.contains("SIFT: not measured: no Python\n"), "{table}");
     assert!(table.contains("  MMA at 5 px  50.0 ± 25.0 %\n"), "{table}");
     report.rows.extend((0..6).filter_map(|_| row("again")));

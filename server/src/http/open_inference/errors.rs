@@ -22,7 +22,10 @@ pub(in crate::http) async fn name_errors(request: Request, next: Next) -> Respon
     let path = request.uri().path();
     let is_ours = path == "/v2" || path.starts_with("/v2/");
     let mut response = next.run(request).await;
-    let Some(problem) = response.extensions_mut().remove::<Problem>().filter(|_| is_ours) else { return response };
+    if !is_ours {
+        return response;
+    }
+    let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
     // A struct of strings and numbers is always written.
     let body = serde_json::to_vec(&NamedError { problem: &problem, error: &problem.detail }).unwrap_or_default();
     response.headers_mut().remove(header::CONTENT_LENGTH);

@@ -162,7 +162,8 @@ async fn infer(
     };
     let asked = app.cpu().run(move || timings.measure(Stage::Decode, read)).await??;
     let wanted = Wanted::of(&asked, &model, &limits)?;
-    let admitted = app.admit(wanted.count, context.deadline)?;
+    let admitted = app.admit();
+    app.take_places(&admitted, wanted.count, context.deadline)?;
     let answer = answer(app.clone(), context.clone(), Job { model, wanted, asked, admitted: admitted.clone() });
     Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))
 }

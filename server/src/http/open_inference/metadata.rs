@@ -6,12 +6,11 @@ use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::problem_responses::{ListProblems, LookupProblems, ReadyProblems};
+use super::super::problem_responses::{LookupProblems, RateProblems};
 use super::super::state::{AppState, Phase};
 use super::request::{INPUT, INPUT_TYPE};
-use super::wanted::all_outputs;
 use crate::engine::GLOBAL;
-use crate::error::ApiError;
+use crate::error::{ApiError, Problem};
 use crate::registry::{Registry, ServedModel};
 
 /// Any size.
@@ -105,7 +104,7 @@ impl ModelMetadata {
                 datatype: INPUT_TYPE,
                 shape: vec![DYNAMIC, DYNAMIC, DYNAMIC, 3],
             }],
-            outputs: all_outputs(model).map(|name| output(model, name)).collect(),
+            outputs: model.outputs().map(|name| output(model, name)).collect(),
         }
     }
 }
@@ -125,7 +124,7 @@ fn output(model: &ServedModel, name: &str) -> TensorMetadata {
     get,
     path = "/v2",
     tag = "open inference protocol",
-    responses((status = 200, description = "The server", body = ServerMetadata), ListProblems)
+    responses((status = 200, description = "The server", body = ServerMetadata), RateProblems)
 )]
 pub(super) async fn get_server() -> Json<ServerMetadata> {
     Json(ServerMetadata {
@@ -140,7 +139,7 @@ pub(super) async fn get_server() -> Json<ServerMetadata> {
     get,
     path = "/v2/health/live",
     tag = "open inference protocol",
-    responses((status = 200, description = "It does"), ListProblems)
+    responses((status = 200, description = "It does"))
 )]
 pub(super) async fn get_live() {}
 
@@ -149,7 +148,10 @@ pub(super) async fn get_live() {}
     get,
     path = "/v2/health/ready",
     tag = "open inference protocol",
-    responses((status = 200, description = "They should"), ReadyProblems)
+    responses(
+        (status = 200, description = "They should"),
+        (status = 503, description = "Not yet, or no longer", body = Problem, content_type = "application/problem+json"),
+    )
 )]
 pub(super) async fn get_ready(State(app): State<AppState>) -> Result<(), ApiError> {
     match app.phase() {

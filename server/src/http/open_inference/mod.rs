@@ -1,4 +1,4 @@
-//! The Open Inference Protocol (KServe v2), with Triton's extensions for binary tensors and for model
+//! The Open Inference Protocol (`KServe` v2), with Triton's extensions for binary tensors and for model
 //! repositories: what `tritonclient` speaks.
 //!
 //! `request` turns a body into a typed request and is a plain function of bytes; `reply` is the way
@@ -28,12 +28,15 @@ pub(super) fn inference() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(infer::post_infer)).routes(routes!(infer::post_infer_version))
 }
 
+/// Whether the server is ready.
+pub(super) fn health() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(metadata::get_live)).routes(routes!(metadata::get_ready))
+}
+
 /// What there is, and whether it is ready.
 pub(super) fn descriptions() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(metadata::get_server))
-        .routes(routes!(metadata::get_live))
-        .routes(routes!(metadata::get_ready))
         .routes(routes!(metadata::get_model))
         .routes(routes!(metadata::get_model_version))
         .routes(routes!(metadata::get_model_ready))

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, Request, State};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::super::observe::RequestContext;
@@ -56,14 +56,13 @@ impl From<VersionState> for IndexState {
 pub(super) struct ChangeRequest {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    parameters: Option<std::collections::BTreeMap<String, IgnoredAny>>,
+    parameters: Option<Map<String, Value>>,
 }
 
 impl ChangeRequest {
     /// Models come from the repository alone.
     fn check(&self) -> Result<(), ApiError> {
-        let names = self.parameters.iter().flat_map(std::collections::BTreeMap::keys);
-        match names.into_iter().find(|name| *name == "config" || name.starts_with("file:")) {
+        match self.parameters.iter().flat_map(Map::keys).find(|name| *name == "config" || name.starts_with("file:")) {
             Some(name) => Err(ApiError::MalformedInference(format!(
                 "`{name}` is not supported here: put the model into the repository, then load it without"
             ))),

@@ -121,7 +121,7 @@ pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferenceRequ
     let length = header_length.unwrap_or(body.len());
     let too_long = MalformedInference::HeaderLength { header: length, body: body.len() };
     let json = body.get(..length).ok_or(too_long)?;
-    let header: Header = serde_json::from_slice(json).map_err(|error| MalformedInference::Json(error.to_string()))?;
+    let header = read_header(json).map_err(MalformedInference::Json)?;
     header.parameters.check()?;
     let binary = header_length.map(|length| body.slice(length..));
     Ok(InferenceRequest {
@@ -130,6 +130,14 @@ pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferenceRequ
         outputs: header.outputs.map(outputs).transpose()?,
         form: TensorForm::of(header.parameters.binary_data_output.unwrap_or(false)),
     })
+}
+
+/// Says where in the document it stops making sense.
+fn read_header(json: &[u8]) -> Result<Header, String> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let header = serde_path_to_error::deserialize(&mut reader).map_err(|error| error.to_string())?;
+    reader.end().map_err(|error| error.to_string())?;
+    Ok(header)
 }
 
 /// The JSON of a request. Parameters that are not known are ignored, as the protocol has it.

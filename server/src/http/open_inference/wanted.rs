@@ -50,13 +50,6 @@ impl WantedOutput {
     }
 }
 
-/// Names of all outputs of a model.
-pub(super) fn all_outputs(model: &ServedModel) -> impl Iterator<Item = &str> {
-    let manifest = model.manifest();
-    let global = manifest.global.map(|_| GLOBAL);
-    manifest.layers.iter().map(|layer| layer.name.as_str()).chain(global)
-}
-
 impl Wanted {
     /// # Errors
     /// If the model has no such output, or the images, or the reply, are not within the limits.
@@ -70,7 +63,7 @@ impl Wanted {
             Some(outputs) => {
                 outputs.iter().map(|output| (&*output.name, output.form.unwrap_or(request.form))).collect()
             }
-            None => all_outputs(model).map(|name| (name, request.form)).collect(),
+            None => model.outputs().map(|name| (name, request.form)).collect(),
         };
         let mut outputs = Vec::with_capacity(asked.len());
         for (name, form) in asked {
@@ -79,7 +72,7 @@ impl Wanted {
             let shape = if name == GLOBAL { vec![count, channels] } else { vec![count, channels, rows, columns] };
             outputs.push(WantedOutput { name: name.to_owned(), form, shape });
         }
-        let in_order = all_outputs(model).filter(|name| outputs.iter().any(|output| output.name == *name));
+        let in_order = model.outputs().filter(|name| outputs.iter().any(|output| output.name == *name));
         let layers = LayerSet::new(in_order).ok_or(ApiError::NoSuchPath)?;
         let wanted = Self { outputs, layers, count, height, width };
         let bytes = wanted.outputs.iter().map(WantedOutput::reply_bytes).fold(0, u64::saturating_add);
@@ -132,6 +125,6 @@ fn sizes(images: &Images, limits: &RequestLimits) -> Result<(usize, usize, usize
 }
 
 fn unknown(output: &str, model: &ServedModel) -> ApiError {
-    let known = all_outputs(model).collect::<Vec<_>>().join(", ");
+    let known = model.outputs().collect::<Vec<_>>().join(", ");
     LookupError::UnknownLayer { name: model.name().to_owned(), layer: output.to_owned(), known }.into()
 }

@@ -22,15 +22,21 @@ let downloadUrl = null;
 /** A failed request, with the server's own words. */
 class Problem extends Error {}
 
+/** The key that the server asked for, if it did; gone with the tab. */
+const KEY = "densecl-api-key";
+
 async function ask(path, options = {}) {
+  const key = sessionStorage.getItem(KEY);
+  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
   let reply;
   try {
-    reply = await fetch(path, options);
+    reply = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem("The server does not answer. Is it still running?");
   }
   if (reply.ok) return reply;
+  if (reply.status === 401) $("key-form").hidden = false;
   const problem = await reply.json().catch(() => ({}));
   const title = problem.title ?? `The server answered ${reply.status} ${reply.statusText}`;
   throw new Problem(problem.detail ? `${title}: ${problem.detail}` : title);
@@ -325,6 +331,7 @@ function curl(path, photos, fields, output) {
   const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const parts = Object.entries(photos).map(([name, pane]) => `-F ${quote(`${name}=@${pane.file.name}`)}`);
   parts.push(...Object.entries(fields).map(([name, value]) => `-F ${quote(`${name}=${value}`)}`));
+  if (sessionStorage.getItem(KEY)) parts.push('-H "Authorization: Bearer $DENSECL_KEY"');
   return `curl ${parts.join(" ")} ${new URL(path, location.href)}${output ? ` -o ${output}` : ""}`;
 }
 
@@ -436,11 +443,21 @@ $("layer").addEventListener("change", refresh);
 $("side").addEventListener("change", () => $("settings").reportValidity() && refresh());
 $("settings").addEventListener("submit", (event) => event.preventDefault());
 
-begin(async (signal) => {
+$("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(KEY, $("key").value.trim());
+  $("key").value = "";
+  $("key-form").hidden = true;
+  start();
+});
+
+const start = () => begin(async (signal) => {
   const reply = await (await ask("models", { signal })).json();
-  models = reply.models.map((entry) => entry.manifest ?? entry);
+  models = reply.models.filter(({ state }) => state === "ready").map(({ name, manifest }) => ({ ...manifest, name }));
   if (!models.length) throw new Problem("The server has no model yet.");
   $("model").replaceChildren(...[...new Set(models.map(({ name }) => name))].map((name) => new Option(name)));
   offerLayers();
   refresh();
 });
+
+start();
