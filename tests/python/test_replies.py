@@ -65,7 +65,7 @@ def failures(picture: bytes) -> dict[str, bytes]:
         "unknown-layer": post("/features?layer=/etc/passwd", picture),
         "repeated-layer": post("/features?layer=res3%2Bres3", picture),
         "unsupported-image": post("/features", b"/etc/passwd"),
-        "corrupt-image": post("/features", picture[:-200]),
+        "corrupt-image": post("/features?side=64", picture[:-200]),
         "side-out-of-range": post("/features?side=31", picture),
         "point-outside": post("/correspondence", *points(b"[[1000,1]]")),
         "point-not-finite": post("/correspondence", *points(b"[[1e999,1]]")),
@@ -114,7 +114,7 @@ def test_every_reply_carries_what_browsers_and_caches_should_know(narrow):
         assert reply.headers["cross-origin-resource-policy"] == "same-origin", what
         assert "no-store" in reply.headers["cache-control"] or "no-cache" in reply.headers["cache-control"], what
         assert "server" not in reply.headers and "x-powered-by" not in reply.headers, what
-    features = exchange(narrow.port, post("/features?format=npy", picture))
+    features = exchange(narrow.port, post("/features?format=npy&side=64", picture))
     assert features.status == 200 and features.headers["cache-control"] == "no-store"
     assert "unsafe" not in exchange(narrow.port, request("GET", "/")).headers["content-security-policy"]
 
