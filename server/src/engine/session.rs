@@ -33,8 +33,15 @@ pub(super) struct CutSession {
     allocator: Allocator,
     /// Host memory that the device writes to directly.
     output_memory: MemoryInfo<'static>,
-    usual: RunOptions,
-    large: RunOptions,
+    keeping: RunOptions,
+    giving_back: RunOptions,
+}
+
+/// What becomes of the memory that a run took for what lies between its input and its output.
+#[derive(Clone, Copy)]
+enum Afterwards {
+    Kept,
+    GivenBack,
 }
 
 impl CutSession {
@@ -65,11 +72,11 @@ impl CutSession {
         let provider = runtime.provider();
         let allocator = Allocator::new(&session, host_memory(provider, MemoryType::CPUInput)?)?;
         let output_memory = host_memory(provider, MemoryType::CPUOutput)?;
-        let mut large = RunOptions::new()?;
+        let mut giving_back = RunOptions::new()?;
         if provider == Provider::Cpu {
-            large.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+            giving_back.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
         }
-        Ok(Self { session, input, allocator, output_memory, usual: RunOptions::new()?, large })
+        Ok(Self { session, input, allocator, output_memory, keeping: RunOptions::new()?, giving_back })
     }
 
     /// Runs a batch: a list of layers per image.
@@ -78,9 +85,32 @@ impl CutSession {
         layers: &LayerSet,
         batch: ImageBatch<'_>,
     ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
-        let binding = self.bind(layers, batch).map_err(EngineError::Run)?;
         let pixels = batch.images.len() * batch.height * batch.width;
-        let options = if pixels > KEPT_PIXELS { &self.large } else { &self.usual };
+        let memory = if pixels > KEPT_PIXELS { Afterwards::GivenBack } else { Afterwards::Kept };
+        self.run_with(layers, batch, memory)
+    }
+
+    /// As [`CutSession::run`], for a batch that nobody waits for: its memory goes back, and a server
+    /// that is not asked anything stays the smaller for it.
+    pub(super) fn rehearse(
+        &mut self,
+        layers: &LayerSet,
+        batch: ImageBatch<'_>,
+    ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
+        self.run_with(layers, batch, Afterwards::GivenBack)
+    }
+
+    fn run_with(
+        &mut self,
+        layers: &LayerSet,
+        batch: ImageBatch<'_>,
+        memory: Afterwards,
+    ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
+        let binding = self.bind(layers, batch).map_err(EngineError::Run)?;
+        let options = match memory {
+            Afterwards::Kept => &self.keeping,
+            Afterwards::GivenBack => &self.giving_back,
+        };
         let outputs = self.session.run_binding_with_options(&binding, options).map_err(EngineError::Run)?;
         let mut images: Vec<Vec<LayerOutput>> = Vec::new();
         images.resize_with(batch.images.len(), Vec::new);

@@ -21,8 +21,7 @@ pub struct Prepared {
 }
 
 impl Workshop {
-    /// Builds the session for `layers` of `model` and runs it on `batch`, which touches every kernel
-    /// and all the memory that such images need.
+    /// Builds the session for `layers` of `model` and runs it on `batch`, which touches every kernel.
     ///
     /// # Errors
     /// If the session cannot be built or does not run.
@@ -33,7 +32,7 @@ impl Workshop {
         batch: ImageBatch<'_>,
     ) -> Result<(Prepared, Vec<Vec<LayerOutput>>), EngineError> {
         let mut session = CutSession::build(&self.runtime, model, layers, self.threads)?;
-        let outputs = session.run(layers, batch)?;
+        let outputs = session.rehearse(layers, batch)?;
         Ok((Prepared { model: model.id(), layers: layers.clone(), session }, outputs))
     }
 }
