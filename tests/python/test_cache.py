@@ -192,37 +192,42 @@ def test_a_hit_needs_no_place_among_those_that_wait(binary, tmp_path):
     try:
         known = fresh(8)
         features(server, known)
-        refused = 0
+        answered, refused = 0, 0
         with ThreadPoolExecutor(1) as thread:
-            for seed in range(30, 36):
-                working = thread.submit(server.post, "/features?format=npy&side=1024", fresh(seed, (800, 600)), "image/png")
-                while not working.done():
-                    features(server, known)
-                    refused += server.post(NPY, fresh(1000 + seed), "image/png").status == 503
-                assert working.result().status in (200, 503)
-        assert refused > 0, "it was busy, and said so to those it did not know"
+            large = fresh(30, (800, 600))
+            working = thread.submit(server.post, "/features?format=npy&side=1536", large, "image/png")
+            while not working.done():
+                features(server, known)
+                answered += 1
+                refused += server.post(NPY, fresh(1000 + answered), "image/png").status == 503
+            assert working.result().status in (200, 503)
+        assert answered > 0 and refused > 0, "it was busy, and said so to those it did not know"
     finally:
         server.stop()
 
 
+POINTS = [[10, 12], [60.5, 40], [150, 100]]
+
+
+@pytest.fixture(scope="module")
+def images() -> list[bytes]:
+    photo = photograph("coffee.png").resize((300, 200))
+    return [png(photo), png(turned_and_brightened(photo, 10, 1.1)), png(turned_and_brightened(photo, -7, 0.9))]
+
+
+@pytest.fixture(scope="module")
+def ids(server, images) -> list[str]:
+    return [feature_id(server, image) for image in images]
+
+
+@pytest.fixture(scope="module")
+def truth(uncached, images) -> dict:
+    fields = {"source": images[0], "target": images[1:], "points": POINTS}
+    return uncached.post_form("/correspondence", fields).json()
+
+
 class TestIds:
     """`source_id` and `target_id`."""
-
-    POINTS = [[10, 12], [60.5, 40], [150, 100]]
-
-    @pytest.fixture(scope="class")
-    def images(self) -> list[bytes]:
-        photo = photograph("coffee.png").resize((300, 200))
-        return [png(photo), png(turned_and_brightened(photo, 10, 1.1)), png(turned_and_brightened(photo, -7, 0.9))]
-
-    @pytest.fixture(scope="class")
-    def ids(self, server, images) -> list[str]:
-        return [feature_id(server, image) for image in images]
-
-    @pytest.fixture(scope="class")
-    def truth(self, uncached, images) -> dict:
-        fields = {"source": images[0], "target": images[1:], "points": self.POINTS}
-        return uncached.post_form("/correspondence", fields).json()
 
     def test_ids_stand_for_images(self, server, images, ids, truth):
         before = runs(server)
@@ -232,14 +237,14 @@ class TestIds:
             {"source_id": ids[0], "target": images[1], "target_id": ids[2]},
             {"source_id": ids[0], "target": images[1:]},
         ]:
-            reply = server.post_form("/correspondence", {**fields, "points": self.POINTS})
+            reply = server.post_form("/correspondence", {**fields, "points": POINTS})
             assert reply.json() == truth
-        body = {"source_id": ids[0], "target_id": ids[1:], "points": self.POINTS}
+        body = {"source_id": ids[0], "target_id": ids[1:], "points": POINTS}
         assert server.post("/correspondence", json.dumps(body).encode(), "application/json").json() == truth
         assert runs(server) == before
 
     def test_several_parts_are_several_targets(self, server, ids, truth):
-        query = f"source_id={ids[0]}&target_id={ids[1]}&target_id={ids[2]}&points={json.dumps(self.POINTS)}"
+        query = f"source_id={ids[0]}&target_id={ids[1]}&target_id={ids[2]}&points={json.dumps(POINTS)}"
         reply = server.post_form(f"/correspondence?{query.replace(' ', '')}", {"top_k": 1})
         assert reply.json() == truth
 

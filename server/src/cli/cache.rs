@@ -14,31 +14,41 @@ use crate::config::{ByteSize, ByteSizeOrNone, CacheSettings, RedisSettings, Span
 pub(super) struct CacheArgs {
     /// Memory for features that were computed, which equal requests and feature ids are answered
     /// from; 0 keeps none
-    #[arg(long, env = "DENSECL_CACHE_BYTES", value_name = "SIZE", default_value = "512MiB")]
-    cache_bytes: ByteSizeOrNone,
+    #[arg(long = "cache-bytes", env = "DENSECL_CACHE_BYTES", value_name = "SIZE", default_value = "512MiB")]
+    bytes: ByteSizeOrNone,
     /// A Redis that replicas share features through, redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]
-    #[arg(long, env = "DENSECL_CACHE_REDIS", value_name = "URL", hide_env_values = true, value_parser = AddressParser)]
-    cache_redis: Option<RedisAddress>,
+    #[arg(long = "cache-redis", env = "DENSECL_CACHE_REDIS", value_name = "URL", hide_env_values = true, value_parser = AddressParser)]
+    redis: Option<RedisAddress>,
     /// The longest that a request waits for Redis
-    #[arg(long, env = "DENSECL_CACHE_REDIS_TIMEOUT", value_name = "TIME", default_value = "50ms")]
-    cache_redis_timeout: Span,
+    #[arg(
+        long = "cache-redis-timeout",
+        env = "DENSECL_CACHE_REDIS_TIMEOUT",
+        value_name = "TIME",
+        default_value = "50ms"
+    )]
+    redis_timeout: Span,
     /// How long features live in Redis
-    #[arg(long, env = "DENSECL_CACHE_REDIS_TTL", value_name = "TIME", default_value = "60m")]
-    cache_redis_ttl: Span,
+    #[arg(long = "cache-redis-ttl", env = "DENSECL_CACHE_REDIS_TTL", value_name = "TIME", default_value = "60m")]
+    redis_ttl: Span,
     /// Largest features, in bytes, that are written to Redis or read from it
-    #[arg(long, env = "DENSECL_CACHE_REDIS_MAX_ENTRY", value_name = "SIZE", default_value = "16MiB")]
-    cache_redis_max_entry: ByteSize,
+    #[arg(
+        long = "cache-redis-max-entry",
+        env = "DENSECL_CACHE_REDIS_MAX_ENTRY",
+        value_name = "SIZE",
+        default_value = "16MiB"
+    )]
+    redis_max_entry: ByteSize,
 }
 
 impl CacheArgs {
     pub(super) fn settings(&self) -> CacheSettings {
-        let redis = self.cache_redis.clone().map(|address| RedisSettings {
+        let redis = self.redis.clone().map(|address| RedisSettings {
             address,
-            timeout: self.cache_redis_timeout.0,
-            time_to_live: self.cache_redis_ttl.0,
-            max_entry_bytes: usize::try_from(self.cache_redis_max_entry.0).unwrap_or(usize::MAX),
+            timeout: self.redis_timeout.0,
+            time_to_live: self.redis_ttl.0,
+            max_entry_bytes: usize::try_from(self.redis_max_entry.0).unwrap_or(usize::MAX),
         });
-        CacheSettings { memory_bytes: self.cache_bytes.0, redis }
+        CacheSettings { memory_bytes: self.bytes.0, redis }
     }
 }
 

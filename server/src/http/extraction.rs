@@ -145,10 +145,8 @@ impl Pipeline {
         features: Arc<CachedFeatures>,
     ) -> Result<Arc<CachedFeatures>, ApiError> {
         let id = features.id();
-        let features = match features.form() {
-            Form::Unit => return Ok(features),
-            Form::Layers => cache.recall(id, Form::Unit).await.unwrap_or(features),
-        };
+        // Another request may have brought them into it since.
+        let features = cache.recall(id, Form::Unit).await.unwrap_or(features);
         if features.form() == Form::Unit {
             return Ok(features);
         }
