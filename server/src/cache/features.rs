@@ -149,7 +149,8 @@ pub(super) mod tests {
         let values = (3 * 16 + 2 * 4) * 4;
         assert!((values..values + 2048).contains(&features.bytes()), "{}", features.bytes());
         let unit = features.to_unit().unwrap();
-        let values = 5 * 16 * 4;
+        // With the dot products of every cell with five neighbours.
+        let values = (5 * 16 + 5 * 16) * 4;
         assert!((values..values + 2048).contains(&unit.bytes()), "{}", unit.bytes());
     }
 

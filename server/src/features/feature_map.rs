@@ -1,11 +1,11 @@
 //! A dense feature map: a descriptor for every cell of a grid.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ndarray::{ArrayView2, ArrayView3};
 use rayon::prelude::*;
 
-use super::{Geometry, GridSize, Layout};
+use super::{Geometry, GridSize, Layout, NeighbourProducts};
 use crate::image::ImageSize;
 
 /// A feature map `[C, H, W]`, row-major in that order, as a model returns it. Clones share their values.
@@ -59,6 +59,11 @@ impl FeatureMap {
         Arc::unwrap_or_clone(self.data)
     }
 
+    /// The values, `[C, H, W]`, shared.
+    pub(super) fn values(&self) -> Arc<Vec<f32>> {
+        Arc::clone(&self.data)
+    }
+
     /// The memory that the values take.
     pub fn bytes(&self) -> usize {
         self.data.capacity() * size_of::<f32>()
@@ -109,7 +114,7 @@ impl FeatureMap {
                 *value = if scale == 0.0 { 0.0 } else { *value * scale };
             }
         });
-        NormalizedMap(self)
+        NormalizedMap { map: self, products: Arc::default() }
     }
 }
 
@@ -119,19 +124,40 @@ pub(super) fn inverse_length(sum_of_squares: f32) -> f32 {
     if inverse.is_normal() { inverse } else { 0.0 }
 }
 
-/// A feature map whose descriptors all have length 1 (or 0), so that a dot product is a cosine.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NormalizedMap(FeatureMap);
+/// A feature map whose descriptors all have length 1 (or 0), so that a dot product is a cosine. Clones share their
+/// values.
+#[derive(Clone, Debug)]
+pub struct NormalizedMap {
+    map: FeatureMap,
+    /// Computed when they are first needed, once for all clones.
+    products: Arc<OnceLock<NeighbourProducts<f32>>>,
+}
 
 impl NormalizedMap {
     /// The map itself.
     pub fn map(&self) -> &FeatureMap {
-        &self.0
+        &self.map
     }
 
     /// The map itself, to keep.
     pub fn into_map(self) -> FeatureMap {
-        self.0
+        self.map
+    }
+
+    /// The dot products among neighbouring cells.
+    pub(crate) fn neighbour_products(&self) -> &NeighbourProducts<f32> {
+        self.products.get_or_init(|| NeighbourProducts::of(&self.map))
+    }
+
+    /// The memory that the values take, with the dot products among neighbours, whether they are there yet or not.
+    pub fn bytes(&self) -> usize {
+        self.map.bytes() + self.map.grid().cells() * NeighbourProducts::<f32>::BYTES_PER_CELL
+    }
+}
+
+impl PartialEq for NormalizedMap {
+    fn eq(&self, other: &Self) -> bool {
+        self.map == other.map
     }
 }
 
@@ -139,6 +165,6 @@ impl std::ops::Deref for NormalizedMap {
     type Target = FeatureMap;
 
     fn deref(&self) -> &FeatureMap {
-        &self.0
+        &self.map
     }
 }

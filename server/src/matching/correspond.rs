@@ -254,17 +254,17 @@ fn beyond_centres(cell: CellPoint, grid: GridSize) -> CellPoint {
 }
 
 /// Turns cells of the target into points of its picture.
-struct Targets {
+struct Targets<'a> {
     geometry: Geometry,
-    products: Option<NeighbourProducts<f32>>,
+    products: Option<&'a NeighbourProducts<f32>>,
     soft_argmax: SoftArgmax,
 }
 
-impl Targets {
-    fn new(target: MatchSide<'_>, options: &MatchOptions) -> Self {
+impl<'a> Targets<'a> {
+    fn new(target: MatchSide<'a>, options: &MatchOptions) -> Self {
         let products = match options.refine {
             Refine::None => None,
-            Refine::SoftArgmax => Some(NeighbourProducts::of(target.map)),
+            Refine::SoftArgmax => Some(target.map.neighbour_products()),
         };
         Self { geometry: target.map.geometry(target.image), products, soft_argmax: options.soft_argmax }
     }
@@ -286,7 +286,7 @@ impl Targets {
     }
 
     fn candidate(&self, peak: &Peak, beyond: CellPoint) -> Candidate {
-        let Some(products) = &self.products else {
+        let Some(products) = self.products else {
             return Candidate { target: self.geometry.cell_center(peak.cell), score: peak.score };
         };
         let width = self.geometry.grid.width;
