@@ -137,6 +137,20 @@ bench-server: setup-server ## Time the server against the parts it is made of, a
 	$(ENV); cargo bench --locked -p densecl-server --bench ladder -- --model $(abspath $(MODELS)) \
 	    --python $(abspath .runtime/bench-server/bin/python) $(ARGS) -- --device $(DEVICE)
 
+MINUTES ?= 20
+.PHONY: soak
+soak: setup-server setup-python ## Use a server for MINUTES (20) while its models change, and check every answer
+	$(if $(SERVER),,$(ENV); cargo build --release --locked -p densecl-server)
+	$(ENV); PYTHONPATH=.runtime/python $(PYTHON) tests/soak/soak.py \
+	    --server $(or $(SERVER),target/release/densecl-server) --minutes $(MINUTES) $(ARGS)
+
+# Seconds for each target of `make fuzz`, and which ones: all, if none is named.
+TIME ?= 600
+TARGETS ?=
+.PHONY: fuzz
+fuzz: ## Fuzz what reads files and bodies, TIME=600 seconds a target (needs cargo-fuzz)
+	TIME=$(TIME) scripts/fuzz.sh $(TARGETS)
+
 .PHONY: deny
 deny: ## Check licences, sources and advisories of the dependencies (needs cargo-deny; CHECKS='licenses bans sources' without network)
 	cargo deny check $(CHECKS)

@@ -19,7 +19,22 @@ async fn the_description_lists_every_path() {
     let server = TestServer::start().await;
     let document = json(server.get("/openapi.json")).await;
     let paths: Vec<&str> = document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
-    let expected = ["/features", "/correspondence", "/models", "/models/{name}", "/livez", "/readyz", "/metrics"];
+    let ours = ["/features", "/correspondence", "/models", "/models/{name}", "/livez", "/readyz", "/metrics"];
+    let open_inference = [
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/{name}",
+        "/v2/models/{name}/ready",
+        "/v2/models/{name}/infer",
+        "/v2/models/{name}/versions/{version}",
+        "/v2/models/{name}/versions/{version}/ready",
+        "/v2/models/{name}/versions/{version}/infer",
+        "/v2/repository/index",
+        "/v2/repository/models/{name}/load",
+        "/v2/repository/models/{name}/unload",
+    ];
+    let expected = [&ours[..], &open_inference].concat();
     assert_eq!(paths.len(), expected.len(), "{paths:?}");
     assert!(expected.iter().all(|path| paths.contains(path)), "{paths:?}");
     let page = succeed(server.get("/docs/")).await;

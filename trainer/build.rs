@@ -5,8 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 fn main() {
-    println!("cargo:rerun-if-changed=../.git/HEAD");
-    println!("cargo:rerun-if-changed=../.git/logs/HEAD");
+    // A path that does not exist would count as changed, and everything be compiled again each time.
+    for path in ["HEAD", "logs/HEAD"].into_iter().filter_map(git_path).filter(|path| Path::new(path).exists()) {
+        println!("cargo:rerun-if-changed={path}");
+    }
     println!("cargo:rerun-if-env-changed=DENSECL_COMMIT");
     let given = std::env::var("DENSECL_COMMIT").ok();
     let commit = given.or_else(revision).unwrap_or_else(|| "unknown".to_owned());
@@ -35,7 +37,16 @@ fn compile_native() {
 }
 
 fn revision() -> Option<String> {
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+    git(&["rev-parse", "--short=12", "HEAD"])
+}
+
+/// Where git keeps a file of this checkout, which may be a worktree of another.
+fn git_path(file: &str) -> Option<String> {
+    git(&["rev-parse", "--git-path", file])
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
 }

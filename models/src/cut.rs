@@ -5,9 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::onnx_model::real_inputs;
 use crate::proto::{AttributeProto, GraphProto, NodeProto};
 
-/// The part of `graph` that computes `outputs`, in the order given; all inputs remain.
+/// The part of `graph` that computes `outputs`, in the order given; all inputs remain, but for constants
+/// that are listed there: without its value, such a constant would be one more input to be fed.
 ///
 /// Returns the first name that is not an output of `graph` as the error.
 pub(crate) fn cut<'a>(graph: &GraphProto, outputs: &[&'a str]) -> Result<GraphProto, &'a str> {
@@ -35,7 +37,7 @@ pub(crate) fn cut<'a>(graph: &GraphProto, outputs: &[&'a str]) -> Result<GraphPr
             .cloned()
             .collect(),
         output: kept_outputs,
-        input: graph.input.clone(),
+        input: real_inputs(graph).cloned().collect(),
         name: graph.name.clone(),
         doc_string: graph.doc_string.clone(),
         metadata_props: graph.metadata_props.clone(),
@@ -64,7 +66,7 @@ fn needed_values<'a>(graph: &'a GraphProto, outputs: &[&'a str]) -> HashSet<&'a 
 }
 
 /// Inputs of a node and of the graphs inside it (branches and loop bodies see outer values).
-fn node_inputs<'a>(node: &'a NodeProto, into: &mut Vec<&'a str>) {
+pub(crate) fn node_inputs<'a>(node: &'a NodeProto, into: &mut Vec<&'a str>) {
     into.extend(node.input.iter().map(String::as_str));
     for attribute in &node.attribute {
         for inner in subgraphs(attribute) {
@@ -76,6 +78,7 @@ fn node_inputs<'a>(node: &'a NodeProto, into: &mut Vec<&'a str>) {
     }
 }
 
-fn subgraphs(attribute: &AttributeProto) -> impl Iterator<Item = &GraphProto> {
-    attribute.g.iter().chain(&attribute.graphs)
+/// The graphs that an attribute holds.
+pub(crate) fn subgraphs(attribute: &AttributeProto) -> impl Iterator<Item = &GraphProto> {
+    attribute.g.as_deref().into_iter().chain(&attribute.graphs)
 }

@@ -4,9 +4,12 @@
 //! Every float32 tensor of the graph becomes a float16 one; the outputs are widened again at the
 //! end, so that who runs the graph sees no difference but in the last digits.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use half::f16;
 
+use crate::onnx_model::is_standard;
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
@@ -60,7 +63,7 @@ pub(crate) enum Float16Error {
 
 /// Makes every float32 tensor of `graph` a float16 one, but its inputs and outputs.
 pub(crate) fn to_float16(mut graph: GraphProto) -> Result<GraphProto, Float16Error> {
-    if let Some(node) = graph.node.iter().find(|node| !OPERATORS.contains(&node.op_type())) {
+    if let Some(node) = graph.node.iter().find(|node| !is_known(node)) {
         return Err(Float16Error::Operator(node.op_type().to_owned()));
     }
     for tensor in &mut graph.initializer {
@@ -73,7 +76,7 @@ pub(crate) fn to_float16(mut graph: GraphProto) -> Result<GraphProto, Float16Err
     graph.value_info.clear();
     let outputs: Vec<String> = graph.output.iter().filter(|output| is_float(output)).map(name_of).collect();
     for output in outputs {
-        let narrow = format!("{output}.float16");
+        let narrow = unused_name(&graph, format!("{output}.float16"));
         for node in &mut graph.node {
             for name in node.input.iter_mut().chain(&mut node.output).filter(|name| **name == output) {
                 name.clone_from(&narrow);
@@ -82,6 +85,26 @@ pub(crate) fn to_float16(mut graph: GraphProto) -> Result<GraphProto, Float16Err
         graph.node.push(widening(&narrow, &output));
     }
     Ok(graph)
+}
+
+/// Whether a node does in float16 what it does in float32, once its constants are narrow.
+fn is_known(node: &NodeProto) -> bool {
+    // A `Constant` may also be a number among its attributes, which has no narrow form.
+    let is_number = |attribute: &AttributeProto| attribute.f.is_some() || !attribute.floats.is_empty();
+    OPERATORS.contains(&node.op_type())
+        && is_standard(node.domain())
+        && !(node.op_type() == "Constant" && node.attribute.iter().any(is_number))
+}
+
+/// `name`, or, if that is taken, one like it.
+fn unused_name(graph: &GraphProto, mut name: String) -> String {
+    let constants = graph.initializer.iter().map(TensorProto::name);
+    let made = graph.node.iter().flat_map(|node| &node.output).map(String::as_str);
+    let taken: HashSet<&str> = constants.chain(made).chain(graph.input.iter().map(ValueInfoProto::name)).collect();
+    while taken.contains(name.as_str()) {
+        name.push('_');
+    }
+    name
 }
 
 /// The node that makes `output` of its float16 form.
@@ -103,7 +126,7 @@ fn narrow_attribute(attribute: &mut AttributeProto) -> Result<(), Float16Error> 
     if attribute.name() == "to" && attribute.i() == DataType::Float as i64 {
         attribute.i = Some(DataType::Float16 as i64);
     }
-    attribute.t.as_mut().map_or(Ok(()), narrow)
+    attribute.t.as_deref_mut().map_or(Ok(()), narrow)
 }
 
 fn narrow(tensor: &mut TensorProto) -> Result<(), Float16Error> {

@@ -15,12 +15,14 @@ pub mod graph;
 pub mod int8;
 mod manifest;
 mod onnx_model;
+mod random_weights;
 pub mod repository;
 pub mod resnet;
 
 pub use fidelity::{CalibrationRecord, Fidelity, OutputFidelity};
 pub use manifest::{Layer, Manifest, ManifestError, Training};
 pub use onnx_model::{ModelError, OnnxModel, Precision};
+pub use random_weights::with_random_weights;
 
 /// Rust types of the ONNX messages, generated from `proto/onnx.proto`.
 #[expect(

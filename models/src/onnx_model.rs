@@ -1,6 +1,19 @@
 //! An ONNX file together with its manifest.
+//!
+//! A file may come from anybody. Nothing is read that is longer than a model may be (`files`), and nothing
+//! decoded before it is known what that takes (`wire`). What is decoded is checked as a whole: the operators
+//! (`operator_sets`), the graph (`soundness`), its constants (`tensor_data`), and that it is what the manifest
+//! says (`contract`). An [`OnnxModel`] that exists has passed all of it.
 
-use std::fs;
+mod contract;
+mod external_data;
+mod files;
+mod operator_sets;
+mod soundness;
+mod tensor_data;
+mod wire;
+
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -11,16 +24,19 @@ use tempfile::NamedTempFile;
 use crate::cut::cut;
 use crate::float16::{Float16Error, to_float16};
 use crate::int8::is_quantized;
-use crate::manifest::{Manifest, ManifestError};
-use crate::proto::{
-    GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto, tensor_proto,
-    type_proto,
-};
+use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
+use crate::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, ValueInfoProto};
+pub(crate) use contract::real_inputs;
+use external_data::{Beside, Source};
+pub(crate) use operator_sets::is_standard;
+use wire::WireError;
 
 /// Operator set that [`OnnxModel::new`] writes; ONNX Runtime has run it since 1.12.
 const OPSET: i64 = 17;
 /// File format that goes with [`OPSET`].
 const IR_VERSION: i64 = 8;
+/// First file format whose constants need not be inputs, as they are not after a cut.
+const IR_VERSION_OF_CUTS: i64 = 4;
 /// The graph input that every model has: uint8 `[N, H, W, 3]`.
 pub(crate) const INPUT: &str = "images";
 
@@ -39,22 +55,44 @@ pub enum Precision {
 pub struct OnnxModel {
     proto: ModelProto,
     manifest: Manifest,
+    beside: Beside,
 }
 
 /// Why a model could not be read, cut or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The file cannot be read or written.
-    #[error("cannot access {path}")]
+    #[error("cannot access {}", files::name_of(path))]
     Io {
-        /// The file.
+        /// The file; messages say its name alone.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
     },
+    /// The file is longer than any that is read.
+    #[error("{} has {bytes} bytes; at most {limit} are read", files::name_of(path))]
+    FileTooLarge {
+        /// The file; messages say its name alone.
+        path: PathBuf,
+        /// How long it is, at least.
+        bytes: u64,
+        /// How long it may be.
+        limit: u64,
+    },
     /// The bytes are not an ONNX model.
-    #[error("not an ONNX file")]
-    NotOnnx(#[source] prost::DecodeError),
+    #[error("not an ONNX file: {0}")]
+    NotOnnx(String),
+    /// Weights that lie in another file cannot be had.
+    #[error(
+        "the weights `{tensor}` lie in another file, and cannot be read: {reason}. With Python, \
+         onnx.save(onnx.load(\"model.onnx\"), \"model.onnx\") puts all weights into one file"
+    )]
+    ExternalData {
+        /// The tensor.
+        tensor: String,
+        /// Why its values are not there.
+        reason: String,
+    },
     /// The model lacks something that a served model has.
     #[error("not a model that can be served: {0}")]
     Unsuitable(String),
@@ -75,36 +113,57 @@ impl OnnxModel {
     /// # Errors
     /// If the manifest is out of range or names a layer that the graph does not compute.
     pub fn new(graph: GraphProto, manifest: Manifest) -> Result<Self, ModelError> {
-        let proto = bare_model(graph);
-        Self { proto, manifest }.checked()
+        Self::checked(bare_model(graph), manifest, Beside::new())
     }
 
-    /// Reads a model file; a manifest that it lacks is taken from `manifest.json` beside it.
+    /// Opens a model file, if it is one: neither a pipe, which would be waited for, nor a device.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open_file(path: &Path) -> Result<File, ModelError> {
+        files::open(path)
+    }
+
+    /// All bytes of an open file, wherever others have got to in it; `path` is what it is called.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is longer than ONNX files can be (2 GiB).
+    pub fn read_file(file: &File, path: &Path) -> Result<Bytes, ModelError> {
+        files::read_open(file, path, files::MAX_MODEL_BYTES)
+    }
+
+    /// Reads a model file; a manifest that it lacks is taken from `manifest.json` beside it, and weights
+    /// that it lacks from the files in the same folder that it names.
     ///
     /// # Errors
     /// If the file cannot be read, is not ONNX, or is not a model that can be served.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let bytes = fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
-        Self::decode_file(path, bytes.into())
+        Self::decode_file(path, Self::read_file(&Self::open_file(path)?, path)?)
     }
 
-    /// Reads a model from `bytes`, the content of the file at `path`; a manifest that it lacks is
-    /// taken from `manifest.json` beside that.
+    /// Reads a model from `bytes`, the content of the file at `path`, which it goes on sharing; what they
+    /// lack is taken from the files beside that, as in [`OnnxModel::open`].
     ///
     /// # Errors
     /// As for [`OnnxModel::open`].
     pub fn decode_file(path: &Path, bytes: Bytes) -> Result<Self, ModelError> {
-        Self::decode(bytes, || {
-            let beside = path.with_file_name("manifest.json");
-            match fs::read_to_string(&beside) {
-                Ok(json) => Ok(Some(Manifest::from_json(&json)?)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(ModelError::Io { path: beside, source }),
-            }
-        })
+        Self::decode_beside(path, bytes, || read_manifest(&path.with_file_name("manifest.json")))
     }
 
-    /// Reads a model from memory, which it goes on sharing; `manifest` is asked if it has none.
+    /// As [`OnnxModel::decode_file`], but `manifest` is asked if the bytes hold none.
+    ///
+    /// # Errors
+    /// As for [`OnnxModel::open`].
+    pub fn decode_beside(
+        path: &Path,
+        bytes: Bytes,
+        manifest: impl FnOnce() -> Result<Option<Manifest>, ModelError>,
+    ) -> Result<Self, ModelError> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::decode_with(bytes, Source::Folder(folder), manifest)
+    }
+
+    /// Reads a model from memory alone, which it goes on sharing; `manifest` is asked if it has none.
     ///
     /// # Errors
     /// As for [`OnnxModel::open`].
@@ -112,7 +171,16 @@ impl OnnxModel {
         bytes: Bytes,
         manifest: impl FnOnce() -> Result<Option<Manifest>, ModelError>,
     ) -> Result<Self, ModelError> {
-        let mut proto = ModelProto::decode(bytes).map_err(ModelError::NotOnnx)?;
+        Self::decode_with(bytes, Source::Nowhere, manifest)
+    }
+
+    fn decode_with(
+        bytes: Bytes,
+        source: Source<'_>,
+        manifest: impl FnOnce() -> Result<Option<Manifest>, ModelError>,
+    ) -> Result<Self, ModelError> {
+        let length = bytes.len() as u64;
+        let mut proto = decode_proto(bytes)?;
         let mut inside = None;
         proto.metadata_props.retain_mut(|entry| {
             let is_manifest = entry.key() == Manifest::METADATA_KEY;
@@ -125,7 +193,11 @@ impl OnnxModel {
             Some(json) => Manifest::from_json(&json)?,
             None => manifest()?.ok_or(ModelError::NoManifest)?,
         };
-        Self { proto, manifest }.checked()
+        let beside = match &mut proto.graph {
+            Some(graph) => external_data::embed(graph, source, length)?,
+            None => Beside::new(),
+        };
+        Self::checked(proto, manifest, beside)
     }
 
     /// What the model says of itself.
@@ -133,31 +205,37 @@ impl OnnxModel {
         &self.manifest
     }
 
+    /// Files beside the model's that its weights were read from: their names in it, and their content.
+    /// They are as much a part of it as its own file.
+    pub fn files_beside(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        self.beside.iter().map(|(name, content)| (name.as_str(), content))
+    }
+
     /// Names of the graph's outputs.
     pub fn outputs(&self) -> impl Iterator<Item = &str> {
         self.graph().output.iter().map(ValueInfoProto::name)
     }
 
-    /// ONNX bytes of the part of the graph that computes `outputs`, in that order. Inputs and
-    /// outputs keep their types whatever the `precision` between them. A graph that computes in
+    /// ONNX bytes of the part of the graph that computes `outputs`, in that order, for pictures of any
+    /// size. Inputs and outputs keep their types whatever the `precision` between them. A graph that computes in
     /// integers goes on doing so: there is little left in it for float16.
     ///
     /// # Errors
     /// If the graph has no output of one of these names, or cannot be computed in float16.
     pub fn cut(&self, outputs: &[&str], precision: Precision) -> Result<Vec<u8>, ModelError> {
-        let graph = cut(self.graph(), outputs).map_err(|name| ModelError::UnknownOutput(name.to_owned()))?;
+        let mut graph = cut(self.graph(), outputs).map_err(|name| ModelError::UnknownOutput(name.to_owned()))?;
+        contract::loosen_size(&mut graph);
         let graph = match precision {
             Precision::Float32 => graph,
             Precision::Float16 if is_quantized(&graph) => graph,
             Precision::Float16 => to_float16(graph).map_err(|error| match error {
-                Float16Error::Operator(name) => {
-                    ModelError::Unsuitable(format!("operator `{name}` is not run in float16 here"))
-                }
-                Float16Error::Range(name) => ModelError::Unsuitable(format!("`{name}` is too large for float16")),
+                Float16Error::Operator(name) => unsuitable(&format!("operator `{name}` is not run in float16 here")),
+                Float16Error::Range(name) => unsuitable(&format!("`{name}` is too large for float16")),
             })?,
         };
-        let header = ModelProto { graph: None, ..header_of(&self.proto) };
-        Ok(ModelProto { graph: Some(graph), ..header }.encode_to_vec())
+        let header = header_of(&self.proto);
+        let ir_version = Some(header.ir_version().max(IR_VERSION_OF_CUTS));
+        Ok(ModelProto { graph: Some(graph), ir_version, ..header }.encode_to_vec())
     }
 
     /// The whole file, manifest included.
@@ -202,39 +280,47 @@ impl OnnxModel {
         self.proto.graph.as_ref().expect("`checked` refuses a model without a graph")
     }
 
-    fn checked(self) -> Result<Self, ModelError> {
-        let unsuitable = |reason: String| Err(ModelError::Unsuitable(reason));
-        self.manifest.check()?;
-        let Some(graph) = &self.proto.graph else {
-            return unsuitable("the file holds no graph".to_owned());
+    fn checked(proto: ModelProto, manifest: Manifest, beside: Beside) -> Result<Self, ModelError> {
+        manifest.check()?;
+        let Some(graph) = &proto.graph else {
+            return Err(unsuitable("the file holds no graph"));
         };
-        let is_external = |tensor: &TensorProto| tensor.data_location() == tensor_proto::DataLocation::External;
-        if let Some(tensor) = graph.initializer.iter().find(|tensor| is_external(tensor)) {
-            return unsuitable(format!("`{}` lies outside the file", tensor.name()));
-        }
-        // Old exporters list initializers among the inputs.
-        let mut inputs = graph.input.iter().filter(|i| graph.initializer.iter().all(|t| t.name() != i.name()));
-        let input = inputs.next();
-        if inputs.next().is_some() || !input.is_some_and(is_images) {
-            return unsuitable(format!("its one input must be `{INPUT}`, uint8 [N, H, W, 3]"));
-        }
-        for layer in &self.manifest.layers {
-            if graph.output.iter().all(|output| output.name() != layer.name) {
-                return unsuitable(format!(
-                    "the manifest names layer `{}`, which the graph does not output",
-                    layer.name
-                ));
-            }
-        }
-        Ok(self)
+        operator_sets::check(&proto).and_then(|()| soundness::check(graph)).map_err(|reason| unsuitable(&reason))?;
+        contract::check(graph, &manifest).map_err(|reason| unsuitable(&reason))?;
+        Ok(Self { proto, manifest, beside })
     }
 }
 
-fn is_images(input: &ValueInfoProto) -> bool {
-    let tensor = input.r#type.as_ref().and_then(|t| t.value.as_ref());
-    let Some(type_proto::Value::TensorType(tensor)) = tensor else { return false };
-    let rank = tensor.shape.as_ref().map(|shape| shape.dim.len());
-    input.name() == INPUT && tensor.elem_type() == tensor_proto::DataType::Uint8 as i32 && rank == Some(4)
+fn decode_proto(bytes: Bytes) -> Result<ModelProto, ModelError> {
+    if bytes.starts_with(b"version https://git-lfs") {
+        let reason = "it is the pointer that Git LFS leaves in a file's place; `git lfs pull` fetches the file";
+        return Err(ModelError::NotOnnx(reason.to_owned()));
+    }
+    wire::check(&bytes).map_err(|error| match error {
+        WireError::Malformed { .. } => ModelError::NotOnnx(error.to_string()),
+        WireError::TooDeep | WireError::TooMuchStructure => unsuitable(&error.to_string()),
+    })?;
+    ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx(error.to_string()))
+}
+
+/// The manifest at `path`, if there is one.
+fn read_manifest(path: &Path) -> Result<Option<Manifest>, ModelError> {
+    match files::read(path, MAX_MANIFEST_BYTES) {
+        Ok(json) => {
+            let json = std::str::from_utf8(&json).map_err(ManifestError::NotText)?;
+            Ok(Some(Manifest::from_json(json)?))
+        }
+        Err(ModelError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Names in a reason come from the file: they may be as long as that, and hold what no terminal should see.
+fn unsuitable(reason: &str) -> ModelError {
+    const MOST: usize = 600;
+    let printable = reason.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c });
+    let more = if reason.chars().count() > MOST { "…" } else { "" };
+    ModelError::Unsuitable(printable.take(MOST).chain(more.chars()).collect())
 }
 
 /// A graph as a file's content, without a manifest.
@@ -280,3 +366,6 @@ fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
 fn readable() -> fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use crate::batch::{Batcher, StartError};
 use crate::config::Config;
 use crate::engine::{self, Provider};
-use crate::http::{AppState, Phase, StateError, Unfinished, serve};
-use crate::registry::{OpenError, Registry};
+use crate::http::{AppState, Entrance, Phase, StateError, Unfinished, serve};
+use crate::registry::{ModelLoader, OpenError};
 
 /// Connections that the operating system holds until they are accepted. Of a burst that is larger
 /// the rest try again, a second later.
@@ -20,9 +20,23 @@ const BACKLOG: u32 = 1024;
 
 /// A server that listens but does not answer yet.
 pub struct Application {
+    main: Door,
+    administration: Option<Door>,
+    state: AppState,
+}
+
+/// A listener, and where it is.
+struct Door {
     listener: TcpListener,
     address: SocketAddr,
-    state: AppState,
+}
+
+impl Door {
+    fn at(address: SocketAddr) -> Result<Self, ServeError> {
+        let unavailable = |source| ServeError::Listen { address, source };
+        let listener = listen_on(address).map_err(unavailable)?;
+        Ok(Self { address: listener.local_addr().map_err(unavailable)?, listener })
+    }
 }
 
 /// Why a server did not start, or did not end well.
@@ -68,16 +82,19 @@ impl Application {
     /// If the address cannot be listened on, or threads cannot be started.
     #[expect(clippy::unused_async, reason = "listening needs the runtime that it is called in")]
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
-        let listen = config.listen;
-        let unavailable = |source| ServeError::Listen { address: listen, source };
-        let listener = listen_on(listen).map_err(unavailable)?;
-        let address = listener.local_addr().map_err(unavailable)?;
-        Ok(Self { listener, address, state: AppState::new(config)? })
+        let main = Door::at(config.listen)?;
+        let administration = config.admin_listen.map(Door::at).transpose()?;
+        Ok(Self { main, administration, state: AppState::new(config)? })
     }
 
     /// The address it listens on; its port is known even if 0 was asked for.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.main.address
+    }
+
+    /// The address it listens on to administrators.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.administration.as_ref().map(|door| door.address)
     }
 
     /// What the requests share, to watch the server from outside.
@@ -92,13 +109,14 @@ impl Application {
     /// # Errors
     /// If the models cannot be loaded, the listener fails, or draining takes too long.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self { listener, address, state } = self;
-        tracing::info!(%address, "listening");
-        let (close, closed) = oneshot::channel::<()>();
-        let mut server = tokio::spawn(serve(listener, state.clone(), async {
-            // A sender that is gone closes the door as well.
-            let _ = closed.await;
-        }));
+        let Self { main, administration, state } = self;
+        tracing::info!(address = %main.address, "listening");
+        if let Some(door) = &administration {
+            tracing::info!(address = %door.address, "listening to administrators");
+        }
+        // Both close when it is dropped.
+        let (close, closed) = watch::channel(());
+        let mut server = tokio::spawn(serve_both(main, administration, state.clone(), closed));
 
         let loading = tokio::task::spawn_blocking({
             let state = state.clone();
@@ -141,6 +159,29 @@ impl Application {
     }
 }
 
+/// Serves both doors until `closed`, and then to the end.
+async fn serve_both(
+    main: Door,
+    administration: Option<Door>,
+    state: AppState,
+    closed: watch::Receiver<()>,
+) -> Result<(), Unfinished> {
+    let closed = || {
+        let mut closed = closed.clone();
+        async move {
+            // A sender that is gone closes the door.
+            while closed.changed().await.is_ok() {}
+        }
+    };
+    let administration = async {
+        let Some(door) = administration else { return Ok(()) };
+        serve(door.listener, Entrance::Administration, state.clone(), closed()).await
+    };
+    let main = serve(main.listener, Entrance::Main, state.clone(), closed());
+    let (main, administration) = tokio::join!(main, administration);
+    main.and(administration)
+}
+
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A server that is started again need not wait for connections of the one before.
@@ -157,10 +198,10 @@ pub fn load(state: &AppState) -> Result<(), ServeError> {
     let config = state.config();
     let batcher = Batcher::start(&config.batcher(), &state.metrics().batch)?;
     note_engines(state, batcher.providers());
-    let registry = Registry::open(&config.models, batcher, &config.rehearsals)?;
-    let models = registry.all().count();
-    tracing::info!(models, providers = ?registry.providers(), "ready");
-    state.become_ready(registry);
+    let models = ModelLoader::open(config.models.clone(), batcher, config.rehearsals.clone())?;
+    let registry = models.current();
+    tracing::info!(models = registry.all().count(), providers = ?registry.providers(), "ready");
+    state.become_ready(models);
     Ok(())
 }
 
@@ -169,6 +210,28 @@ fn note_engines(state: &AppState, providers: &[Provider]) {
     state.metrics().build.engines(engine::library_commit(), providers.iter().map(Provider::to_string).collect());
     if providers.iter().any(|provider| matches!(provider, Provider::Cuda(_))) {
         state.metrics().gpu.watch();
+    }
+}
+
+/// Reads again what may change while the server runs: the API keys and the model repository. What
+/// cannot be read stays as it was, and the log says why; a server never ends by it.
+pub async fn reload(state: &AppState) {
+    let with_keys = state.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || with_keys.reload_api_keys()).await {
+        tracing::error!(%error, "reading the API keys panicked");
+    }
+    Application::ready(state).await;
+    let state = state.clone();
+    let rescan = tokio::task::spawn_blocking(move || {
+        let Ok(models) = state.models() else { return };
+        // Each failure was logged where it happened.
+        if let Ok(changes) = models.rescan() {
+            let (loaded, unloaded, failed) = (changes.loaded.len(), changes.unloaded.len(), changes.failed.len());
+            tracing::info!(loaded, unloaded, failed, "looked at the model repository");
+        }
+    });
+    if let Err(error) = rescan.await {
+        tracing::error!(%error, "looking at the model repository panicked");
     }
 }
 

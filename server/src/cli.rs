@@ -8,16 +8,24 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::batch::{BatcherOptions, Batching, QueueLimits};
-use crate::config::{ByteSize, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span};
+use crate::batch::Batching;
+use crate::config::{
+    ByteSize, CacheSettings, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span,
+};
 use crate::engine::{Device, EngineOptions, Precision};
 use crate::registry::Rehearsal;
 
+mod administration;
+mod cache;
 mod connections;
+mod evaluate;
 mod keys;
 mod traces;
 
+use self::administration::AdministrationArgs;
+use self::cache::CacheArgs;
 use self::connections::ConnectionArgs;
+pub use self::evaluate::{Baseline, EvaluateArgs, Flip, RefineName};
 use self::keys::ApiKeyArgs;
 pub use self::keys::{KeysCommand, NewKeyArgs};
 use self::traces::TraceArgs;
@@ -52,7 +60,7 @@ pub enum Command {
     Features(Box<FeaturesArgs>),
     /// Find points of one image file in another, without a server
     Correspondence(Box<CorrespondenceArgs>),
-    /// Measure correspondences against exact truth, on pairs of images with homographies
+    /// Measure correspondences against exact truth: HPatches, SPair-71k, procedural pairs and scenes
     Evaluate(Box<EvaluateArgs>),
     /// Ask a running server whether it is ready; for containers
     Healthcheck(HealthcheckArgs),
@@ -146,6 +154,8 @@ pub struct ServeArgs {
     #[arg(long, env = "DENSECL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     #[command(flatten)]
+    administration: AdministrationArgs,
+    #[command(flatten)]
     repository: RepositoryArgs,
     #[command(flatten)]
     engine: EngineArgs,
@@ -190,6 +200,8 @@ pub struct ServeArgs {
     body_timeout: Span,
     #[command(flatten)]
     connections: ConnectionArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Time between failing /readyz and closing the door, for load balancers to notice
     #[arg(long, env = "DENSECL_DRAIN_DELAY", value_name = "TIME", default_value = "0s")]
     drain_delay: Span,
@@ -213,6 +225,7 @@ impl ServeArgs {
     pub fn into_config(self) -> Config {
         Config {
             listen: self.listen,
+            admin_listen: self.administration.admin_listen,
             models: self.repository.models,
             rehearsals: self.warm_up,
             engine: self.engine.options(),
@@ -235,6 +248,7 @@ impl ServeArgs {
             },
             connections: self.connections.limits(),
             rates: self.connections.rates(),
+            cache: self.cache.settings(),
             drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },
             api_keys: self.api_keys.file,
             traces: self.traces.endpoint,
@@ -268,6 +282,7 @@ impl OfflineArgs {
         const LARGEST_SIDE_PX: u32 = 16_384;
         Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin_listen: None,
             models: self.repository.models.clone(),
             rehearsals: Vec::new(),
             engine: self.engine.options(),
@@ -286,6 +301,7 @@ impl OfflineArgs {
             },
             connections: ConnectionLimits::default(),
             rates: ClientRates::default(),
+            cache: CacheSettings::OFF,
             drain: Drain { delay: Duration::ZERO, timeout: NO_HURRY },
             api_keys: None,
             traces: None,
@@ -323,45 +339,6 @@ pub struct CorrespondenceArgs {
     /// Parameters and result.
     #[command(flatten)]
     pub offline: OfflineArgs,
-}
-
-/// What to evaluate, and on what.
-#[derive(Clone, Debug, Args)]
-pub struct EvaluateArgs {
-    /// Where the models are.
-    #[command(flatten)]
-    pub repository: RepositoryArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
-    /// Folder of image sequences with homographies, laid out as HPatches
-    #[arg(long, value_name = "DIR")]
-    pub pairs: PathBuf,
-    /// Name of the model; the first if not given
-    #[arg(long)]
-    pub model: Option<String>,
-    /// Layer, or several joined by +; the manifest's default if not given
-    #[arg(long)]
-    pub layer: Option<String>,
-    /// Pixels that the longer side is resized to; the manifest's default if not given
-    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(32..=16384))]
-    pub side: Option<u32>,
-    /// Evaluate raw RGB patches as well, the baseline without a network
-    #[arg(long)]
-    pub rgb_patches: bool,
-    /// Form of the report
-    #[arg(long, value_enum, default_value_t)]
-    pub format: OutputFormat,
-}
-
-impl EvaluateArgs {
-    /// One image at a time, without waiting for others.
-    pub fn batcher(&self) -> BatcherOptions {
-        BatcherOptions {
-            engine: self.engine.options(),
-            batching: Batching::NONE,
-            limits: QueueLimits { max_requests: 1, max_pixels: u64::MAX, max_image_pixels: u64::MAX },
-        }
-    }
 }
 
 /// Which server to ask.

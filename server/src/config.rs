@@ -10,8 +10,10 @@ use crate::engine::EngineOptions;
 use crate::registry::Rehearsal;
 use crate::spans::CollectorUrl;
 
+mod cache;
 mod connections;
 
+pub use self::cache::{ByteSizeOrNone, CacheSettings, RedisSettings};
 pub use self::connections::{ClientRates, ConnectionLimits, ProxyNetwork, Rate};
 
 /// Pixels of waiting images, in multiples of the largest image.
@@ -22,6 +24,8 @@ const QUEUED_LARGEST_IMAGES: u64 = 16;
 pub struct Config {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where it listens to administrators, if anywhere.
+    pub admin_listen: Option<SocketAddr>,
     /// The model repository.
     pub models: PathBuf,
     /// Layers that are made ready beside the default ones.
@@ -36,6 +40,8 @@ pub struct Config {
     pub connections: ConnectionLimits,
     /// How often one client may ask for work.
     pub rates: ClientRates,
+    /// What is kept between requests.
+    pub cache: CacheSettings,
     /// How it stops.
     pub drain: Drain,
     /// The file of API keys; without one everyone may ask.

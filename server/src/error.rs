@@ -5,6 +5,7 @@
 //! inside cause of a failure of ours is in [`ApiError::Internal`], which is logged once, where the
 //! reply is made, and never sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,10 +13,11 @@ use utoipa::ToSchema;
 
 use crate::api_keys::KeyRefusal;
 use crate::batch::BatchError;
+use crate::engine::EngineError;
 use crate::features::{ComponentsError, GridError, MAX_PLACES_PER_SIDE, PointError, RenderError, WindowError};
 use crate::image::{DecodeError, ImageSize, LabelError};
 use crate::matching::MatchError;
-use crate::registry::LookupError;
+use crate::registry::{ChangeError, LookupError};
 
 /// How long a client should wait before it tries an overloaded server again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -65,12 +67,18 @@ pub enum ApiError {
     ParametersTooLarge { name: String, limit: u64 },
     #[error("{name}: {error}")]
     OfImage { name: String, error: Box<Self> },
+    #[error(transparent)]
+    Shared(Arc<Self>),
     #[error("unknown part or parameter `{name}`: {expected}")]
     UnknownParameter { name: String, expected: String },
     #[error("parameter `{name}`: {reason}")]
     MalformedParameter { name: String, reason: String },
     #[error("{0}")]
     MalformedBody(String),
+    #[error("{0}")]
+    MalformedInference(String),
+    #[error("images of {height} x {width} pixels cannot be run: both must be multiples of {multiple}")]
+    SideNotMultiple { height: u64, width: u64, multiple: u32 },
     #[error("`points` holds a number that is not finite")]
     PointNotFinite,
     #[error("bodies of type `{found}` are not read here")]
@@ -93,6 +101,12 @@ pub enum ApiError {
     Decode(#[from] DecodeError),
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error("the file of model `{name}`, version {version}, was overwritten after it was loaded")]
+    ModelFileChanged { name: String, version: u32 },
+    #[error("loading and unloading models is not open to everybody")]
+    NotAdministrator,
     #[error("side must be within 32 to {max_side_px} pixels, not {side_px}")]
     SideOutOfRange { side_px: u64, max_side_px: u32 },
     #[error(transparent)]
@@ -150,6 +164,20 @@ impl ApiError {
         if self.row().status < 500 { Self::OfImage { name, error: Box::new(self) } } else { self }
     }
 
+    /// Whether whoever sends the same image meets the same failure: it says nothing of the request's own time and means.
+    pub fn concerns_every_sender(&self) -> bool {
+        matches!(self, Self::Decode(_) | Self::Internal(_))
+    }
+
+    /// The failure of ours that this is, for the log.
+    pub fn cause(&self) -> Option<&anyhow::Error> {
+        match self {
+            Self::Internal(cause) => Some(cause),
+            Self::Shared(error) => error.cause(),
+            _ => None,
+        }
+    }
+
     /// What the sender is told.
     pub fn problem(&self) -> Problem {
         let Row { status, slug, title, hint } = self.row();
@@ -173,6 +201,7 @@ impl ApiError {
         match *self {
             Self::RateLimited { wait } => Some(wait),
             Self::Overloaded { retry_after } => Some(retry_after.clamp(RETRY_AFTER, LONGEST_RETRY_AFTER)),
+            Self::Shared(ref error) => error.retry_after(status),
             _ => (status == 503).then_some(RETRY_AFTER),
         }
     }
@@ -188,6 +217,7 @@ impl ApiError {
             Self::Decode(DecodeError::TooManyPixels { max_pixels, .. })
             | Self::Mask(LabelError::TooManyPixels { max_pixels, .. }) => Some(max_pixels),
             Self::SideOutOfRange { max_side_px, .. } => Some(u64::from(max_side_px)),
+            Self::SideNotMultiple { multiple, .. } => Some(u64::from(multiple)),
             Self::Grid(GridError::TooManyPoints { max_points, .. }) => Some(max_points as u64),
             Self::Window(WindowError::Resolution { .. }) => Some(u64::from(MAX_PLACES_PER_SIDE)),
             Self::Components(ComponentsError::Count { most, .. }) => Some(most as u64),
@@ -197,6 +227,7 @@ impl ApiError {
             | Self::TooManyImages { limit }
             | Self::TooManyParameters { limit } => Some(limit as u64),
             Self::OfImage { ref error, .. } => error.limit(),
+            Self::Shared(ref error) => error.limit(),
             _ => None,
         }
     }
@@ -221,6 +252,7 @@ impl ApiError {
                 row(413, "parameters-too-large", "Parameters too large", "Send fewer points, or several requests.")
             }
             Self::OfImage { error, .. } => error.row(),
+            Self::Shared(error) => error.row(),
             Self::UnknownParameter { .. } => {
                 row(400, "unknown-parameter", "Unknown parameter", "See /docs for the parameters of this path.")
             }
@@ -230,6 +262,12 @@ impl ApiError {
             Self::MalformedBody(_) => {
                 row(400, "malformed-body", "Malformed body", "Send the body complete, and as its Content-Type says.")
             }
+            Self::MalformedInference(_) => row(
+                400,
+                "malformed-inference",
+                "Malformed inference request",
+                "Send what the metadata of the model asks for, in a form of the Open Inference Protocol.",
+            ),
             Self::ContentType { expected, .. } => {
                 row(415, "unsupported-content-type", "Unsupported content type", expected)
             }
@@ -282,15 +320,20 @@ impl ApiError {
             Self::Draining => row(503, "draining", "Draining", "Try another replica."),
             Self::Decode(error) => image_row(error),
             Self::Lookup(error) => lookup_row(error),
+            Self::Change(_) | Self::ModelFileChanged { .. } | Self::NotAdministrator => administration_row(self),
             Self::Mask(error) => mask_row(error),
             Self::MaskSize { .. } => {
                 row(422, "mask-size", "Mask of another size", "Send a mask as large as the upright source image.")
             }
-            Self::UnknownFeatureId { .. } => {
-                row(404, "unknown-feature-id", "Unknown feature id", "Upload the images as `source` and `target`.")
-            }
+            Self::UnknownFeatureId { .. } => row(
+                404,
+                "unknown-feature-id",
+                "Unknown feature id",
+                "It was never here, or has expired: send the image again as `source` or `target`.",
+            ),
             Self::PointNotFinite
             | Self::SideOutOfRange { .. }
+            | Self::SideNotMultiple { .. }
             | Self::Point(_)
             | Self::Grid(_)
             | Self::Window(_)
@@ -359,10 +402,35 @@ fn lookup_row(error: &LookupError) -> Row {
     match error {
         LookupError::UnknownModel { .. } => row(404, "unknown-model", "Unknown model", hint),
         LookupError::UnknownVersion { .. } => row(404, "unknown-version", "Unknown version", hint),
+        LookupError::NotLoaded { .. } | LookupError::NoModel => row(404, "model-not-loaded", "Model not loaded", hint),
         LookupError::UnknownLayer { .. } => row(404, "unknown-layer", "Unknown layer", hint),
         LookupError::RepeatedLayer { .. } => {
             row(422, "repeated-layer", "Repeated layer", "Name each layer of a hypercolumn once.")
         }
+    }
+}
+
+/// What somebody who runs the server has to do with.
+fn administration_row(error: &ApiError) -> Row {
+    match error {
+        ApiError::ModelFileChanged { .. } => row(
+            503,
+            "model-file-changed",
+            "Model file changed",
+            "Whoever runs the server has to load the model again. Replace model files by a rename.",
+        ),
+        ApiError::Change(ChangeError::Unknown { .. }) => {
+            row(404, "unknown-model", "Unknown model", "See /models for what there is.")
+        }
+        ApiError::Change(_) => {
+            row(422, "cannot-load-model", "Cannot load the model", "Correct what is wrong, then load it again.")
+        }
+        _ => row(
+            403,
+            "not-administrator",
+            "Not an administrator",
+            "Start the server with --admin-listen and ask there, or use an API key of an administrator.",
+        ),
     }
 }
 
@@ -381,6 +449,12 @@ fn range_row(error: &ApiError) -> Row {
         ApiError::SideOutOfRange { .. } => {
             row(422, "side-out-of-range", "Side out of range", "Choose a side within the range.")
         }
+        ApiError::SideNotMultiple { .. } => row(
+            422,
+            "side-not-multiple",
+            "Side not a multiple",
+            "Resize or pad the images; /features takes them at any size.",
+        ),
         ApiError::Grid(GridError::Spacing { .. }) => {
             row(422, "grid-out-of-range", "Grid out of range", "Choose a spacing of at least 1 pixel.")
         }
@@ -431,7 +505,13 @@ impl From<BatchError> for ApiError {
             BatchError::Closed => Self::Draining,
             // The handler's own deadline fires first and knows the limit; this is the race's other end.
             BatchError::DeadlinePassed => Self::DeadlinePassed { limit: Duration::ZERO },
-            BatchError::Engine(_) | BatchError::Panicked(_) => Self::internal(error),
+            BatchError::Engine(inner) => match &*inner {
+                EngineError::FileChanged { name, version } => {
+                    Self::ModelFileChanged { name: name.clone(), version: *version }
+                }
+                _ => Self::internal(BatchError::Engine(inner)),
+            },
+            BatchError::Panicked(_) => Self::internal(error),
         }
     }
 }

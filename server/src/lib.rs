@@ -1,7 +1,7 @@
 //! Serves dense features and point correspondences from ONNX models over HTTP.
 //!
 //! The way of a request: [`http`] reads it, [`image`] decodes it, [`registry`] finds the model,
-//! [`batch`] collects what can run together, [`engine`] runs it, and [`features`] or [`matching`]
+//! [`batch`] collects what can run together, [`engine`] runs it, [`cache`] keeps what came of it, and [`features`] or [`matching`]
 //! make the answer. [`app`] puts these together; [`error`] is the only place where a failure
 //! becomes a status.
 //!
@@ -11,6 +11,7 @@
 pub mod api_keys;
 pub mod app;
 pub mod batch;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod engine;

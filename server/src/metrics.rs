@@ -6,6 +6,7 @@
 mod batch;
 mod budget;
 mod build;
+mod cache;
 mod gpu;
 mod http;
 mod keys;
@@ -20,6 +21,7 @@ use prometheus_client::registry::Registry;
 pub use self::batch::{BatchMetrics, Dropped};
 pub use self::budget::{BudgetMetrics, BudgetName, BudgetUse};
 pub use self::build::{BuildMetrics, revision};
+pub use self::cache::{CacheMetrics, CacheTier, DroppedWrite, RedisFault};
 pub use self::gpu::GpuMetrics;
 pub use self::http::{Answered, HttpMetrics, InFlight, Sent};
 pub use self::keys::KeyMetrics;
@@ -40,6 +42,8 @@ pub struct Metrics {
     pub build: BuildMetrics,
     /// The GPUs that engines run on.
     pub gpu: GpuMetrics,
+    /// What the cache of features counts.
+    pub cache: CacheMetrics,
 }
 
 impl Metrics {
@@ -55,7 +59,8 @@ impl Metrics {
         let keys = KeyMetrics::register(ours);
         let build = BuildMetrics::register(ours);
         let gpu = GpuMetrics::register(ours);
-        Self { registry, http, batch, budget, keys, build, gpu }
+        let cache = CacheMetrics::register(ours);
+        Self { registry, http, batch, budget, keys, build, gpu, cache }
     }
 
     /// The `OpenMetrics` text, as of now.

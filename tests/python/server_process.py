@@ -18,6 +18,13 @@ READY_TIMEOUT_S = 30.0
 POLL_S = 0.005
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @dataclass(frozen=True)
 class Reply:
     """A reply of whatever status."""
@@ -34,9 +41,7 @@ class ServerProcess:
     """Starts a server on a free port, with `flags` besides; `start_to_ready_s` says how long that took."""
 
     def __init__(self, binary: Path, models: Path, log: Path, flags: Sequence[str] = ()):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         address = f"127.0.0.1:{self.port}"
         self.url = f"http://{address}"
         self.log = log

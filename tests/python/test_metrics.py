@@ -38,7 +38,8 @@ def photo(side: int = 64) -> bytes:
 @pytest.fixture(scope="module")
 def fresh(binary, tmp_path_factory) -> Iterator[ServerProcess]:
     """A server whose figures are this file's alone."""
-    flags = ["--max-body=1MiB", "--threads=2"]
+    # Nothing is kept: equal pictures are to be computed again.
+    flags = ["--max-body=1MiB", "--threads=2", "--cache-bytes=0"]
     process = ServerProcess(binary, ZOO, tmp_path_factory.mktemp("fresh") / "server.log", flags)
     try:
         yield process

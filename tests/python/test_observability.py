@@ -43,7 +43,8 @@ def until(condition: Callable[[], object], seconds: float = 15) -> object:
 
 @pytest.fixture
 def logging(binary, tmp_path) -> Iterator[ServerProcess]:
-    flags = ["--log-format=json", "--trusted-proxies=127.0.0.1"]
+    # Nothing is kept: a picture that is asked for again takes its time again.
+    flags = ["--log-format=json", "--trusted-proxies=127.0.0.1", "--cache-bytes=0"]
     server = ServerProcess(binary, ZOO, tmp_path / "server.log", flags)
     try:
         yield server

@@ -64,7 +64,7 @@ def failures(picture: bytes) -> dict[str, bytes]:
         "unknown-layer": post("/features?layer=/etc/passwd", picture),
         "repeated-layer": post("/features?layer=res3%2Bres3", picture),
         "unsupported-image": post("/features", b"/etc/passwd"),
-        "corrupt-image": post("/features", picture[:-200]),
+        "corrupt-image": post("/features?side=64", picture[:-200]),
         "side-out-of-range": post("/features?side=31", picture),
         "point-outside": post("/correspondence", *points(b"[[1000,1]]")),
         "point-not-finite": post("/correspondence", *points(b"[[1e999,1]]")),

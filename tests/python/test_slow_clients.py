@@ -193,7 +193,7 @@ def test_too_many_connections_are_told_so_and_probes_get_through(binary, tmp_pat
             assert reply.headers["connection"] == "close" and "retry-after" in reply.headers
             for path in ("/livez", "/readyz", "/metrics"):
                 assert (probe := exchange(server.port, request("GET", path))).status == 200, path
-            assert b'refused_total{reason="TooManyConnections"} 1' in probe.body
+            assert b'densecl_http_problems_total{problem="too-many-connections"} 1' in probe.body
             # Many more than are let in wait, and are answered in turn.
             more = []
             for _ in range(120):

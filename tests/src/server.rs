@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use densecl_server::app::{Application, ServeError};
 use densecl_server::batch::Batching;
-use densecl_server::config::{ClientRates, Config, ConnectionLimits, Drain, RequestLimits};
+use densecl_server::config::{CacheSettings, ClientRates, Config, ConnectionLimits, Drain, RequestLimits};
 use densecl_server::engine::{Device, EngineOptions, Precision};
 use densecl_server::http::AppState;
 use ndarray::ArrayD;
@@ -24,10 +24,12 @@ pub fn models() -> PathBuf {
     std::env::var_os("DENSECL_MODELS").map_or_else(|| crate::root().join("models/zoo"), PathBuf::from)
 }
 
-/// The settings of a test's server: the defaults, on a free port.
+/// The settings of a test's server: the defaults, on a free port, but nothing is kept: tests that send one picture often
+/// mean it to be computed often.
 pub fn config() -> Config {
     Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        admin_listen: None,
         models: models(),
         rehearsals: Vec::new(),
         engine: EngineOptions {
@@ -52,6 +54,7 @@ pub fn config() -> Config {
         },
         connections: ConnectionLimits::default(),
         rates: ClientRates::default(),
+        cache: CacheSettings::OFF,
         drain: Drain { delay: Duration::ZERO, timeout: Duration::from_secs(30) },
         api_keys: None,
         traces: None,

@@ -45,9 +45,10 @@ impl<'a> Plan<'a> {
                 }
                 // The greatest of rounded values is the rounded greatest value.
                 "MaxPool" => {
-                    plan.round(&node.input[0]);
+                    let Some(input) = node.input.first() else { continue };
+                    plan.round(input);
                     plan.integer.insert(output);
-                    let source = plan.source_of[node.input[0].as_str()];
+                    let source = plan.source_of[input.as_str()];
                     plan.round_like(output, source);
                     plan.only_rounded.insert(output);
                 }
@@ -110,17 +111,18 @@ impl<'a> Reader<'a> {
     /// A convolution with constants, whose result is not an output: an output would be rounded.
     fn is_integer_convolution(&self, node: &NodeProto) -> bool {
         let constant = |name: &String| self.constants.contains(name.as_str());
+        let Some(output) = node.output.first() else { return false };
         node.op_type() == "Conv"
             && node.input.len() == 3
             && node.input[1..].iter().all(constant)
-            && !self.outputs.contains(self.activation(&node.output[0]))
-            && !self.outputs.contains(node.output[0].as_str())
+            && !self.outputs.contains(self.activation(output))
+            && !self.outputs.contains(output.as_str())
     }
 
     /// The result of the ReLU behind `value` if nothing else reads it; else `value` itself.
     fn activation(&self, value: &'a str) -> &'a str {
         match self.readers.get(value).map(Vec::as_slice) {
-            Some([relu]) if relu.op_type() == "Relu" => &relu.output[0],
+            Some([relu]) if relu.op_type() == "Relu" => relu.output.first().map_or(value, String::as_str),
             _ => value,
         }
     }

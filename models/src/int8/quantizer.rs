@@ -103,9 +103,9 @@ impl<'a> Quantizer<'a> {
 
     fn floats(&self, name: &str) -> Result<Vec<f32>, Int8Error> {
         let tensor = self.constants[name];
-        let count: i64 = tensor.dims.iter().product();
         let bytes = tensor.raw_data();
-        if tensor.data_type() != DataType::Float as i32 || bytes.len() as i64 != 4 * count {
+        let expected = tensor.dims.iter().try_fold(4_i64, |bytes, dim| bytes.checked_mul(*dim));
+        if tensor.data_type() != DataType::Float as i32 || expected != Some(bytes.len() as i64) {
             return Err(Int8Error::Storage(name.to_owned()));
         }
         let values: Vec<f32> =

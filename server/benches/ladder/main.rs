@@ -113,7 +113,7 @@ fn main() -> anyhow::Result<()> {
         anyhow::bail!("only arguments of `serve` are taken");
     };
     let task = Task {
-        model: ModelFile { name: first.name.into(), version: first.version, path: first.path.into(), digest: [0; 32] },
+        model: ModelFile::open(&first.name, first.version, &first.path)?,
         layers: LayerSet::new(arguments.layer.split('+')).context("a layer comes twice")?,
         side_px: arguments.side,
         inputs: Inputs::new(arguments.pictures.as_deref())?,

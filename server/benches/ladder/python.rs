@@ -28,7 +28,7 @@ impl PythonLoop {
         let mut process = Command::new(python)
             .arg(script)
             .args(["--pictures".as_ref(), pictures.path().as_os_str()])
-            .args(["--model".as_ref(), task.model.path.as_os_str()])
+            .args(["--model".as_ref(), task.model.path().as_os_str()])
             .args(["--layer", &task.layers.names().join("+"), "--side", &task.side_px.to_string()])
             .args(["--threads", &task.config.engine.threads.to_string()])
             .stdin(Stdio::piped())

@@ -9,6 +9,7 @@
 pub mod forecast;
 pub mod policy;
 mod queue;
+mod warm_up;
 mod worker;
 
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use tokio::sync::oneshot;
 pub use self::policy::BatchPolicy;
 use self::queue::Queue;
 pub use self::queue::QueueLimits;
+use self::warm_up::{Rehearsal, Workshops};
 pub use crate::engine::LayerOutput;
-use crate::engine::{Engine, EngineError, EngineOptions, LayerSet, ModelFile, Provider};
+use crate::engine::{Engine, EngineError, EngineOptions, LayerSet, ModelFile, ModelId, Provider};
 use crate::metrics::BatchMetrics;
 
 /// On a CPU a batch is worth its while only as long as reading the weights takes most of the time:
@@ -144,6 +146,7 @@ pub struct Batcher(Arc<Inner>);
 struct Inner {
     queue: Arc<Queue>,
     providers: Vec<Provider>,
+    workshops: Workshops,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -157,7 +160,8 @@ impl Batcher {
         let providers: Vec<Provider> = engines.iter().map(Engine::provider).collect();
         let policy = options.batching.policy(providers[0], options.limits);
         let queue = Arc::new(Queue::new(engines.len(), policy, options.limits, metrics.clone()));
-        let mut inner = Inner { queue, providers, threads: Vec::new() };
+        let workshops = Workshops::of(&engines);
+        let mut inner = Inner { queue, providers, workshops, threads: Vec::new() };
         for (index, engine) in engines.into_iter().enumerate() {
             let thread = worker::start(index, engine, Arc::clone(&inner.queue), metrics.clone());
             inner.threads.push(thread.map_err(StartError::Thread)?);
@@ -187,18 +191,40 @@ impl Batcher {
         self.0.queue.predicted_wait()
     }
 
-    /// Builds the sessions of every engine for these layers and runs each on a black image, so
-    /// that no request has to wait for that. Blocks until all have done so.
+    /// Builds the sessions of every engine for these layers and runs each on a black image, so that
+    /// no request has to wait for that; requests of other models run meanwhile. Blocks until all
+    /// engines have them. Returns what came out for the image.
     ///
     /// # Errors
     /// If the model does not run.
-    pub fn warm_up(&self, model: &ModelFile, layers: &LayerSet, size: (usize, usize)) -> Result<(), BatchError> {
+    pub fn warm_up(
+        &self,
+        model: &ModelFile,
+        layers: &LayerSet,
+        size: (usize, usize),
+    ) -> Result<Vec<LayerOutput>, BatchError> {
         let (height, width) = size;
-        let rehearsal = worker::Rehearsal { model: model.clone(), layers: layers.clone(), height, width };
-        for done in self.0.queue.send_to_all(&rehearsal)? {
-            done.recv().unwrap_or(Err(BatchError::Closed))?;
-        }
-        Ok(())
+        let rehearsal = Rehearsal { model: model.clone(), layers: layers.clone(), height, width };
+        self.0.workshops.rehearse(&self.0.queue, &rehearsal)
+    }
+
+    /// Runs layers on a black image once, without any engine, and keeps nothing. This blocks.
+    ///
+    /// # Errors
+    /// If the model does not run.
+    pub fn try_out(
+        &self,
+        model: &ModelFile,
+        layers: &LayerSet,
+        size: (usize, usize),
+    ) -> Result<Vec<LayerOutput>, BatchError> {
+        let (height, width) = size;
+        self.0.workshops.try_out(&Rehearsal { model: model.clone(), layers: layers.clone(), height, width })
+    }
+
+    /// Drops the sessions of a model that nobody can ask for any more, as soon as engines have time.
+    pub fn forget(&self, model: ModelId) {
+        self.0.workshops.forget(&self.0.queue, model);
     }
 }
 

@@ -4,16 +4,16 @@
 //! out. While they run some, the next form here.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::forecast::Forecast;
 use super::policy::{BatchPolicy, Decision, Waiting};
-use super::worker::Rehearsal;
+use super::worker::Errand;
 use super::{BatchError, BatchReply, BatchRequest};
-use crate::engine::{LayerSet, Load, ModelFile};
+use crate::engine::{LayerSet, Load, ModelId};
 use crate::metrics::BatchMetrics;
 
 /// Bounds of the queue.
@@ -38,8 +38,8 @@ pub(super) struct Pending {
 pub(super) enum Work {
     /// Requests of one model, one layer set and one size.
     Run(Vec<Pending>, Load),
-    /// Get ready for requests to come, and say how that went.
-    Rehearse(Rehearsal, mpsc::Sender<Result<(), BatchError>>),
+    /// Something about its sessions.
+    Errand(Errand),
 }
 
 pub(super) struct Queue {
@@ -54,7 +54,7 @@ struct State {
     pending: Vec<Pending>,
     /// One for each engine thread.
     desks: Vec<Desk>,
-    forecast: Forecast<(ModelFile, LayerSet)>,
+    forecast: Forecast<(ModelId, LayerSet)>,
     is_open: bool,
 }
 
@@ -63,7 +63,7 @@ struct State {
 struct Desk {
     /// When its run will probably be over.
     busy_until: Option<Instant>,
-    errands: VecDeque<(Rehearsal, mpsc::Sender<Result<(), BatchError>>)>,
+    errands: VecDeque<Errand>,
 }
 
 impl Queue {
@@ -104,23 +104,14 @@ impl Queue {
         self.lock().predicted_wait()
     }
 
-    /// Gives every engine thread a rehearsal, before anything else; each answers on its channel.
-    pub(super) fn send_to_all(
-        &self,
-        rehearsal: &Rehearsal,
-    ) -> Result<Vec<mpsc::Receiver<Result<(), BatchError>>>, BatchError> {
+    /// Gives an engine thread something to do before anything else. Once the queue is closed nobody
+    /// does it.
+    pub(super) fn send(&self, engine: usize, errand: Errand) {
         let mut state = self.lock();
-        if !state.is_open {
-            return Err(BatchError::Closed);
+        if state.is_open {
+            state.desks[engine].errands.push_back(errand);
+            self.changed.notify_all();
         }
-        let send = |desk: &mut Desk| {
-            let (sender, receiver) = mpsc::channel();
-            desk.errands.push_back((rehearsal.clone(), sender));
-            receiver
-        };
-        let receivers = state.desks.iter_mut().map(send).collect();
-        self.changed.notify_all();
-        Ok(receivers)
     }
 
     /// Waits for the next thing for engine thread `engine` to do. `None` once the queue is closed
@@ -129,8 +120,8 @@ impl Queue {
         let mut state = self.lock();
         state.desks[engine].busy_until = None;
         loop {
-            if let Some((rehearsal, done)) = state.desks[engine].errands.pop_front() {
-                return Some(Work::Rehearse(rehearsal, done));
+            if let Some(errand) = state.desks[engine].errands.pop_front() {
+                return Some(Work::Errand(errand));
             }
             self.drop_hopeless(&mut state);
             self.note_depth(&state);
@@ -152,7 +143,7 @@ impl Queue {
         // A run that had the machine to itself took as much of it as one on every engine.
         let engines = if load == Load::Idle { state.desks.len() } else { 1 };
         let pixels = batch.iter().map(|pending| pending.request.pixels()).sum();
-        let kind = (first.request.model.clone(), first.request.layers.clone());
+        let kind = (first.request.model.id(), first.request.layers.clone());
         state.forecast.observe(&kind, pixels, time * engines as u32);
     }
 
@@ -170,6 +161,7 @@ impl Queue {
             // A caller who has gone needs no answer.
             let _ = waiting.reply.send(Err(BatchError::Closed));
         }
+        state.desks.iter_mut().for_each(|desk| desk.errands.clear());
         self.note_depth(&state);
         self.changed.notify_all();
     }
@@ -239,7 +231,7 @@ impl State {
     }
 
     fn expected(&self, request: &BatchRequest) -> Duration {
-        self.forecast.expected(&(request.model.clone(), request.layers.clone()), request.pixels())
+        self.forecast.expected(&(request.model.id(), request.layers.clone()), request.pixels())
     }
 
     /// The time that all waiting and running work takes, shared among the engines.

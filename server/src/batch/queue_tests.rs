@@ -1,15 +1,16 @@
 //! Nothing that was accepted goes unanswered, whatever happens to callers and deadlines.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::*;
-use crate::engine::{LayerSet, ModelFile};
+use crate::engine::{LayerSet, ModelFile, smallest};
 use crate::metrics::Metrics;
 
 const LIMITS: QueueLimits = QueueLimits { max_requests: 3, max_pixels: 10_000, max_image_pixels: 10_000 };
 const ENGINE: usize = 0;
+
+static MODEL: LazyLock<ModelFile> = LazyLock::new(smallest);
 
 fn queue(max_wait: Duration) -> Queue {
     let policy = BatchPolicy { max_batch: 2, max_batch_pixels: 1 << 20, max_wait };
@@ -20,7 +21,7 @@ fn queue(max_wait: Duration) -> Queue {
 fn next(queue: &Queue, engine: usize) -> Option<(Vec<Pending>, Load)> {
     queue.next(engine).map(|work| match work {
         Work::Run(batch, load) => (batch, load),
-        Work::Rehearse(..) => panic!("nobody asked for a rehearsal"),
+        Work::Errand(_) => panic!("nobody sent an errand"),
     })
 }
 
@@ -30,7 +31,7 @@ fn next_batch(queue: &Queue) -> Option<Vec<Pending>> {
 
 fn request(side: usize) -> BatchRequest {
     BatchRequest {
-        model: ModelFile { name: "m".into(), version: 1, path: Arc::from(Path::new("m.onnx")), digest: [0; 32] },
+        model: MODEL.clone(),
         layers: LayerSet::new(["res5"]).unwrap(),
         height: side,
         width: side,
@@ -134,15 +135,25 @@ fn what_would_come_too_late_is_refused_at_once() {
 }
 
 #[test]
-fn every_engine_rehearses_once() {
+fn errands_come_first_each_to_its_own_engine() {
     let queue = queue(Duration::ZERO);
-    let BatchRequest { model, layers, height, width, .. } = request(32);
-    let answers = queue.send_to_all(&Rehearsal { model, layers, height, width }).unwrap();
     let _waiting = queue.push(request(32)).unwrap();
     for engine in [0, 1] {
-        let Some(Work::Rehearse(_, done)) = queue.next(engine) else { panic!("a rehearsal comes first") };
-        done.send(Ok(())).unwrap();
+        queue.send(engine, Errand::Forget(MODEL.id()));
     }
-    assert!(answers.iter().all(|answer| matches!(answer.recv(), Ok(Ok(())))));
+    for engine in [1, 0] {
+        let work = queue.next(engine);
+        assert!(matches!(work, Some(Work::Errand(Errand::Forget(model))) if model == MODEL.id()));
+    }
     assert!(next_batch(&queue).is_some());
+}
+
+#[test]
+fn nobody_waits_for_an_errand_that_nobody_does() {
+    let queue = queue(Duration::ZERO);
+    queue.send(ENGINE, Errand::Forget(MODEL.id()));
+    queue.abandon();
+    assert!(queue.next(ENGINE).is_none());
+    queue.send(ENGINE, Errand::Forget(MODEL.id()));
+    assert!(queue.next(ENGINE).is_none());
 }

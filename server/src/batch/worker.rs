@@ -3,22 +3,22 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use super::queue::{Pending, Queue, Work};
+use super::warm_up::Rehearsal;
 use super::{BatchError, BatchReply};
-use crate::engine::{Engine, EngineError, ImageBatch, LayerOutput, LayerSet, Load, ModelFile};
+use crate::engine::{Engine, EngineError, ImageBatch, LayerOutput, Load, ModelId, Prepared, Provider};
 use crate::metrics::BatchMetrics;
 
-/// A run on a black image, for what it leaves behind.
-#[derive(Clone, Debug)]
-pub(super) struct Rehearsal {
-    pub(super) model: ModelFile,
-    pub(super) layers: LayerSet,
-    pub(super) height: usize,
-    pub(super) width: usize,
+/// What an engine is to do about its sessions.
+pub(super) enum Errand {
+    /// Take over a session that was made for it, and say how that went.
+    Adopt { prepared: Box<Prepared>, rehearsal: Rehearsal, done: mpsc::Sender<Result<(), BatchError>> },
+    /// Drop those of a model that is not served any more.
+    Forget(ModelId),
 }
 
 /// Starts thread `index` of the queue's.
@@ -46,11 +46,12 @@ fn serve(index: usize, engine: &mut Engine, queue: &Queue, metrics: &BatchMetric
                 }
                 answer(batch, begun, result);
             }
-            Work::Rehearse(rehearsal, done) => {
-                let result = unless_it_panics(engine, |engine| rehearse(engine, &rehearsal, index));
-                // Whoever asked may have lost interest after another engine's failure.
+            Work::Errand(Errand::Adopt { prepared, rehearsal, done }) => {
+                let result = unless_it_panics(engine, |engine| adopt(engine, *prepared, &rehearsal));
+                // Whoever asked may have gone.
                 let _ = done.send(result);
             }
+            Work::Errand(Errand::Forget(model)) => engine.forget(model),
         }
     }
 }
@@ -59,13 +60,19 @@ fn unless_it_panics<T>(
     engine: &mut Engine,
     work: impl FnOnce(&mut Engine) -> Result<T, EngineError>,
 ) -> Result<T, BatchError> {
-    match catch_unwind(AssertUnwindSafe(|| work(engine))) {
+    let result = caught(|| work(engine));
+    if matches!(result, Err(BatchError::Panicked(_))) {
+        // What the panic left behind in the sessions is unknown.
+        engine.reset();
+    }
+    result
+}
+
+/// What `work` comes to, also if that is a panic.
+pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, BatchError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| BatchError::Engine(Arc::new(error))),
-        Err(panic) => {
-            // What the panic left behind in the sessions is unknown.
-            engine.reset();
-            Err(BatchError::Panicked(message_of(&*panic).into()))
-        }
+        Err(panic) => Err(BatchError::Panicked(message_of(&*panic).into())),
     }
 }
 
@@ -77,14 +84,11 @@ fn run(engine: &mut Engine, batch: &[Pending], load: Load) -> Result<Vec<Vec<Lay
     engine.run(&first.model, &first.layers, images, load)
 }
 
-fn rehearse(engine: &mut Engine, rehearsal: &Rehearsal, index: usize) -> Result<(), EngineError> {
-    let Rehearsal { model, layers, height, width } = rehearsal;
-    let black = vec![0; height * width * 3];
-    let batch = ImageBatch { height: *height, width: *width, images: &[&black] };
-    engine.run(model, layers, batch, Load::Busy)?;
-    if index == 0 {
-        // The sessions for a machine that is otherwise idle are shared: one engine is enough.
-        engine.run(model, layers, batch, Load::Idle)?;
+fn adopt(engine: &mut Engine, prepared: Prepared, rehearsal: &Rehearsal) -> Result<(), EngineError> {
+    engine.adopt(prepared);
+    if engine.provider() != Provider::Cpu {
+        // CUDA keeps some state for each thread.
+        rehearsal.on_black(|batch| engine.run(&rehearsal.model, &rehearsal.layers, batch, Load::Busy))?;
     }
     Ok(())
 }

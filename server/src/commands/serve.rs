@@ -1,9 +1,8 @@
 //! `serve`: until told to stop.
 
 use anyhow::Context;
-use densecl_server::app::Application;
+use densecl_server::app::{self, Application};
 use densecl_server::cli::ServeArgs;
-use densecl_server::http::AppState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::start_log;
@@ -22,27 +21,24 @@ pub(crate) fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         // Before anything else, so that a signal during loading is not lost.
         let stop = stop_signal()?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let application = Application::bind(config).await?;
         let state = application.state().clone();
-        reload_on_hangup(state.clone())?;
+        let reloading = tokio::spawn({
+            let state = state.clone();
+            async move {
+                // One after the other; several signals that come meanwhile are one.
+                while hangup.recv().await.is_some() {
+                    tracing::info!(signal = "SIGHUP", "told to reload");
+                    app::reload(&state).await;
+                }
+            }
+        });
         let ended = application.run_until(stop).await;
+        reloading.abort();
         tokio::task::spawn_blocking(move || state.flush_traces()).await.context("flushing the traces panicked")?;
         Ok(ended?)
     })
-}
-
-/// Reads what can change while the server runs again at SIGHUP.
-fn reload_on_hangup(state: AppState) -> anyhow::Result<()> {
-    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            let state = state.clone();
-            if let Err(error) = tokio::task::spawn_blocking(move || state.reload_api_keys()).await {
-                tracing::error!(%error, "reading the API keys panicked");
-            }
-        }
-    });
-    Ok(())
 }
 
 /// Resolves at SIGTERM or SIGINT. A second one ends the process at once.

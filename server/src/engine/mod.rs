@@ -14,11 +14,13 @@ pub mod crew;
 mod device;
 mod heap;
 mod library;
+mod model_file;
 mod probe;
 mod session;
 mod whole;
+mod workshop;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use densecl_models::ModelError;
@@ -29,11 +31,16 @@ use self::crew::Post;
 pub use self::device::{Device, DeviceParseError, Provider};
 use self::library::Runtime;
 pub use self::library::{LibraryError, library_commit};
+#[cfg(test)]
+pub(crate) use self::model_file::tests::smallest;
+pub use self::model_file::{ModelFile, ModelId};
 use self::session::{CutSession, Threads};
 use self::whole::WholeMachine;
+pub use self::workshop::{Prepared, SharedSessions, Workshop};
 
-/// Sessions kept per engine. One is a cut of one model; all the layers of one model and a few
-/// hypercolumns fit.
+/// The output that describes a whole image, `[N, D]`.
+pub const GLOBAL: &str = "global";
+/// Sessions of a model kept per engine. One is a cut; all the layers and a few hypercolumns fit.
 const MAX_SESSIONS: usize = 8;
 
 /// How engines are set up.
@@ -49,20 +56,6 @@ pub struct EngineOptions {
     pub engines: Option<usize>,
     /// What the models compute in.
     pub precision: Precision,
-}
-
-/// The file of one version of a model. Its bytes are read again for each new cut, so that no
-/// parsed copy of the weights stays in memory beside the sessions' own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ModelFile {
-    /// The model's name in the repository.
-    pub name: Arc<str>,
-    /// Its version.
-    pub version: u32,
-    /// The ONNX file.
-    pub path: Arc<Path>,
-    /// SHA-256 of the file's bytes: a file that was replaced is another model, whatever its name.
-    pub digest: [u8; 32],
 }
 
 /// The layers that one run computes, in this order, each of them once.
@@ -146,6 +139,14 @@ pub enum EngineError {
         /// What ONNX Runtime said.
         source: ort::Error,
     },
+    /// Somebody wrote over the model's file after it was loaded.
+    #[error("the file of model `{name}`, version {version}, was overwritten after it was loaded")]
+    FileChanged {
+        /// The model.
+        name: String,
+        /// Its version.
+        version: u32,
+    },
     /// A run failed.
     #[error("inference failed")]
     Run(#[source] ort::Error),
@@ -160,7 +161,21 @@ pub enum EngineError {
 }
 
 /// Sessions by what they compute.
-type Sessions = SessionCache<(ModelFile, LayerSet), CutSession>;
+type Sessions = SessionCache<ModelId, LayerSet, CutSession>;
+
+impl Sessions {
+    fn adopt(&mut self, prepared: Prepared) {
+        let Prepared { model, layers, session } = prepared;
+        self.insert((model, layers), session);
+    }
+
+    /// Drops the sessions of a model that is not served any more; their memory goes back.
+    fn release(&mut self, model: ModelId) {
+        if self.forget(&model) {
+            heap::return_freed();
+        }
+    }
+}
 
 /// Runs models on one device.
 pub struct Engine {
@@ -221,7 +236,7 @@ impl Engine {
         load: Load,
     ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
         let Self { runtime, threads, sessions, whole } = self;
-        let key = (model.clone(), layers.clone());
+        let key = (model.id(), layers.clone());
         if load == Load::Idle
             && let Some(mut lent) = whole.as_ref().and_then(WholeMachine::take)
         {
@@ -230,6 +245,27 @@ impl Engine {
         }
         let build = || CutSession::build(runtime, model, layers, *threads);
         sessions.get_or_insert_with(key, build)?.run(layers, batch)
+    }
+
+    /// Makes sessions for this engine, from any thread.
+    pub fn workshop(&self) -> Workshop {
+        Workshop { runtime: self.runtime.clone(), threads: self.threads }
+    }
+
+    /// The sessions that this engine and others lend each other, if they do.
+    pub fn shared(&self) -> Option<SharedSessions> {
+        let workshop = Workshop { runtime: self.runtime.clone(), threads: Threads::All };
+        self.whole.clone().map(|whole| SharedSessions { whole, workshop })
+    }
+
+    /// Takes over a session from its own workshop.
+    pub fn adopt(&mut self, prepared: Prepared) {
+        self.sessions.adopt(prepared);
+    }
+
+    /// Drops its own sessions of a model that is not served any more; their memory goes back.
+    pub fn forget(&mut self, model: ModelId) {
+        self.sessions.release(model);
     }
 
     /// Forgets every session of its own; the next run builds them again.

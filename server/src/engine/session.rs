@@ -2,14 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use densecl_models::OnnxModel;
-
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::{DynValue, Tensor};
 
 use super::library::Runtime;
-use super::{EngineError, ImageBatch, LayerOutput, LayerSet, ModelFile, Provider, heap};
+use super::{EngineError, GLOBAL, ImageBatch, LayerOutput, LayerSet, ModelFile, Provider, heap};
 
 /// Runs of more pixels than this give their memory back afterwards: what the largest image ever
 /// seen took would otherwise stay with the process. Smaller ones keep it, and are the faster for it.
@@ -35,8 +33,15 @@ pub(super) struct CutSession {
     allocator: Allocator,
     /// Host memory that the device writes to directly.
     output_memory: MemoryInfo<'static>,
-    usual: RunOptions,
-    large: RunOptions,
+    keeping: RunOptions,
+    giving_back: RunOptions,
+}
+
+/// What becomes of the memory that a run took for what lies between its input and its output.
+#[derive(Clone, Copy)]
+enum Afterwards {
+    Kept,
+    GivenBack,
 }
 
 impl CutSession {
@@ -50,14 +55,14 @@ impl CutSession {
         // Building takes several copies of the weights for a moment: of one session at a time.
         let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         let names: Vec<&str> = layers.names().iter().map(String::as_str).collect();
-        let unreadable = |source| EngineError::Model { path: model.path.to_path_buf(), source };
-        let graph =
-            OnnxModel::open(&model.path).and_then(|onnx| onnx.cut(&names, runtime.precision())).map_err(unreadable)?;
+        let path = || model.path().to_path_buf();
+        let cut = model.read()?.cut(&names, runtime.precision());
+        let graph = cut.map_err(|source| EngineError::Model { path: path(), source })?;
         let session = Self::from_graph(runtime, &graph, threads)
-            .map_err(|source| EngineError::Session { path: model.path.to_path_buf(), source })?;
+            .map_err(|source| EngineError::Session { path: path(), source })?;
         drop(graph);
         heap::return_freed();
-        tracing::info!(model = %model.name, version = model.version, layers = %layers.names().join("+"), ?threads, "session built");
+        tracing::info!(model = model.name(), version = model.version(), layers = %layers.names().join("+"), ?threads, "session built");
         Ok(session)
     }
 
@@ -67,11 +72,11 @@ impl CutSession {
         let provider = runtime.provider();
         let allocator = Allocator::new(&session, host_memory(provider, MemoryType::CPUInput)?)?;
         let output_memory = host_memory(provider, MemoryType::CPUOutput)?;
-        let mut large = RunOptions::new()?;
+        let mut giving_back = RunOptions::new()?;
         if provider == Provider::Cpu {
-            large.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+            giving_back.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
         }
-        Ok(Self { session, input, allocator, output_memory, usual: RunOptions::new()?, large })
+        Ok(Self { session, input, allocator, output_memory, keeping: RunOptions::new()?, giving_back })
     }
 
     /// Runs a batch: a list of layers per image.
@@ -80,9 +85,32 @@ impl CutSession {
         layers: &LayerSet,
         batch: ImageBatch<'_>,
     ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
-        let binding = self.bind(layers, batch).map_err(EngineError::Run)?;
         let pixels = batch.images.len() * batch.height * batch.width;
-        let options = if pixels > KEPT_PIXELS { &self.large } else { &self.usual };
+        let memory = if pixels > KEPT_PIXELS { Afterwards::GivenBack } else { Afterwards::Kept };
+        self.run_with(layers, batch, memory)
+    }
+
+    /// As [`CutSession::run`], for a batch that nobody waits for: its memory goes back, and a server
+    /// that is not asked anything stays the smaller for it.
+    pub(super) fn rehearse(
+        &mut self,
+        layers: &LayerSet,
+        batch: ImageBatch<'_>,
+    ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
+        self.run_with(layers, batch, Afterwards::GivenBack)
+    }
+
+    fn run_with(
+        &mut self,
+        layers: &LayerSet,
+        batch: ImageBatch<'_>,
+        memory: Afterwards,
+    ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
+        let binding = self.bind(layers, batch).map_err(EngineError::Run)?;
+        let options = match memory {
+            Afterwards::Kept => &self.keeping,
+            Afterwards::GivenBack => &self.giving_back,
+        };
         let outputs = self.session.run_binding_with_options(&binding, options).map_err(EngineError::Run)?;
         let mut images: Vec<Vec<LayerOutput>> = Vec::new();
         images.resize_with(batch.images.len(), Vec::new);
@@ -119,10 +147,13 @@ fn host_memory(provider: Provider, memory_type: MemoryType) -> ort::Result<Memor
     }
 }
 
-/// Gives each image its part of a layer's `[N, C, h, w]`.
+/// Gives each image its part of a layer's `[N, C, h, w]`, or of the vectors `[N, D]` as one cell.
 fn split(layer: &str, value: &DynValue, images: &mut [Vec<LayerOutput>]) -> Result<(), EngineError> {
     let (shape, data) = value.try_extract_tensor::<f32>().map_err(EngineError::Run)?;
-    let dimensions: Vec<usize> = shape.iter().filter_map(|&d| usize::try_from(d).ok()).collect();
+    let mut dimensions: Vec<usize> = shape.iter().filter_map(|&d| usize::try_from(d).ok()).collect();
+    if layer == GLOBAL && dimensions.len() == 2 {
+        dimensions.extend([1, 1]);
+    }
     let [count, channels, height, width]: [usize; 4] =
         dimensions.try_into().map_err(|d| wrong(layer, format!("its shape {d:?} is not [N, C, h, w]")))?;
     if count != images.len() || data.is_empty() {

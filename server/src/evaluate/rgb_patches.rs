@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::contestant::{Contestant, ContestantError};
+use super::dataset::Picture;
 use crate::features::FeatureMap;
 use crate::image::{ImageSize, ResizeError, RgbImage, inference_size, resize};
 
@@ -10,6 +12,30 @@ const PATCH_PX: usize = 32;
 const SAMPLES: usize = 8;
 const SAMPLE_PX: usize = PATCH_PX / SAMPLES;
 const COLORS: usize = 3;
+
+/// The patches as a contestant, on as many cells as a model has.
+pub struct RgbPatches {
+    name: String,
+    side_px: u32,
+    stride_px: u32,
+}
+
+impl RgbPatches {
+    /// Of pictures resized to `side_px`, one every `stride_px` pixels.
+    pub fn new(side_px: u32, stride_px: u32) -> Self {
+        Self { name: format!("RGB patches at {side_px} px"), side_px, stride_px }
+    }
+}
+
+impl Contestant for RgbPatches {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, ContestantError> {
+        Ok(rgb_patches(&picture.image, self.side_px, self.stride_px)?)
+    }
+}
 
 /// For every cell of a grid with one cell every `stride_px` pixels, over the picture resized for `side_px` as for a
 /// model: the 32×32 pixels around its centre, averaged to 8×8 samples of three colours, less the mean of each colour.

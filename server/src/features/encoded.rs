@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 
 use super::tensor::Tensor;
 use super::{Dtype, append_values};
@@ -38,6 +39,15 @@ impl NumberForm {
             Self::Base64(dtype) => binary(dtype).div_ceil(3).saturating_mul(4),
             Self::Decimal => values.saturating_mul(Self::LONGEST_DECIMAL),
         }
+    }
+}
+
+/// Numbers as the bytes that they are in memory.
+struct Floats(Arc<Vec<f32>>);
+
+impl AsRef<[u8]> for Floats {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
     }
 }
 
@@ -76,14 +86,19 @@ impl EncodedTensor {
         self.values.div_ceil(self.step)
     }
 
-    /// The bytes of a piece; one after the other they are the tensor.
-    pub fn piece(&self, index: usize) -> Vec<u8> {
+    /// The bytes of a piece; one after the other they are the tensor. They are not copied if they lie in memory as they
+    /// are to be.
+    pub fn piece(&self, index: usize) -> Bytes {
         let start = index * self.step;
         let range = start..self.values.min(start + self.step);
         match self.form {
-            NumberForm::Binary(dtype) => self.binary(range, dtype),
-            NumberForm::Base64(dtype) => BASE64.encode(self.binary(range, dtype)).into_bytes(),
-            NumberForm::Decimal => self.decimal(range),
+            NumberForm::Binary(Dtype::Float32) if cfg!(target_endian = "little") => match self.tensor.whole() {
+                Some(values) => Bytes::from_owner(Floats(values)).slice(range.start * 4..range.end * 4),
+                None => self.binary(range, Dtype::Float32).into(),
+            },
+            NumberForm::Binary(dtype) => self.binary(range, dtype).into(),
+            NumberForm::Base64(dtype) => BASE64.encode(self.binary(range, dtype)).into(),
+            NumberForm::Decimal => self.decimal(range).into(),
         }
     }
 
@@ -127,6 +142,7 @@ impl EncodedTensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::{CellWindow, FeatureMap, GridWindow, Layout};
     use ndarray::{Array2, ArrayD, IxDyn};
     use proptest::prelude::*;
 
@@ -173,6 +189,21 @@ mod tests {
 
         fn append(&self, range: Range<usize>, values: &mut Vec<f32>) {
             values.extend(range.map(|index| index as f32));
+        }
+    }
+
+    #[test]
+    fn a_map_that_is_sent_as_it_lies_has_the_same_bytes() {
+        let map = FeatureMap::new(3, 5, 7, (0..105).map(|index| index as f32 / 3.0).collect()).unwrap();
+        let cells = CellWindow { columns: 0..7, rows: 0..5 };
+        let mut tensor = EncodedTensor::new(
+            Arc::new(GridWindow::new(map.clone(), cells, Layout::Chw)),
+            NumberForm::Binary(Dtype::Float32),
+        );
+        assert!(tensor.tensor.whole().is_some());
+        for step in [1, 8, 104, 105] {
+            tensor.step = step;
+            assert_eq!(whole(&tensor), crate::features::encode_raw(map.view(Layout::Chw), Dtype::Float32), "{step}");
         }
     }
 

@@ -1,17 +1,19 @@
 //! A dense feature map: a descriptor for every cell of a grid.
 
+use std::sync::{Arc, OnceLock};
+
 use ndarray::{ArrayView2, ArrayView3};
 use rayon::prelude::*;
 
-use super::{Geometry, GridSize, Layout};
+use super::{Geometry, GridSize, Layout, NeighbourProducts};
 use crate::image::ImageSize;
 
-/// A feature map `[C, H, W]`, row-major in that order, as a model returns it.
+/// A feature map `[C, H, W]`, row-major in that order, as a model returns it. Clones share their values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeatureMap {
     channels: usize,
     grid: GridSize,
-    data: Vec<f32>,
+    data: Arc<Vec<f32>>,
 }
 
 /// A number of values that does not make up the shape, or a shape without cells.
@@ -34,7 +36,7 @@ impl FeatureMap {
         if expected != Some(data.len()) || data.is_empty() {
             return Err(ShapeError { channels, height, width, values: data.len() });
         }
-        Ok(Self { channels, grid: GridSize { width, height }, data })
+        Ok(Self { channels, grid: GridSize { width, height }, data: Arc::new(data) })
     }
 
     /// Length of a descriptor.
@@ -52,9 +54,19 @@ impl FeatureMap {
         &self.data
     }
 
-    /// The values, `[C, H, W]`, without the map around them.
+    /// The values, `[C, H, W]`, without the map around them: a copy if the map has clones.
     pub fn into_data(self) -> Vec<f32> {
-        self.data
+        Arc::unwrap_or_clone(self.data)
+    }
+
+    /// The values, `[C, H, W]`, shared.
+    pub(super) fn values(&self) -> Arc<Vec<f32>> {
+        Arc::clone(&self.data)
+    }
+
+    /// The memory that the values take.
+    pub fn bytes(&self) -> usize {
+        self.data.capacity() * size_of::<f32>()
     }
 
     /// The map over a picture of size `image`.
@@ -71,7 +83,7 @@ impl FeatureMap {
     #[expect(clippy::missing_panics_doc, reason = "the constructor checked the shape")]
     pub fn view(&self, layout: Layout) -> ArrayView3<'_, f32> {
         let chw =
-            ArrayView3::from_shape(self.shape(Layout::Chw), &self.data).expect("the constructor checked the shape");
+            ArrayView3::from_shape(self.shape(Layout::Chw), self.data()).expect("the constructor checked the shape");
         match layout {
             Layout::Chw => chw,
             Layout::Hwc => chw.permuted_axes([1, 2, 0]),
@@ -81,12 +93,12 @@ impl FeatureMap {
     /// The values as a matrix with one column a cell, `[C, H·W]`, without a copy.
     #[expect(clippy::missing_panics_doc, reason = "the constructor checked the shape")]
     pub fn matrix(&self) -> ArrayView2<'_, f32> {
-        ArrayView2::from_shape((self.channels, self.grid.cells()), &self.data)
+        ArrayView2::from_shape((self.channels, self.grid.cells()), self.data())
             .expect("the constructor checked the shape")
     }
 
     /// Every descriptor scaled to length 1. A descriptor of zeros, or with values that are not finite, becomes zeros:
-    /// it is then similar to nothing.
+    /// it is then similar to nothing. Takes a copy if the map has clones.
     pub fn into_normalized(mut self) -> NormalizedMap {
         let cells = self.grid.cells();
         let mut squares = vec![0.0_f32; cells];
@@ -96,13 +108,13 @@ impl FeatureMap {
             }
         }
         let inverse: Vec<f32> = squares.iter().map(|&sum| inverse_length(sum)).collect();
-        self.data.par_chunks_exact_mut(cells).for_each(|channel| {
+        Arc::make_mut(&mut self.data).par_chunks_exact_mut(cells).for_each(|channel| {
             for (value, &scale) in channel.iter_mut().zip(&inverse) {
                 // Not a product alone: infinity times zero is NaN.
                 *value = if scale == 0.0 { 0.0 } else { *value * scale };
             }
         });
-        NormalizedMap(self)
+        NormalizedMap { map: self, products: Arc::default() }
     }
 }
 
@@ -112,19 +124,40 @@ pub(super) fn inverse_length(sum_of_squares: f32) -> f32 {
     if inverse.is_normal() { inverse } else { 0.0 }
 }
 
-/// A feature map whose descriptors all have length 1 (or 0), so that a dot product is a cosine.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NormalizedMap(FeatureMap);
+/// A feature map whose descriptors all have length 1 (or 0), so that a dot product is a cosine. Clones share their
+/// values.
+#[derive(Clone, Debug)]
+pub struct NormalizedMap {
+    map: FeatureMap,
+    /// Computed when they are first needed, once for all clones.
+    products: Arc<OnceLock<NeighbourProducts<f32>>>,
+}
 
 impl NormalizedMap {
     /// The map itself.
     pub fn map(&self) -> &FeatureMap {
-        &self.0
+        &self.map
     }
 
     /// The map itself, to keep.
     pub fn into_map(self) -> FeatureMap {
-        self.0
+        self.map
+    }
+
+    /// The dot products among neighbouring cells.
+    pub(crate) fn neighbour_products(&self) -> &NeighbourProducts<f32> {
+        self.products.get_or_init(|| NeighbourProducts::of(&self.map))
+    }
+
+    /// The memory that the values take, with the dot products among neighbours, whether they are there yet or not.
+    pub fn bytes(&self) -> usize {
+        self.map.bytes() + self.map.grid().cells() * NeighbourProducts::<f32>::BYTES_PER_CELL
+    }
+}
+
+impl PartialEq for NormalizedMap {
+    fn eq(&self, other: &Self) -> bool {
+        self.map == other.map
     }
 }
 
@@ -132,6 +165,6 @@ impl std::ops::Deref for NormalizedMap {
     type Target = FeatureMap;
 
     fn deref(&self) -> &FeatureMap {
-        &self.0
+        &self.map
     }
 }

@@ -1,6 +1,7 @@
 //! A map, or a part of its cells, in the order of a reply.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::tensor::{Tensor, for_each_row};
 use super::window::CellWindow;
@@ -44,6 +45,12 @@ impl Tensor for GridWindow {
             Layout::Chw => 1,
             Layout::Hwc => self.map.channels(),
         }
+    }
+
+    fn whole(&self) -> Option<Arc<Vec<f32>>> {
+        let grid = self.map.grid();
+        let is_whole = self.cells.columns.len() == grid.width && self.cells.rows.len() == grid.height;
+        (is_whole && self.layout == Layout::Chw).then(|| self.map.values())
     }
 
     fn append(&self, range: Range<usize>, values: &mut Vec<f32>) {
@@ -96,6 +103,11 @@ mod tests {
     fn the_whole_window_is_the_map() {
         let whole = window(Layout::Chw, 0..4, 0..3);
         assert_eq!(all_values(&whole, 7), whole.map.data());
+        assert_eq!(whole.whole().as_deref().map(Vec::as_slice), Some(whole.map.data()), "and is not copied");
+        for part in [window(Layout::Chw, 0..3, 0..3), window(Layout::Chw, 0..4, 1..3), window(Layout::Hwc, 0..4, 0..3)]
+        {
+            assert_eq!(part.whole(), None);
+        }
         let hwc = window(Layout::Hwc, 0..4, 0..3);
         assert_eq!(all_values(&hwc, 7), hwc.map.view(Layout::Hwc).iter().copied().collect::<Vec<_>>());
     }

@@ -23,7 +23,10 @@ pub struct HypercolumnError;
 /// # Errors
 /// [`HypercolumnError`] if there are no layers.
 #[expect(clippy::missing_panics_doc, reason = "every layer was brought to the same grid")]
-pub fn hypercolumn(layers: Vec<FeatureMap>, scaling: LayerScaling) -> Result<FeatureMap, HypercolumnError> {
+pub fn hypercolumn(mut layers: Vec<FeatureMap>, scaling: LayerScaling) -> Result<FeatureMap, HypercolumnError> {
+    if scaling == LayerScaling::AsIs && layers.len() == 1 {
+        return layers.pop().ok_or(HypercolumnError);
+    }
     let finest = layers.iter().map(FeatureMap::grid).max_by_key(|grid| grid.cells()).ok_or(HypercolumnError)?;
     let channels = layers.iter().map(FeatureMap::channels).sum();
     let mut data = Vec::new();

@@ -87,13 +87,13 @@ impl Rendering {
         (components + places) as u64
     }
 
-    /// The tensor of `map`. Maps between the cells are not computed yet; descriptors at points are.
+    /// The tensor of `map`, whose descriptors have length 1 already if that is asked for. Maps between the cells are not
+    /// computed yet; descriptors at points are.
     ///
     /// # Errors
     /// [`RenderError`] if there is no such tensor.
     #[expect(clippy::missing_panics_doc, reason = "the components are of this map, and the window's places no cells")]
     pub fn of(&self, map: FeatureMap) -> Result<Arc<dyn Tensor>, RenderError> {
-        let map = if self.unit { map.into_normalized().into_map() } else { map };
         let (map, projected) = match self.components {
             Some(count) => (PrincipalComponents::of(&map, count)?.project(&map), true),
             None => (Some(map), false),
@@ -119,14 +119,13 @@ impl Rendering {
         }
     }
 
-    /// The first three components of `map` as a picture.
+    /// The first three components of `map`, whose descriptors have length 1 already if that is asked for, as a picture.
     ///
     /// # Panics
     /// If places are points.
-    pub fn picture(&self, map: FeatureMap) -> RgbImage {
+    pub fn picture(&self, map: &FeatureMap) -> RgbImage {
         let Places::Window(window) = &self.places else { panic!("points make no picture") };
-        let map = if self.unit { map.into_normalized().into_map() } else { map };
-        components_picture(&map, *window)
+        components_picture(map, *window)
     }
 }
 

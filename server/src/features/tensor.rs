@@ -1,6 +1,7 @@
 //! Numbers that are computed when they are asked for.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use ndarray::Array2;
 
@@ -14,6 +15,11 @@ pub trait Tensor: Send + Sync {
 
     /// Appends the values at `range`, which begins and ends at multiples of the unit.
     fn append(&self, range: Range<usize>, values: &mut Vec<f32>);
+
+    /// All values, if they lie in memory as they are.
+    fn whole(&self) -> Option<Arc<Vec<f32>>> {
+        None
+    }
 }
 
 /// Descriptors that are there already, `[P, C]`.

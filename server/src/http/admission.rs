@@ -1,9 +1,12 @@
 //! What the server takes on: so many images at a time, in so much memory, and nothing that it could
 //! not answer in time. What it cannot take on it refuses at once; nothing waits to be let in.
+//!
+//! A request takes memory for whatever it holds, and places only for images that must be computed: what is in the cache
+//! needs no turn, and is answered however many wait for theirs.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -49,20 +52,15 @@ impl Admission {
         }))
     }
 
-    /// Takes on a request with this many images. `wait` is how long they would have to wait for
-    /// their turn, `time_left` how long they can.
-    ///
-    /// # Errors
-    /// [`ApiError::Overloaded`] if there are too many already, or it would be in vain.
-    pub(super) fn admit(&self, images: usize, wait: Duration, time_left: Duration) -> Result<Admitted, ApiError> {
-        let overloaded = || ApiError::Overloaded { retry_after: wait };
-        if !wait.is_zero() && wait >= time_left {
-            return Err(overloaded());
-        }
-        // A request with more images than fit at all still runs, alone.
-        let permits = images.clamp(1, self.max_images) as u32;
-        let permit = Arc::clone(&self.images).try_acquire_many_owned(permits).map_err(|_| overloaded())?;
-        Ok(Admitted(Arc::new(Held { _images: permit, memory: self.memory.clone(), reserved: AtomicU64::new(0) })))
+    /// Begins a request, which holds nothing yet.
+    pub(super) fn begin(&self) -> Admitted {
+        Admitted(Arc::new(Held {
+            places: Mutex::default(),
+            images: Arc::clone(&self.images),
+            max_images: self.max_images,
+            memory: self.memory.clone(),
+            reserved: AtomicU64::new(0),
+        }))
     }
 }
 
@@ -89,6 +87,14 @@ impl ArrivingBody {
             return ApiError::Overloaded { retry_after: Duration::ZERO };
         }
         error
+    }
+
+    /// Makes room for bytes that a body becomes beside those that have come.
+    ///
+    /// # Errors
+    /// [`ApiError::Overloaded`] if others hold it.
+    pub(super) fn grow(&self, bytes: u64) -> Result<(), ApiError> {
+        self.take(bytes).map_err(|_| ApiError::Overloaded { retry_after: Duration::ZERO })
     }
 
     fn take(&self, bytes: u64) -> Result<(), axum::Error> {
@@ -143,18 +149,42 @@ impl HttpBody for CountedBody {
     }
 }
 
-/// A request that was taken on. Its place and its memory are free again when the last clone is
+/// A request and what it was granted. Its places and its memory are free again when the last clone is
 /// dropped: after the last byte of the reply.
 #[derive(Clone)]
 pub(super) struct Admitted(Arc<Held>);
 
 struct Held {
-    _images: OwnedSemaphorePermit,
+    places: Mutex<Vec<OwnedSemaphorePermit>>,
+    images: Arc<Semaphore>,
+    max_images: usize,
     memory: Budget,
     reserved: AtomicU64,
 }
 
 impl Admitted {
+    /// Takes places for this many images more. `wait` is how long they would have to wait for their turn, `time_left`
+    /// how long they can.
+    ///
+    /// # Errors
+    /// [`ApiError::Overloaded`] if there are too many already, or it would be in vain.
+    pub(super) fn take_places(&self, images: usize, wait: Duration, time_left: Duration) -> Result<(), ApiError> {
+        let overloaded = || ApiError::Overloaded { retry_after: wait };
+        if images == 0 {
+            return Ok(());
+        }
+        if !wait.is_zero() && wait >= time_left {
+            return Err(overloaded());
+        }
+        let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let held: usize = places.iter().map(OwnedSemaphorePermit::num_permits).sum();
+        // A request with more images than fit at all still runs, alone.
+        let permits = images.min(self.0.max_images - held) as u32;
+        let more = Arc::clone(&self.0.images).try_acquire_many_owned(permits).map_err(|_| overloaded())?;
+        places.push(more);
+        Ok(())
+    }
+
     /// Sets memory aside for this request, before it is allocated.
     ///
     /// # Errors
@@ -173,7 +203,7 @@ impl Admitted {
         Ok(())
     }
 
-    /// Keeps the request's place and memory until the reply is sent, or its reader has gone.
+    /// Keeps the request's places and memory until the reply is sent, or its reader has gone.
     pub(super) fn until_sent(self, response: Response) -> Response {
         response.map(|body| Body::new(HeldBody { body, _admitted: self }))
     }
@@ -264,27 +294,44 @@ mod tests {
         }
     }
 
+    /// A request that needs so many places.
+    fn admit(admission: &Admission, images: usize, wait: Duration) -> Result<Admitted, ApiError> {
+        let admitted = admission.begin();
+        admitted.take_places(images, wait, SOON).map(|()| admitted)
+    }
+
     #[test]
     fn places_are_given_back() {
         let admission = admission(2, 100);
-        let two = admission.admit(2, Duration::ZERO, SOON).unwrap();
-        assert!(matches!(admission.admit(1, Duration::ZERO, SOON), Err(ApiError::Overloaded { .. })));
+        let two = admit(&admission, 2, Duration::ZERO).unwrap();
+        assert!(matches!(admit(&admission, 1, Duration::ZERO), Err(ApiError::Overloaded { .. })));
         drop(two);
-        assert!(admission.admit(5, Duration::ZERO, SOON).is_ok(), "a large request runs alone");
+        let large = admit(&admission, 5, Duration::ZERO).expect("a large request runs alone");
+        assert!(large.take_places(1, Duration::ZERO, SOON).is_ok(), "it has all there is");
+        assert!(admit(&admission, 1, Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn what_need_not_be_computed_needs_no_place() {
+        let admission = admission(1, 100);
+        let _all = admit(&admission, 1, Duration::ZERO).unwrap();
+        let hit = admit(&admission, 0, Duration::from_secs(9)).unwrap();
+        assert!(hit.reserve(60).is_ok());
+        assert!(matches!(hit.reserve(60), Err(ApiError::TooMuchMemory { .. })), "but memory");
     }
 
     #[test]
     fn what_would_come_too_late_is_refused() {
         let wait = Duration::from_secs(3);
-        let refused = admission(2, 100).admit(1, wait, SOON);
+        let refused = admit(&admission(2, 100), 1, wait);
         assert!(matches!(refused, Err(ApiError::Overloaded { retry_after }) if retry_after == wait));
     }
 
     #[test]
     fn memory_is_taken_once_and_given_back() {
         let admission = admission(9, 100);
-        let one = admission.admit(1, Duration::ZERO, SOON).unwrap();
-        let other = admission.admit(1, Duration::ZERO, SOON).unwrap();
+        let one = admit(&admission, 1, Duration::ZERO).unwrap();
+        let other = admit(&admission, 1, Duration::ZERO).unwrap();
         assert!(one.reserve(60).is_ok());
         assert!(matches!(other.reserve(60), Err(ApiError::Overloaded { .. })));
         assert!(matches!(one.reserve(60), Err(ApiError::TooMuchMemory { limit: 100, .. })));
@@ -311,11 +358,11 @@ mod tests {
     #[tokio::test]
     async fn a_reply_keeps_its_place_until_it_is_sent() {
         let admission = admission(1, 100);
-        let admitted = admission.admit(1, Duration::ZERO, SOON).unwrap();
+        let admitted = admit(&admission, 1, Duration::ZERO).unwrap();
         let response = admitted.until_sent(Response::new(Body::from("text")));
         assert_eq!(response.body().size_hint().exact(), Some(4), "its length is still known");
-        assert!(admission.admit(1, Duration::ZERO, SOON).is_err());
+        assert!(admit(&admission, 1, Duration::ZERO).is_err());
         assert_eq!(axum::body::to_bytes(response.into_body(), 9).await.unwrap(), "text");
-        assert!(admission.admit(1, Duration::ZERO, SOON).is_ok());
+        assert!(admit(&admission, 1, Duration::ZERO).is_ok());
     }
 }

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::administration::Administrator;
 use super::observe::RequestContext;
 use super::state::AppState;
 use crate::api_keys::{ApiKey, KeyRefusal};
@@ -34,10 +35,6 @@ const OPEN: [&str; 11] = [
 /// Whose key a request came with.
 #[derive(Clone, Debug)]
 pub(super) struct Caller(pub(super) Arc<ApiKey>);
-
-/// The request may load and unload models: it came with an admin key.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Administrator;
 
 /// Lets a request pass if it needs no key, or came with a good one.
 ///

@@ -1,5 +1,7 @@
 //! `POST /correspondence`: the points of one image, or its labels, found in others.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
@@ -14,15 +16,17 @@ use super::correspondence_parameters::{
 };
 use super::correspondence_reply::CorrespondenceReply;
 use super::docs::Binary;
+use super::extraction::Picture;
+use super::feature_ids::{KnownFeatures, NamedFeatures};
 use super::observe::{RequestContext, Stage};
-use super::pipeline::{Decoded, Pipeline};
+use super::pipeline::Pipeline;
 use super::problem_responses::WorkProblems;
 use super::state::AppState;
 use super::upload::{Count, Expected, ImageField, Upload};
+use crate::cache::{CachedFeatures, Form};
 use crate::error::ApiError;
-use crate::image::{DecodeLimits, LabelPicture};
+use crate::image::LabelPicture;
 use crate::matching::Cancellation;
-use crate::registry::ModelInput;
 
 // Which images must be there is decided with the parameters: ids may stand for them.
 const EXPECTED: Expected<3> = Expected {
@@ -50,6 +54,9 @@ const EXPECTED: Expected<3> = Expected {
     post,
     path = "/correspondence",
     tag = "features",
+    // All parameters can stand there. One must be described: a generator of clients makes code that does not compile
+    // (openapi-python-client 0.29) where there are several forms of a body and no query.
+    params(("format" = Option<String>, Query, description = "Format of the reply; here, or in the body. All other parameters of the body can stand in the query as well.")),
     request_body(content(
         (CorrespondenceForm = "multipart/form-data"),
         (CorrespondenceObject = "application/json"),
@@ -85,14 +92,16 @@ pub(super) async fn post_correspondence(
     let body = app.arriving_body();
     let upload = Upload::read(&app, body.of(request), EXPECTED);
     let upload = context.receive(limits.body_timeout, upload).await.map_err(|error| body.explain(error))?;
-    let [source, targets, mask] = upload.images;
-    let uploaded = Uploaded { targets: targets.len(), has_mask: !mask.is_empty() };
-    let parameters = CorrespondenceParameters::read(&app, &upload.parameters, &headers, uploaded)?;
-    let files = Files::new(source, targets, mask)?;
-    // Only now: a body that drips in must not keep others out.
+    let Upload { images: [source, targets, mask], mut parameters } = upload;
+    let named = NamedFeatures::take_from(&mut parameters)?;
+    named.check_count(source.len() + targets.len(), limits.max_images)?;
+    let known = named.look_up(&app).await?;
+    let uploaded = Uploaded { targets: targets.len() + known.targets.len(), has_mask: !mask.is_empty() };
+    let parameters = CorrespondenceParameters::read(&app, &parameters, &headers, (uploaded, &known))?;
+    let inputs = Inputs::new(source, targets, mask, known)?;
     context.notes.concerns(&parameters.extraction);
-    let admitted = app.admit(1 + files.targets.len(), context.deadline)?;
-    let answer = answer(app.clone(), context.clone(), parameters, files, admitted.clone());
+    let admitted = app.admit();
+    let answer = answer(app.clone(), context.clone(), parameters, inputs, admitted.clone());
     Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))
 }
 
@@ -100,16 +109,17 @@ async fn answer(
     app: AppState,
     context: RequestContext,
     parameters: CorrespondenceParameters,
-    files: Files,
+    inputs: Inputs,
     admitted: Admitted,
 ) -> Result<Response, ApiError> {
     let CorrespondenceParameters { extraction, wanted, format } = parameters;
     let (max_bytes, cpu) = (app.config().limits.max_response_bytes, app.cpu().clone());
     let pipeline = Pipeline { app, context, extraction, admitted };
-    let mut pictures = files.decode(&pipeline, format).await?;
-    let source = pictures.source.side.size;
-    let targets: Vec<_> = pictures.targets.iter().map(|target| target.side.size).collect();
-    let work = match (wanted, pictures.mask.take()) {
+    let Opened { mut images, mask } = inputs.open(&pipeline).await?;
+    let (source, targets) = images.split_first().ok_or(ApiError::MissingPart { name: "source" })?;
+    let source = source.picture.size;
+    let targets: Vec<_> = targets.iter().map(|target| target.picture.size).collect();
+    let work = match (wanted, mask) {
         (Wanted::Matches { asked, options, verify }, _) => {
             let points = asked.map(|asked| asked.within(source)).transpose()?;
             Work::Matches { points, options, verify }
@@ -121,12 +131,14 @@ async fn answer(
     let cost = work.cost(&pipeline.extraction, source, &targets)?;
     cost.check(format, max_bytes)?;
     pipeline.admitted.reserve(cost.memory_bytes)?;
+    // Matching takes a turn, even if nothing is to be computed before.
+    pipeline.take_places(images.iter_mut().map(|image| &mut image.picture), 1)?;
 
     // All at once: images of equal shape share a run.
-    let (sides, inputs) = pictures.into_sides_and_inputs();
-    let layers = try_join_all(inputs.into_iter().map(|input| pipeline.infer(input))).await?;
+    let keep_pixels = format == CorrespondenceFormat::Png && !matches!(work, Work::Labels { .. });
+    let images = try_join_all(images.into_iter().map(|image| image.features(&pipeline, keep_pixels))).await?;
     let cancellation = CancelledOnDrop::default();
-    let job = Job { work, images: sides.into_iter().zip(layers).collect(), cancellation: cancellation.0.clone() };
+    let job = Job { work, images, cancellation: cancellation.0.clone() };
     let result = pipeline.on_cpu(Stage::Match, move || job.run()).await?;
     let reply = CorrespondenceReply { extraction: pipeline.extraction.clone(), format, cpu };
     pipeline.on_cpu(Stage::Encode, move || reply.write(result)).await
@@ -142,77 +154,102 @@ impl Drop for CancelledOnDrop {
     }
 }
 
-/// The files of a request.
-struct Files {
-    source: Bytes,
-    targets: Vec<Bytes>,
+/// The images of a request, the source first, then its targets.
+struct Inputs {
+    images: Vec<Input>,
     mask: Option<Bytes>,
 }
 
-/// What they hold.
-struct Pictures {
-    source: Picture,
-    targets: Vec<Picture>,
+/// An image of a request.
+enum Input {
+    Upload(Bytes),
+    Known(Arc<CachedFeatures>),
+}
+
+/// The same, once it is known what is known of them.
+struct Opened {
+    images: Vec<OpenedImage>,
     mask: Option<LabelPicture>,
 }
 
-struct Picture {
-    side: Side,
-    input: ModelInput,
+struct OpenedImage {
+    /// What it is called in an error.
+    name: String,
+    /// Of an uploaded image.
+    file: Option<Bytes>,
+    picture: Picture,
 }
 
-impl Files {
-    fn new(source: Vec<Bytes>, targets: Vec<Bytes>, mask: Vec<Bytes>) -> Result<Self, ApiError> {
-        let source = source.into_iter().next().ok_or(ApiError::MissingPart { name: "source" })?;
-        if targets.is_empty() {
+impl Inputs {
+    fn new(source: Vec<Bytes>, targets: Vec<Bytes>, mask: Vec<Bytes>, known: KnownFeatures) -> Result<Self, ApiError> {
+        let source = match (source.into_iter().next(), known.source) {
+            (Some(_), Some(_)) => {
+                let reason = "`source` and `source_id` both say what the source is";
+                return Err(ApiError::Conflict(reason.to_owned()));
+            }
+            (Some(file), None) => Input::Upload(file),
+            (None, Some(features)) => Input::Known(features),
+            (None, None) => return Err(ApiError::MissingPart { name: "source" }),
+        };
+        let targets = targets.into_iter().map(Input::Upload).chain(known.targets.into_iter().map(Input::Known));
+        let images: Vec<_> = std::iter::once(source).chain(targets).collect();
+        if images.len() == 1 {
             return Err(ApiError::MissingPart { name: "target" });
         }
-        Ok(Self { source, targets, mask: mask.into_iter().next() })
+        Ok(Self { images, mask: mask.into_iter().next() })
     }
 
-    async fn decode(self, pipeline: &Pipeline, format: CorrespondenceFormat) -> Result<Pictures, ApiError> {
-        let name = |index: usize| {
-            if self.targets.len() == 1 { "target".to_owned() } else { format!("target[{index}]") }
-        };
-        let source = decode(pipeline, self.source, format, "source".to_owned());
-        let targets = self.targets.iter().enumerate();
-        let targets = try_join_all(targets.map(|(index, file)| decode(pipeline, file.clone(), format, name(index))));
-        let (source, targets, mask) = tokio::try_join!(source, targets, decode_mask(pipeline, self.mask))?;
-        if let Some(mask) = &mask {
-            let (found, expected) = (mask.size(), source.side.size);
+    async fn open(self, pipeline: &Pipeline) -> Result<Opened, ApiError> {
+        let count = self.images.len();
+        let opening = self.images.into_iter().enumerate().map(async |(index, input)| {
+            let name = match index {
+                0 => "source".to_owned(),
+                1 if count == 2 => "target".to_owned(),
+                _ => format!("target[{}]", index - 1),
+            };
+            let (file, picture) = match input {
+                Input::Known(features) => (None, Picture::known(pipeline, features)),
+                Input::Upload(file) => (Some(file.clone()), Picture::open(pipeline, file, Form::Unit).await),
+            };
+            match picture {
+                Ok(picture) => Ok(OpenedImage { name, file, picture }),
+                Err(error) => Err(error.of_image(name)),
+            }
+        });
+        let (images, mask) = tokio::try_join!(try_join_all(opening), decode_mask(pipeline, self.mask))?;
+        if let (Some(mask), Some(source)) = (&mask, images.first()) {
+            let (found, expected) = (mask.size(), source.picture.size);
             if found != expected {
                 return Err(ApiError::MaskSize { found, expected });
             }
         }
-        Ok(Pictures { source, targets, mask })
+        Ok(Opened { images, mask })
     }
 }
 
-async fn decode(
-    pipeline: &Pipeline,
-    file: Bytes,
-    format: CorrespondenceFormat,
-    name: String,
-) -> Result<Picture, ApiError> {
-    let Decoded { image, size, id, input } = pipeline.decode(file).await.map_err(|error| error.of_image(name))?;
-    // Only a picture of the matches needs the pixels; else they need not wait in the queue.
-    let image = (format == CorrespondenceFormat::Png).then_some(image);
-    Ok(Picture { side: Side { image, size, id }, input })
+impl OpenedImage {
+    /// The features, and the pixels if a picture is to be drawn of them.
+    async fn features(self, pipeline: &Pipeline, keep_pixels: bool) -> Result<(Side, Arc<CachedFeatures>), ApiError> {
+        let Self { name, file, picture } = self;
+        let (size, id) = (picture.size, picture.id);
+        let pixels = async {
+            match file.filter(|_| keep_pixels) {
+                Some(file) => pipeline.pixels(file).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (features, image) =
+            tokio::try_join!(picture.features(pipeline, Form::Unit), pixels).map_err(|error| error.of_image(name))?;
+        Ok((Side { image, size, id }, features))
+    }
 }
 
 async fn decode_mask(pipeline: &Pipeline, file: Option<Bytes>) -> Result<Option<LabelPicture>, ApiError> {
     let Some(file) = file else { return Ok(None) };
-    let limits = DecodeLimits { max_pixels: pipeline.app.config().limits.max_pixels };
+    let limits = pipeline.decode_limits();
     let size = LabelPicture::probe(&file, &limits)?;
     // Once as the file packs them, once unpacked.
     pipeline.admitted.reserve(2 * size.pixels())?;
     let mask = pipeline.on_cpu(Stage::Decode, move || Ok(LabelPicture::decode(&file, &limits)?)).await?;
     Ok(Some(mask))
-}
-
-impl Pictures {
-    /// The source first, then the targets.
-    fn into_sides_and_inputs(self) -> (Vec<Side>, Vec<ModelInput>) {
-        std::iter::once(self.source).chain(self.targets).map(|picture| (picture.side, picture.input)).unzip()
-    }
 }

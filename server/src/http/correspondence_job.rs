@@ -1,10 +1,12 @@
-//! What is computed for `POST /correspondence` once all layers are there, and what that costs.
+//! What is computed for `POST /correspondence` once all features are there, and what that costs.
+
+use std::sync::Arc;
 
 use super::correspondence_parameters::CorrespondenceFormat;
-use super::pipeline::{Extraction, FeatureId, stack};
-use crate::batch::LayerOutput;
+use super::pipeline::Extraction;
+use crate::cache::{CachedFeatures, FeatureId};
 use crate::error::ApiError;
-use crate::features::{ImagePoints, LayerScaling, NormalizedMap};
+use crate::features::{ImagePoints, NormalizedMap};
 use crate::image::{ImageSize, LabelPicture, LabelStyle, RgbImage};
 use crate::matching::{
     Cancellation, ImagePair, MatchError, MatchOptions, MatchSide, PointMatch, Queries, SimilarityMaps, Verification,
@@ -82,7 +84,7 @@ impl Work {
 impl Cost {
     fn new(queries: u64, top_k: u64, target_cells: u64, targets: &[ImageSize], is_labels: bool) -> Self {
         /// A peak, the candidate that it becomes, and its text.
-        const CANDIDATE_BYTES: u64 = 56 + 24 + 80;
+        const CANDIDATE_BYTES: u64 = 120 + 24 + 80;
         let rows = queries.saturating_mul(targets.len() as u64);
         let candidates = rows.saturating_mul(top_k);
         let label_pixels = if is_labels { targets.iter().map(|target| target.pixels()).sum() } else { 0 };
@@ -113,10 +115,10 @@ impl Cost {
     }
 }
 
-/// The work, and the layers of the source and of each target.
+/// The work, and the features of the source and of each target.
 pub(super) struct Job {
     pub(super) work: Work,
-    pub(super) images: Vec<(Side, Vec<LayerOutput>)>,
+    pub(super) images: Vec<(Side, Arc<CachedFeatures>)>,
     pub(super) cancellation: Cancellation,
 }
 
@@ -147,8 +149,8 @@ pub(super) struct TargetLabels {
 }
 
 impl Described {
-    fn new((side, layers): (Side, Vec<LayerOutput>)) -> Result<Self, ApiError> {
-        Ok(Self { side, map: stack(layers, LayerScaling::Unit)?.into_normalized() })
+    fn new((side, features): (Side, Arc<CachedFeatures>)) -> Result<Self, ApiError> {
+        Ok(Self { side, map: features.unit_map().map_err(ApiError::internal)? })
     }
 
     fn as_match_side(&self) -> MatchSide<'_> {

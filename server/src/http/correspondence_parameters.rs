@@ -7,8 +7,9 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::Schema;
 
+use super::feature_ids::KnownFeatures;
 use super::negotiation::{ReplyFormat, negotiate_among};
-use super::parameters::{Parameters, one_of, read_points};
+use super::parameters::{Parameters, one_of, read_flag, read_points};
 use super::pipeline::{Extraction, ExtractionChoice};
 use super::state::AppState;
 use crate::error::ApiError;
@@ -23,34 +24,53 @@ const MAX_TOP_K: usize = 100;
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it describes the form, which is read part by part")]
 pub(super) struct CorrespondenceForm {
-    /// The image whose points are looked for.
-    #[schema(value_type = String, format = Binary)]
-    source: Vec<u8>,
-    /// The image that they are looked for in; several parts of this name are several images.
-    #[schema(value_type = String, format = Binary)]
-    target: Vec<u8>,
+    /// The image whose points are looked for; not with `source_id`.
+    #[schema(value_type = Option<String>, format = Binary)]
+    source: Option<Vec<u8>>,
+    /// The image that they are looked for in; several parts of this name are several images. There can be none with `target_id`.
+    #[schema(value_type = Option<String>, format = Binary)]
+    target: Option<Vec<u8>>,
     /// Labels of the source's pixels, to be carried over to the target instead of points: a PNG with a palette, or grey with at most 8 bits, as large as the upright source.
     #[schema(value_type = Option<String>, format = Binary)]
     mask: Option<Vec<u8>>,
+    #[schema(inline)]
+    #[serde(flatten)]
+    ids: FeatureIdFields,
     #[schema(inline)]
     #[serde(flatten)]
     query: CorrespondenceQuery,
 }
 
 /// The JSON object of a request. Parameters are fields, too, as JSON has them (`"points": [[12.5, 40]]`) or as text.
+/// Instead of `source` there can be `source_id`, and instead of `target`, or beside it, `target_id`.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it describes the object, which is read field by field")]
 pub(super) struct CorrespondenceObject {
     /// The image whose points are looked for, in standard base64.
-    source: String,
+    source: Option<String>,
     /// The images that they are looked for in, in standard base64; of a single one the list may be left away.
     #[schema(min_items = 1, example = json!(["iVBORw0KGgo…"]))]
-    target: Vec<String>,
+    target: Option<Vec<String>>,
     /// See the form's part of this name; in standard base64.
     mask: Option<String>,
     #[schema(inline)]
     #[serde(flatten)]
+    ids: FeatureIdFields,
+    #[schema(inline)]
+    #[serde(flatten)]
     query: CorrespondenceQuery,
+}
+
+/// Features of an earlier request, instead of images.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes the fields, which are read apart")]
+struct FeatureIdFields {
+    /// The `Densecl-Feature-Id` of an earlier reply, instead of `source`: no second upload. `model`, `version`, `layer` and `side` are then those of the id. An id expires when its features have not been asked for in a while; the answer is then 404, and the image must be sent again. `png` takes images, not ids.
+    #[schema(example = "3b1e9a2c5d7f4e6081a2b3c4d5e6f708")]
+    source_id: Option<String>,
+    /// The same instead of `target`, or beside it: several are a list in JSON, and several parts of a form. Targets that are uploaded come first in the answer.
+    #[schema(value_type = Option<Vec<String>>, example = json!(["3b1e9a2c5d7f4e6081a2b3c4d5e6f708"]))]
+    target_id: Option<Vec<String>>,
 }
 
 /// As they are written, in the query, as parts of the form or as fields of the object.
@@ -78,6 +98,7 @@ pub(super) struct CorrespondenceQuery {
     top_k: Option<usize>,
     /// Keep only mutual nearest neighbours.
     #[schema(default = false)]
+    #[serde(default, deserialize_with = "read_flag")]
     mutual: Option<bool>,
     /// Keep only matches with at least this cosine similarity.
     min_score: Option<f32>,
@@ -92,10 +113,6 @@ pub(super) struct CorrespondenceQuery {
     /// With `verify`: the largest distance of an inlier in pixels of the target; half a cell of its map if not given. It means the same share of a cell in the source.
     #[schema(exclusive_minimum = 0)]
     verify_threshold: Option<f64>,
-    /// Features kept from an earlier request, instead of `source`. None are kept yet: every id is unknown.
-    source_id: Option<String>,
-    /// Features kept from an earlier request, instead of `target`. None are kept yet: every id is unknown.
-    target_id: Option<String>,
     /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `npy`: `[M, 5]` float32, xs, ys, xt, yt, score. `safetensors`: such a tensor for each target, named `0`, `1`, …; if verified, with `0.inlier` (`[M]` uint8) and `0.matrix` (`[3, 3]` float64), too. `png`: both pictures with the matches; with one point, its similarity over the target. `heatmap`: the cosine similarity of every point with every cell of the target, `[P, h, w]` float32 as npy. Several targets: `json` or `safetensors`. Verified: not `npy`. With a `mask`: `png` as the mask is, `npy` (`[H, W]` uint8), or `safetensors` (the same for each target).
     #[schema(schema_with = formats)]
     format: Option<CorrespondenceFormat>,
@@ -140,6 +157,7 @@ fn formats() -> Schema {
 /// What came with the parameters.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Uploaded {
+    /// Uploaded or named by an id.
     pub(super) targets: usize,
     pub(super) has_mask: bool,
 }
@@ -184,19 +202,25 @@ impl CorrespondenceParameters {
         app: &AppState,
         parameters: &Parameters,
         headers: &HeaderMap,
-        uploaded: Uploaded,
+        given: (Uploaded, &KnownFeatures),
     ) -> Result<Self, ApiError> {
+        let (uploaded, known) = given;
         let query: CorrespondenceQuery = parameters.read()?;
-        query.check_ids()?;
         let choice = ExtractionChoice {
             model: query.model.as_deref(),
             version: query.version,
             layer: query.layer.as_deref(),
             side: query.side,
         };
-        let extraction = Extraction::resolve(app, &choice)?;
+        let extraction = match known.recipe(&choice)? {
+            Some(recipe) => Extraction::of(app, recipe)?,
+            None => Extraction::resolve(app, &choice)?,
+        };
         let wanted = query.wanted(uploaded, app.config().limits.max_points)?;
         let format = negotiate_among(&offered(&wanted, uploaded.targets), query.format, headers)?;
+        if format == CorrespondenceFormat::Png && matches!(wanted, Wanted::Matches { .. }) {
+            known.check_none_for_picture()?;
+        }
         Ok(Self { extraction, wanted, format })
     }
 }
@@ -219,14 +243,6 @@ fn offered(wanted: &Wanted, targets: usize) -> Vec<(CorrespondenceFormat, &'stat
 }
 
 impl CorrespondenceQuery {
-    /// Nothing is kept between requests.
-    fn check_ids(&self) -> Result<(), ApiError> {
-        match self.source_id.as_ref().or(self.target_id.as_ref()) {
-            Some(id) => Err(ApiError::UnknownFeatureId { id: id.chars().take(64).collect() }),
-            None => Ok(()),
-        }
-    }
-
     fn wanted(&self, uploaded: Uploaded, max_points: usize) -> Result<Wanted, ApiError> {
         if uploaded.has_mask {
             return self.check_alone_with_mask().map(|()| Wanted::Labels);
@@ -279,7 +295,7 @@ impl CorrespondenceQuery {
         }
         let Self { min_score, max_ratio, .. } = *self;
         let (mutual, refine) = (self.mutual.unwrap_or(false), self.refine.unwrap_or_default());
-        Ok(MatchOptions { top_k, mutual, min_score, max_ratio, refine })
+        Ok(MatchOptions { top_k, mutual, min_score, max_ratio, refine, ..MatchOptions::default() })
     }
 
     fn verify_options(&self) -> Result<Option<VerifyOptions>, ApiError> {
@@ -354,19 +370,6 @@ mod tests {
         assert_eq!(formats("", Uploaded { targets: 1, has_mask: true })[0], Png);
         assert_eq!(formats("", Uploaded { targets: 3, has_mask: true }), [Safetensors]);
         assert!(formats("grid=8&format=heatmap", Uploaded { targets: 2, ..ONE }).is_empty());
-    }
-
-    #[test]
-    fn features_of_no_request_are_known() {
-        let query = |text: &str| {
-            let mut parameters = Parameters::new(10);
-            parameters.push_query(Some(text)).unwrap();
-            parameters.read::<CorrespondenceQuery>().unwrap().check_ids()
-        };
-        assert!(query("side=64").is_ok());
-        for text in ["source_id=abc", "target_id=abc"] {
-            assert!(matches!(query(text), Err(ApiError::UnknownFeatureId { id }) if id == "abc"), "{text}");
-        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-
     tags(
         (name = "features", description = "Images in, features and matches out"),
         (name = "models", description = "What is served"),
+        (name = "open inference protocol", description = "KServe v2, with Triton's extensions for binary tensors and model repositories. Problems have a member `error` besides"),
         (name = "operations", description = "For orchestrators and monitoring"),
     )
 )]

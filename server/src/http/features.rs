@@ -8,16 +8,16 @@ use futures_util::future::try_join_all;
 
 use super::admission::Admitted;
 use super::docs::Binary;
+use super::extraction::Picture;
 use super::features_document::FeaturesJson;
 use super::features_parameters::{FeaturesParameters, FeaturesQuery, Wanted};
 use super::features_reply::{AskedImage, FeaturesReply};
 use super::observe::{RequestContext, Stage};
-use super::pipeline::{Decoded, Pipeline};
+use super::pipeline::Pipeline;
 use super::problem_responses::WorkProblems;
 use super::state::AppState;
 use super::upload::{Count, Expected, ImageField, Upload};
 use crate::error::ApiError;
-use crate::registry::ModelInput;
 
 const EXPECTED: Expected<1> =
     Expected { images: [ImageField { part: "image", json: "images", count: Count::Several }], raw: true };
@@ -95,8 +95,7 @@ pub(super) async fn post_features(
     let [images] = upload.images;
     let parameters = FeaturesParameters::read(&app, &upload.parameters, &headers, images.len())?;
     context.notes.concerns(&parameters.extraction);
-    // Only now: a body that drips in must not keep others out.
-    let admitted = app.admit(images.len(), context.deadline)?;
+    let admitted = app.admit();
     let answer = answer(app.clone(), context.clone(), parameters, images, admitted.clone());
     Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))
 }
@@ -112,19 +111,23 @@ async fn answer(
     let (max_bytes, cpu) = (app.config().limits.max_response_bytes, app.cpu().clone());
     let reply = FeaturesReply { extraction: extraction.clone(), options, max_bytes, cpu };
     let pipeline = Pipeline { app, context, extraction, admitted };
-    let decoding = images.into_iter().enumerate().map(async |(index, image)| {
-        decode(&pipeline, &wanted, image).await.map_err(|error| reply.of_image(index, error))
+    let form = wanted.form();
+    let opening = images.into_iter().enumerate().map(async |(index, image)| {
+        open(&pipeline, &wanted, image).await.map_err(|error| reply.of_image(index, error))
     });
-    let (asked, inputs): (Vec<_>, Vec<_>) = try_join_all(decoding).await?.into_iter().unzip();
+    let (asked, mut pictures): (Vec<_>, Vec<_>) = try_join_all(opening).await?.into_iter().unzip();
     pipeline.admitted.reserve(reply.check(&asked)?)?;
+    pipeline.take_places(&mut pictures, 0)?;
     // All at once: images of equal shape share a run.
-    let layers = try_join_all(inputs.into_iter().map(|input| pipeline.infer(input))).await?;
-    let images = asked.into_iter().zip(layers).collect();
+    let computing = pictures.into_iter().enumerate().map(async |(index, picture)| {
+        picture.features(&pipeline, form).await.map_err(|error| reply.of_image(index, error))
+    });
+    let features = try_join_all(computing).await?;
+    let images = asked.into_iter().zip(features).collect();
     pipeline.on_cpu(Stage::Encode, move || reply.write(images)).await
 }
 
-async fn decode(pipeline: &Pipeline, wanted: &Wanted, image: Bytes) -> Result<(AskedImage, ModelInput), ApiError> {
-    // Only the size of the picture matters from here on; its pixels need not wait in the queue.
-    let Decoded { size, id, input, .. } = pipeline.decode(image).await?;
-    Ok((AskedImage { id, rendering: wanted.of(size)? }, input))
+async fn open(pipeline: &Pipeline, wanted: &Wanted, image: Bytes) -> Result<(AskedImage, Picture), ApiError> {
+    let picture = Picture::open(pipeline, image, wanted.form()).await?;
+    Ok((AskedImage { id: picture.id, rendering: wanted.of(picture.size)? }, picture))
 }

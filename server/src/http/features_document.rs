@@ -4,7 +4,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 
-use super::pipeline::{Extraction, FeatureId};
+use super::pipeline::Extraction;
+use crate::cache::FeatureId;
 use crate::features::{CellScale, Dtype, Layout, NumberForm, PixelPoint, Placement};
 use crate::image::ImageSize;
 

@@ -9,6 +9,7 @@ use super::negotiation::{ReplyFormat, negotiate, negotiate_among};
 use super::parameters::{Parameters, one_of, read_points, read_text};
 use super::pipeline::{Extraction, ExtractionChoice};
 use super::state::AppState;
+use crate::cache::Form;
 use crate::error::ApiError;
 use crate::features::{
     CropBox, Dtype, GridSize, ImagePoints, Layout, NumberForm, PixelPoint, Places, Rendering, Resolution, Window,
@@ -149,6 +150,14 @@ enum WantedPlaces {
 }
 
 impl Wanted {
+    /// The form that the features must have.
+    pub(super) fn form(&self) -> Form {
+        match self.normalize {
+            Normalize::L2 => Form::Unit,
+            Normalize::None => Form::Layers,
+        }
+    }
+
     /// The same for an image of this size.
     pub(super) fn of(&self, image: ImageSize) -> Result<Rendering, ApiError> {
         let places = match &self.places {

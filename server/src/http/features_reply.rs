@@ -9,13 +9,13 @@ use super::cpu_pool::CpuPool;
 use super::features_document::Described;
 use super::features_parameters::{FeaturesFormat, ReplyOptions};
 use super::negotiation::media_type;
-use super::pipeline::{Extraction, FeatureId, stack};
+use super::pipeline::Extraction;
 use super::reply_body::{PIECES_BYTES, ReplyBody};
-use crate::batch::LayerOutput;
+use crate::cache::{CachedFeatures, FeatureId};
 use crate::error::ApiError;
 use crate::features::{
-    EncodedTensor, FeatureMap, GridSize, LayerScaling, Layout, Placement, Places, Rendering, Tensor, TensorEntry,
-    npy_header, safetensors_header,
+    EncodedTensor, FeatureMap, GridSize, Layout, Placement, Places, Rendering, Tensor, TensorEntry, npy_header,
+    safetensors_header,
 };
 use crate::image::encode_png;
 
@@ -51,8 +51,8 @@ struct ImageFeatures {
 }
 
 impl ImageFeatures {
-    fn of(asked: AskedImage, layers: Vec<LayerOutput>) -> Result<Self, ApiError> {
-        let map = stacked(&asked, layers)?;
+    fn of(asked: AskedImage, features: &CachedFeatures) -> Result<Self, ApiError> {
+        let map = map_of(&asked, features)?;
         let placement = match &asked.rendering.places {
             Places::Window(window) => Some(window.placement(map.grid())?),
             Places::Points(_) => None,
@@ -97,13 +97,13 @@ impl FeaturesReply {
         }
     }
 
-    /// The reply, from the layers of each image.
-    pub(super) fn write(&self, images: Vec<(AskedImage, Vec<LayerOutput>)>) -> Result<Response, ApiError> {
+    /// The reply, from the features of each image.
+    pub(super) fn write(&self, images: Vec<(AskedImage, Arc<CachedFeatures>)>) -> Result<Response, ApiError> {
         if self.options.format == FeaturesFormat::Png {
             return self.write_picture(images);
         }
-        let images = images.into_iter().enumerate().map(|(index, (asked, layers))| {
-            ImageFeatures::of(asked, layers).map_err(|error| self.of_image(index, error))
+        let images = images.into_iter().enumerate().map(|(index, (asked, features))| {
+            ImageFeatures::of(asked, &features).map_err(|error| self.of_image(index, error))
         });
         let images = images.collect::<Result<Vec<_>, _>>()?;
         let body = match self.options.format {
@@ -119,9 +119,9 @@ impl FeaturesReply {
         Ok((headers, body.into_body(self.cpu.clone())).into_response())
     }
 
-    fn write_picture(&self, images: Vec<(AskedImage, Vec<LayerOutput>)>) -> Result<Response, ApiError> {
-        let (asked, layers) = images.into_iter().next().ok_or(ApiError::EmptyBody)?;
-        let picture = asked.rendering.picture(stacked(&asked, layers)?);
+    fn write_picture(&self, images: Vec<(AskedImage, Arc<CachedFeatures>)>) -> Result<Response, ApiError> {
+        let (asked, features) = images.into_iter().next().ok_or(ApiError::EmptyBody)?;
+        let picture = asked.rendering.picture(&map_of(&asked, &features)?);
         let shape = [picture.height() as usize, picture.width() as usize, 3];
         let mut headers = self.headers()?;
         describe(&mut headers, &asked, &shape)?;
@@ -199,10 +199,13 @@ impl FeaturesReply {
     }
 }
 
-/// The layers as one map, all with the same say if descriptors are to have length 1.
-fn stacked(asked: &AskedImage, layers: Vec<LayerOutput>) -> Result<FeatureMap, ApiError> {
-    let scaling = if asked.rendering.unit { LayerScaling::Unit } else { LayerScaling::AsIs };
-    Ok(stack(layers, scaling)?)
+/// The layers as one map: of unit descriptors if those are asked for, else of what the model computes.
+fn map_of(asked: &AskedImage, features: &CachedFeatures) -> Result<FeatureMap, ApiError> {
+    if asked.rendering.unit {
+        return Ok(features.unit_map().map_err(ApiError::internal)?.into_map());
+    }
+    let raw = features.raw_map().map_err(ApiError::internal)?;
+    raw.ok_or_else(|| ApiError::internal(anyhow::anyhow!("the layers were asked for")))
 }
 
 /// Adds what is said of one image.

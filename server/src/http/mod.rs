@@ -1,11 +1,12 @@
 //! The wire: routes, bodies, parameters, replies.
 //!
 //! This is the only module that knows axum. A handler reads its request into values that are
-//! already valid, lets `pipeline` make the feature maps, and writes the reply in the format that
+//! already valid, lets `extraction` find or make the feature maps, and writes the reply in the format that
 //! was asked for. Decoding, matching and encoding run on `cpu_pool`, never on the threads that
 //! serve connections.
 
 mod access_log;
+mod administration;
 mod admission;
 mod authenticate;
 mod client_address;
@@ -19,13 +20,18 @@ mod correspondence_tensors;
 mod counted_body;
 mod cpu_pool;
 mod docs;
+mod extraction;
+mod feature_ids;
 mod features;
 mod features_document;
 mod features_parameters;
 mod features_reply;
+#[doc(hidden)]
+pub mod fuzzing;
 mod models;
 mod negotiation;
 mod observe;
+mod open_inference;
 mod page;
 mod parameters;
 mod pipeline;
@@ -50,7 +56,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use self::connections::{Unfinished, serve};
+pub(crate) use self::connections::{Entrance, Unfinished, serve};
 pub use self::docs::document;
 pub use self::pipeline::{FeatureExtractor, PipelineError};
 pub use self::state::{AppState, Phase, StateError};
@@ -59,19 +65,24 @@ use crate::error::ApiError;
 
 /// The whole server, without a listener.
 pub fn router(state: AppState) -> Router {
-    let cors = cors_layer(&state.config().cors_origins);
-    let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
     let work = work().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
     let (api, document) = describe(work).split_for_parts();
-    api.merge(page::router())
-        .merge(docs::router(document))
+    let routes = api.merge(page::router()).merge(docs::router(document));
+    finish(routes.layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate)), state)
+}
+
+/// Adds what all routes have in common.
+fn finish(routes: Router<AppState>, state: AppState) -> Router {
+    let cors = cors_layer(&state.config().cors_origins);
+    let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
+    routes
         .fallback(|| async { ApiError::NoSuchPath })
         .method_not_allowed_fallback(|request: Request| async move {
             ApiError::MethodNotAllowed { method: request.method().to_string() }
         })
         .layer(DefaultBodyLimit::max(max_body_bytes))
-        .layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate))
         .layer(CatchPanicLayer::custom(problem::PanicReply(state.clone())))
+        .layer(middleware::from_fn(open_inference::name_errors))
         .layer(zstd_layer())
         .layer(gzip_layer())
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
@@ -97,8 +108,10 @@ fn work() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(features::post_features))
         .routes(routes!(correspondence::post_correspondence))
-        .routes(routes!(models::list_models))
-        .routes(routes!(models::get_model))
+        .merge(models::routes())
+        .merge(open_inference::inference())
+        .merge(open_inference::descriptions())
+        .merge(open_inference::administration())
 }
 
 /// What must answer whatever the load.
@@ -107,6 +120,7 @@ fn operations() -> OpenApiRouter<AppState> {
         .routes(routes!(probes::livez))
         .routes(routes!(probes::readyz))
         .routes(routes!(probes::get_metrics))
+        .merge(open_inference::health())
 }
 
 /// Compresses with zstd what is not a picture, where a client asks for it.

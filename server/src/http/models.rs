@@ -4,11 +4,18 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::problem_responses::{ListProblems, LookupProblems};
 use super::state::AppState;
 use crate::error::ApiError;
-use crate::registry::{Provider, Registry, ServedModel};
+use crate::registry::{LookupError, Provider, Registry, VersionState, VersionStatus};
+
+/// Where the models are described.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list_models)).routes(routes!(get_model))
+}
 
 /// All models.
 #[derive(Debug, Serialize, ToSchema)]
@@ -22,26 +29,49 @@ pub(super) struct ModelsDocument {
 pub(super) struct ModelDocument {
     /// Its name in the repository.
     name: String,
-    /// Its version; the highest is served by default.
+    /// Its version; the highest that is ready is served by default.
     version: u32,
-    /// `ready`.
-    state: &'static str,
+    /// Only a version that is ready answers.
+    state: ModelState,
+    /// Why it is unavailable; of one that is ready, what is wrong with the file that should have replaced it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     /// What it really runs on: `cpu`, or `cuda:` and a number; several GPUs are separated by commas.
     provider: String,
-    /// What the model says of itself: layers, normalisation, training, licence.
-    #[schema(value_type = Object)]
-    manifest: densecl_models::Manifest,
+    /// What the model says of itself: layers, normalisation, training, licence. Only of one that is ready.
+    #[schema(value_type = Option<Object>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<densecl_models::Manifest>,
+}
+
+/// Where a version is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ModelState {
+    Loading,
+    Ready,
+    Unavailable,
+}
+
+impl From<VersionState> for ModelState {
+    fn from(state: VersionState) -> Self {
+        match state {
+            VersionState::Loading => Self::Loading,
+            VersionState::Ready => Self::Ready,
+            VersionState::Unavailable => Self::Unavailable,
+        }
+    }
 }
 
 impl ModelDocument {
-    fn new(registry: &Registry, model: &ServedModel) -> Self {
+    fn new(registry: &Registry, version: VersionStatus<'_>) -> Self {
         Self {
-            name: model.name().to_owned(),
-            version: model.version(),
-            // A model is not in the registry before it is.
-            state: "ready",
+            name: version.name.to_owned(),
+            version: version.version,
+            state: version.state.into(),
+            reason: version.reason.map(str::to_owned),
             provider: devices(registry.providers()),
-            manifest: model.manifest().clone(),
+            manifest: version.served.map(|model| model.manifest().clone()),
         }
     }
 }
@@ -53,7 +83,7 @@ fn devices(providers: &[Provider]) -> String {
     names.join(",")
 }
 
-/// All models with their manifests.
+/// All models with their manifests, also those that cannot be served, with the reason.
 #[utoipa::path(
     get,
     path = "/models",
@@ -65,11 +95,11 @@ fn devices(providers: &[Provider]) -> String {
 )]
 pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<ModelsDocument>, ApiError> {
     let registry = app.registry()?;
-    let models = registry.all().map(|model| ModelDocument::new(registry, model)).collect();
+    let models = registry.versions().map(|version| ModelDocument::new(&registry, version)).collect();
     Ok(Json(ModelsDocument { models }))
 }
 
-/// The newest version of one model.
+/// The newest version of one model that is ready; if none is, the newest.
 #[utoipa::path(
     get,
     path = "/models/{name}",
@@ -87,5 +117,11 @@ pub(super) async fn get_model(
     // The only failure is a name that is not UTF-8, and no model has such a name.
     let Path(name) = name.map_err(|_| ApiError::NoSuchPath)?;
     let registry = app.registry()?;
-    Ok(Json(ModelDocument::new(registry, registry.find(Some(&name), None)?)))
+    let version = match registry.find(Some(&name), None) {
+        Ok(served) => served.version(),
+        Err(LookupError::NotLoaded { version, .. }) => version,
+        Err(error) => return Err(error.into()),
+    };
+    let status = registry.versions().find(|status| status.name == name && status.version == version);
+    Ok(Json(ModelDocument::new(&registry, status.ok_or(ApiError::NoSuchPath)?)))
 }

@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
 use crate::error::ApiError;
@@ -55,8 +56,13 @@ impl Parameters {
         Ok(())
     }
 
+    /// Takes out all values of a parameter that may be given more than once, in the order they came.
+    pub(super) fn take_all(&mut self, name: &str) -> Vec<String> {
+        let taken = self.pairs.extract_if(.., |(own, _)| own == name);
+        taken.map(|(_, value)| value).filter(|value| !value.is_empty()).collect()
+    }
+
     /// Names and values in the order they came.
-    #[cfg(test)]
     pub(super) fn as_slice(&self) -> &[(String, String)] {
         &self.pairs
     }
@@ -81,6 +87,16 @@ impl Parameters {
                 None => ApiError::MalformedParameter { name, reason },
             }
         })
+    }
+}
+
+/// Reads `true` or `false`, or `True` or `False`: Python's clients write it so.
+pub(super) fn read_flag<'de, D: Deserializer<'de>>(value: D) -> Result<Option<bool>, D::Error> {
+    let text = String::deserialize(value)?;
+    match text.as_str() {
+        "true" | "True" => Ok(Some(true)),
+        "false" | "False" => Ok(Some(false)),
+        _ => Err(D::Error::custom(format!("`{text}` is not `true` or `false`"))),
     }
 }
 
@@ -138,6 +154,8 @@ mod tests {
     struct Sample {
         side: Option<u64>,
         layer: Option<String>,
+        #[serde(default, deserialize_with = "read_flag")]
+        mutual: Option<bool>,
     }
 
     fn read(query: &str) -> Result<Sample, ApiError> {
@@ -162,6 +180,15 @@ mod tests {
         assert_eq!(name, "sid");
         assert!(expected.contains("`side`"), "{expected}");
         assert!(matches!(read("side=1&side=2"), Err(ApiError::MalformedParameter { name, .. }) if name == "side"));
+    }
+
+    #[test]
+    fn flags_are_read_as_python_writes_them() {
+        let flag = |query: &str| read(query).map(|sample| sample.mutual);
+        for (query, expected) in [("mutual=true", Some(true)), ("mutual=False", Some(false)), ("mutual=", None)] {
+            assert_eq!(flag(query).unwrap(), expected, "{query}");
+        }
+        assert!(matches!(flag("mutual=1"), Err(ApiError::MalformedParameter { name, .. }) if name == "mutual"));
     }
 
     #[test]

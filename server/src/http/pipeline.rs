@@ -1,23 +1,21 @@
-//! From the bytes of a picture to its feature map: decode, resize, infer, stack.
+//! What is computed of a picture, and with what: the model, the engines, the CPU pool.
 
-use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use axum::body::Bytes;
-use sha2::{Digest, Sha256};
 
 use super::admission::Admitted;
 use super::observe::{RequestContext, Stage};
 use super::state::AppState;
 use crate::batch::{BatchError, LayerOutput};
+use crate::cache::Recipe;
 use crate::engine::LayerSet;
 use crate::error::ApiError;
 use crate::features::{FeatureMap, HypercolumnError, LayerScaling, ShapeError, hypercolumn};
-use crate::image::{
-    CELL_MULTIPLE_PX, DecodeLimits, ImageSize, ResizeError, RgbImage, decode, inference_size, probe, resize,
-};
+use crate::image::{CELL_MULTIPLE_PX, ImageSize, ResizeError, RgbImage, inference_size, resize};
 use crate::registry::{LookupError, ModelInput, Registry, ServedModel};
+
+const FLOAT_BYTES: u64 = 4;
 
 /// What a request says about model, layer and side.
 #[derive(Clone, Debug, Default)]
@@ -49,55 +47,53 @@ impl Extraction {
         Ok(Self { model, layers, side_px })
     }
 
-    /// Most bytes that the features of a picture of this size take: the model's input, its layers,
-    /// the layers as one map, and the reply made of it.
-    fn memory_bytes(&self, picture: ImageSize) -> u64 {
-        const FLOAT_BYTES: u64 = 4;
+    /// The very extraction that kept features came from, as far as it is still possible.
+    pub(super) fn of(app: &AppState, recipe: &Recipe) -> Result<Self, ApiError> {
+        let layer = recipe.layer_name();
+        let choice = ExtractionChoice {
+            model: Some(&recipe.model),
+            version: Some(recipe.version),
+            layer: Some(&layer),
+            side: Some(u64::from(recipe.side_px)),
+        };
+        Self::resolve(app, &choice)
+    }
+
+    /// The bytes of a picture of this size as the model sees it.
+    pub(super) fn input_bytes(&self, picture: ImageSize) -> u64 {
+        3 * inference_size(picture, self.side_px).pixels()
+    }
+
+    /// The bytes of its layers, each at its own resolution.
+    pub(super) fn layers_bytes(&self, picture: ImageSize) -> u64 {
         let input = inference_size(picture, self.side_px);
         let manifest = self.model.manifest();
-        let layers: Vec<_> = self.layers.names().iter().filter_map(|name| manifest.layer(name)).collect();
+        let layers = self.layers.names().iter().filter_map(|name| manifest.layer(name));
         let cells = |stride: u32| u64::from(input.width.div_ceil(stride)) * u64::from(input.height.div_ceil(stride));
-        let outputs: u64 = layers.iter().map(|layer| u64::from(layer.channels) * cells(layer.stride)).sum();
-        let channels: u64 = layers.iter().map(|layer| u64::from(layer.channels)).sum();
-        let map = channels * layers.iter().map(|layer| cells(layer.stride)).max().unwrap_or_default();
-        3 * input.pixels() + FLOAT_BYTES * (outputs + 2 * map)
+        FLOAT_BYTES * layers.map(|layer| u64::from(layer.channels) * cells(layer.stride)).sum::<u64>()
+    }
+
+    /// The bytes of its layers as one map.
+    pub(super) fn map_bytes(&self, picture: ImageSize) -> u64 {
+        let (channels, grid) = self.expected_map(picture);
+        FLOAT_BYTES * (channels as u64).saturating_mul(grid.cells() as u64)
+    }
+
+    /// What its features depend on beside the picture.
+    pub(super) fn recipe(&self) -> Arc<Recipe> {
+        Arc::new(Recipe {
+            model: self.model.name().to_owned(),
+            version: self.model.version(),
+            digest: *self.model.digest(),
+            layers: self.layers.clone(),
+            side_px: self.side_px,
+        })
     }
 
     /// The layers as a request names them.
     pub(super) fn layer_name(&self) -> String {
         self.layers.names().join("+")
     }
-}
-
-/// Names the features of a picture by the bytes of its file and by how they are computed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct FeatureId(String);
-
-impl FeatureId {
-    fn new(extraction: &Extraction, file: &[u8]) -> Self {
-        let model = &extraction.model;
-        let recipe = format!("{}/{}/{}/{}", model.name(), model.version(), extraction.layer_name(), extraction.side_px);
-        let mut hash = Sha256::new();
-        hash.update(format!("{recipe}\n"));
-        hash.update(file);
-        let hash = hash.finalize();
-        let first: [u8; 16] = std::array::from_fn(|byte| hash[byte]);
-        Self(format!("{:032x}", u128::from_be_bytes(first)))
-    }
-}
-
-impl fmt::Display for FeatureId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A picture that was decoded, and what the model is to see of it.
-pub(super) struct Decoded {
-    pub(super) image: RgbImage,
-    pub(super) size: ImageSize,
-    pub(super) id: FeatureId,
-    pub(super) input: ModelInput,
 }
 
 /// The steps that need the server, for one request.
@@ -110,23 +106,6 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Decodes and resizes a picture on the CPU pool, after memory for it and for its features
-    /// was set aside.
-    pub(super) async fn decode(&self, bytes: Bytes) -> Result<Decoded, ApiError> {
-        let limits = DecodeLimits { max_pixels: self.app.config().limits.max_pixels };
-        let header = probe(&bytes, &limits)?;
-        self.admitted.reserve(header.peak_bytes.saturating_add(self.extraction.memory_bytes(header.size)))?;
-        let extraction = self.extraction.clone();
-        self.on_cpu(Stage::Decode, move || {
-            let image = decode(&bytes, &limits)?;
-            let id = FeatureId::new(&extraction, &bytes);
-            drop(bytes);
-            let input = model_input(&image, extraction.side_px).map_err(ApiError::internal)?;
-            Ok(Decoded { size: ImageSize::of(&image), image, id, input })
-        })
-        .await
-    }
-
     /// Runs the model.
     pub(super) async fn infer(&self, input: ModelInput) -> Result<Vec<LayerOutput>, ApiError> {
         let Extraction { model, layers, .. } = &self.extraction;
@@ -173,14 +152,14 @@ impl RequestContext {
 }
 
 /// The picture at the size that the model is to see.
-fn model_input(image: &RgbImage, side_px: u32) -> Result<ModelInput, ResizeError> {
+pub(super) fn model_input(image: &RgbImage, side_px: u32) -> Result<ModelInput, ResizeError> {
     let size = inference_size(ImageSize::of(image), side_px);
     let resized = resize(image, size)?;
     Ok(ModelInput { height: size.height as usize, width: size.width as usize, rgb: resized.into_raw() })
 }
 
 /// The layers of one picture as one map.
-pub(super) fn stack(layers: Vec<LayerOutput>, scaling: LayerScaling) -> Result<FeatureMap, PipelineError> {
+fn stack(layers: Vec<LayerOutput>, scaling: LayerScaling) -> Result<FeatureMap, PipelineError> {
     let maps = layers.into_iter().map(|layer| FeatureMap::new(layer.channels, layer.height, layer.width, layer.data));
     Ok(hypercolumn(maps.collect::<Result<_, _>>()?, scaling)?)
 }

@@ -9,7 +9,7 @@ use crate::error::{ApiError, Problem};
 
 /// Whether this path must answer whatever the load, also on a connection too many.
 pub(super) fn is_probe(path: &str) -> bool {
-    matches!(path, "/livez" | "/readyz" | "/metrics")
+    matches!(path, "/livez" | "/readyz" | "/metrics" | "/v2/health/live" | "/v2/health/ready")
 }
 
 /// Whether the process works at all. It needs no restart while this answers.

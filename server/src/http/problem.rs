@@ -20,7 +20,7 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
-        if let Self::Internal(cause) = &self {
+        if let Some(cause) = self.cause() {
             tracing::error!(cause = format!("{cause:#}"), "request failed");
         }
         let problem = self.problem();
@@ -35,6 +35,8 @@ impl IntoResponse for ApiError {
         if let Some(wait) = problem.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
+        // For those who have to say it in another form.
+        response.extensions_mut().insert(problem);
         response
     }
 }

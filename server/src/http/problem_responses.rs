@@ -49,6 +49,47 @@ impl IntoResponses for LookupProblems {
     }
 }
 
+/// Problems of the routes that only tell what the server is.
+pub(super) struct RateProblems;
+
+impl IntoResponses for RateProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[(429, "This client asks more often than it may")])
+    }
+}
+
+/// Problems of inference.
+pub(super) struct InferenceProblems;
+
+impl IntoResponses for InferenceProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = WorkProblems::responses();
+        // The form of a reply is named in the request.
+        responses.remove("406");
+        responses
+    }
+}
+
+/// Problems of the routes that only administrators may use.
+pub(super) struct AdministrationProblems;
+
+impl IntoResponses for AdministrationProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[
+            (400, "The body cannot be read, or asks for what is not supported"),
+            (403, "This is not an administrator"),
+            (404, "There is no such model"),
+            (408, "The body did not arrive in time"),
+            (413, "The body is larger than the limit"),
+            (422, "The model cannot be loaded"),
+            (429, "This client asks more often than it may"),
+            (500, "Something went wrong inside the server"),
+            (503, "The models are still loading"),
+            (504, "There was no answer in time"),
+        ])
+    }
+}
+
 /// The answer to requests without a good key.
 pub(super) fn unauthorized() -> Response {
     problem(401, "The server asks for API keys, and this request came without a good one")

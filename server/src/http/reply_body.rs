@@ -71,7 +71,7 @@ impl ReplyBody {
     fn piece(&self, (segment, piece): (usize, usize)) -> Bytes {
         match &self.0[segment] {
             Segment::Bytes(bytes) => bytes.clone(),
-            Segment::Tensor(tensor) => tensor.piece(piece).into(),
+            Segment::Tensor(tensor) => tensor.piece(piece),
         }
     }
 

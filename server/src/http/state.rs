@@ -9,10 +9,11 @@ use super::admission::{Admission, Admitted, ArrivingBody};
 use super::cpu_pool::CpuPool;
 use super::rate_limit::RateLimits;
 use crate::api_keys::{ApiKeys, KeyFileError};
+use crate::cache::{CacheError, CachedFeatures, FeatureCache, FeatureId, Flights};
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::registry::Registry;
+use crate::registry::{ModelLoader, Registry};
 use crate::spans::{ExportError, SpanExport};
 
 /// Where the server is in its life.
@@ -38,6 +39,9 @@ pub enum StateError {
     /// Traces cannot be exported.
     #[error(transparent)]
     Traces(#[from] ExportError),
+    /// Features cannot be kept where they are meant to be.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
 }
 
 /// What all requests share; cloning shares it.
@@ -48,19 +52,28 @@ struct Shared {
     config: Config,
     metrics: Metrics,
     phase: watch::Sender<Phase>,
-    registry: OnceLock<Registry>,
+    models: OnceLock<ModelLoader>,
     cpu: CpuPool,
     admission: Admission,
     rates: Option<RateLimits>,
     api_keys: Option<ApiKeys>,
     spans: Option<SpanExport>,
+    cache: Option<FeatureCache>,
+    computations: Computations,
+    preparations: Computations,
 }
+
+/// Features on their way, by what they are of.
+pub(super) type Computations = Flights<FeatureId, Result<Arc<CachedFeatures>, Arc<ApiError>>>;
 
 impl AppState {
     /// A server that has no models yet.
     ///
     /// # Errors
-    /// If its threads cannot be started, or what it is told of keys and traces cannot be used.
+    /// If its threads or its cache cannot be started, or what it is told of keys and traces cannot be used.
+    ///
+    /// # Panics
+    /// Outside a runtime of tokio, if a Redis is to be used.
     pub fn new(config: Config) -> Result<Self, StateError> {
         let cpu = CpuPool::new(config.engine.threads)?;
         let metrics = Metrics::new();
@@ -69,10 +82,13 @@ impl AppState {
             rates: RateLimits::new(&config.rates),
             api_keys: config.api_keys.as_deref().map(ApiKeys::open).transpose()?,
             spans: config.traces.as_ref().map(SpanExport::start).transpose()?,
+            cache: FeatureCache::start(&config.cache, &metrics.cache)?,
+            computations: Computations::default(),
+            preparations: Computations::default(),
             config,
             metrics,
             phase: watch::Sender::new(Phase::Loading),
-            registry: OnceLock::new(),
+            models: OnceLock::new(),
             cpu,
             admission,
         })))
@@ -99,9 +115,9 @@ impl AppState {
     }
 
     /// The models are loaded: requests are answered from now on.
-    pub fn become_ready(&self, registry: Registry) {
-        // Only the loader calls this, once; a second registry would be dropped here.
-        drop(self.0.registry.set(registry));
+    pub fn become_ready(&self, models: ModelLoader) {
+        // Called once, at the end of loading; a second loader would be dropped here.
+        drop(self.0.models.set(models));
         self.0.phase.send_if_modified(|phase| {
             let was_loading = *phase == Phase::Loading;
             if was_loading {
@@ -116,12 +132,20 @@ impl AppState {
         self.0.phase.send_replace(Phase::Draining);
     }
 
-    /// The models.
+    /// The models as they are served now. A request asks once, and keeps what it found.
     ///
     /// # Errors
     /// If they are still loading.
-    pub fn registry(&self) -> Result<&Registry, ApiError> {
-        self.0.registry.get().ok_or(ApiError::Loading)
+    pub fn registry(&self) -> Result<Arc<Registry>, ApiError> {
+        self.models().map(ModelLoader::current)
+    }
+
+    /// What changes the models while they are served.
+    ///
+    /// # Errors
+    /// If they are still loading.
+    pub fn models(&self) -> Result<&ModelLoader, ApiError> {
+        self.0.models.get().ok_or(ApiError::Loading)
     }
 
     /// The pool for work that would block the async threads.
@@ -169,13 +193,33 @@ impl AppState {
         self.0.admission.body()
     }
 
-    /// Takes on a request with this many images, which must be answered by `deadline`.
+    /// Begins a request, which holds nothing yet.
+    pub(super) fn admit(&self) -> Admitted {
+        self.0.admission.begin()
+    }
+
+    /// Takes places for images that must be computed by `deadline`.
     ///
     /// # Errors
     /// If the models are still loading, or there is as much to do as can be done in time.
-    pub(super) fn admit(&self, images: usize, deadline: Instant) -> Result<Admitted, ApiError> {
+    pub(super) fn take_places(&self, admitted: &Admitted, images: usize, deadline: Instant) -> Result<(), ApiError> {
         let wait = self.registry()?.predicted_wait();
-        self.0.admission.admit(images, wait, deadline.saturating_duration_since(Instant::now()))
+        admitted.take_places(images, wait, deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// What was computed before, if anything is kept.
+    pub(super) fn cache(&self) -> Option<&FeatureCache> {
+        self.0.cache.as_ref()
+    }
+
+    /// What is being computed, if anything will be kept.
+    pub(super) fn computations(&self) -> &Computations {
+        &self.0.computations
+    }
+
+    /// What is being brought into the form that matching and most replies use.
+    pub(super) fn preparations(&self) -> &Computations {
+        &self.0.preparations
     }
 }
 

@@ -11,8 +11,10 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderName, StatusCode, header};
 
+use super::cpu_pool::CpuPool;
 use super::parameters::Parameters;
 use super::state::AppState;
+use crate::config::RequestLimits;
 use crate::error::ApiError;
 
 /// Media types of raw bodies. What the bytes really are is told by the bytes.
@@ -70,7 +72,16 @@ pub(super) struct Upload<const N: usize> {
 impl<const N: usize> Upload<N> {
     /// Reads the query and the body of a request.
     pub(super) async fn read(app: &AppState, request: Request, expected: Expected<N>) -> Result<Self, ApiError> {
-        let limits = app.config().limits;
+        Self::read_within(&app.config().limits, app.cpu(), request, expected).await
+    }
+
+    /// The same, for who has no server.
+    pub(super) async fn read_within(
+        limits: &RequestLimits,
+        cpu: &CpuPool,
+        request: Request,
+        expected: Expected<N>,
+    ) -> Result<Self, ApiError> {
         let mut parameters = Parameters::new(limits.max_points);
         parameters.push_query(request.uri().query())?;
         if content_length(&request).is_some_and(|length| length > limits.max_body_bytes) {
@@ -85,7 +96,7 @@ impl<const N: usize> Upload<N> {
             JSON => {
                 let body = read_whole(request, limits.max_body_bytes).await?;
                 // Tens of megabytes of base64 would keep an async thread busy for long.
-                return app.cpu().run(move || json::read(&body, images, parameters)).await?;
+                return cpu.run(move || json::read(&body, images, parameters)).await?;
             }
             raw if expected.raw && RAW_TYPES.contains(&raw) => {
                 let body = read_whole(request, limits.max_body_bytes).await?;
@@ -155,12 +166,15 @@ fn image_name(field: ImageField, name: &str, index: usize) -> String {
     if field.count.may_be_several() { format!("{name}[{index}]") } else { name.to_owned() }
 }
 
-async fn read_whole(request: Request, limit: u64) -> Result<Bytes, ApiError> {
-    match Bytes::from_request(request, &()).await {
-        Ok(body) if body.is_empty() => Err(ApiError::EmptyBody),
-        Ok(body) => Ok(body),
-        Err(rejection) => Err(body_error(&rejection, limit)),
-    }
+/// The whole body, which is not empty.
+pub(super) async fn read_whole(request: Request, limit: u64) -> Result<Bytes, ApiError> {
+    let body = read_optional(request, limit).await?;
+    if body.is_empty() { Err(ApiError::EmptyBody) } else { Ok(body) }
+}
+
+/// The whole body, if there is one.
+pub(super) async fn read_optional(request: Request, limit: u64) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, &()).await.map_err(|rejection| body_error(&rejection, limit))
 }
 
 fn body_error(rejection: &BytesRejection, limit: u64) -> ApiError {
@@ -170,7 +184,7 @@ fn body_error(rejection: &BytesRejection, limit: u64) -> ApiError {
     }
 }
 
-fn content_length(request: &Request) -> Option<u64> {
+pub(super) fn content_length(request: &Request) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
@@ -190,7 +204,7 @@ fn media_type(request: &Request) -> Result<String, ApiError> {
     Ok(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-fn header_text<'a>(request: &'a Request, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
+pub(super) fn header_text<'a>(request: &'a Request, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
     let Some(value) = request.headers().get(name) else { return Ok(None) };
     let text = value.to_str().map_err(|_| ApiError::MalformedBody(format!("the header {name} is not text")))?;
     Ok(Some(text.trim()))

@@ -7,7 +7,7 @@ use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::refine::refine;
+use super::refine::{SoftArgmax, refine};
 use super::similarity::{Peak, RowPeaks, row_peaks, row_peaks_and_column_best};
 use super::{Cancellation, Cancelled};
 use crate::features::{
@@ -67,11 +67,20 @@ pub struct MatchOptions {
     pub max_ratio: Option<f32>,
     /// Sub-cell refinement.
     pub refine: Refine,
+    /// How it weighs places.
+    pub soft_argmax: SoftArgmax,
 }
 
 impl Default for MatchOptions {
     fn default() -> Self {
-        Self { top_k: NonZeroUsize::MIN, mutual: false, min_score: None, max_ratio: None, refine: Refine::default() }
+        Self {
+            top_k: NonZeroUsize::MIN,
+            mutual: false,
+            min_score: None,
+            max_ratio: None,
+            refine: Refine::default(),
+            soft_argmax: SoftArgmax::default(),
+        }
     }
 }
 
@@ -142,7 +151,7 @@ pub fn correspond(
         Queries::Cells => cells_in_target(pair, options, cancellation)?,
         Queries::Points(points) => points_in_target(pair, points, options, cancellation)?,
     };
-    let targets = Targets::new(pair.target, options.refine);
+    let targets = Targets::new(pair.target, options);
     // What whole cells decide comes first: refining is the dearer part.
     let kept = found.par_iter().enumerate().filter(|(_, found)| options.keep_cell(found));
     let matches = kept.filter_map(|(query, found)| targets.point_match(query, found));
@@ -245,18 +254,19 @@ fn beyond_centres(cell: CellPoint, grid: GridSize) -> CellPoint {
 }
 
 /// Turns cells of the target into points of its picture.
-struct Targets {
+struct Targets<'a> {
     geometry: Geometry,
-    products: Option<NeighbourProducts<f32>>,
+    products: Option<&'a NeighbourProducts<f32>>,
+    soft_argmax: SoftArgmax,
 }
 
-impl Targets {
-    fn new(target: MatchSide<'_>, refine: Refine) -> Self {
-        let products = match refine {
+impl<'a> Targets<'a> {
+    fn new(target: MatchSide<'a>, options: &MatchOptions) -> Self {
+        let products = match options.refine {
             Refine::None => None,
-            Refine::SoftArgmax => Some(NeighbourProducts::of(target.map)),
+            Refine::SoftArgmax => Some(target.map.neighbour_products()),
         };
-        Self { geometry: target.map.geometry(target.image), products }
+        Self { geometry: target.map.geometry(target.image), products, soft_argmax: options.soft_argmax }
     }
 
     fn point_match(&self, query: usize, found: &Found) -> Option<PointMatch> {
@@ -276,11 +286,11 @@ impl Targets {
     }
 
     fn candidate(&self, peak: &Peak, beyond: CellPoint) -> Candidate {
-        let Some(products) = &self.products else {
+        let Some(products) = self.products else {
             return Candidate { target: self.geometry.cell_center(peak.cell), score: peak.score };
         };
         let width = self.geometry.grid.width;
-        let refined = refine(peak, products);
+        let refined = refine(peak, products, self.soft_argmax);
         // Between the outermost centres and the edge of the picture there are no descriptors to tell places apart: a
         // query out there keeps its distance from the outermost centre.
         let cell = CellPoint {

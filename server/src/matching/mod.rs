@@ -23,5 +23,6 @@ pub use self::correspond::{
 pub use self::draw::{draw_matches, draw_similarity};
 pub use self::product::multiply;
 pub use self::propagate::propagate_labels;
+pub use self::refine::{SoftArgmax, Window};
 pub use self::similarity_maps::SimilarityMaps;
 pub use self::verify::{GeometricModel, Undetermined, Verification, VerifyOptions, verify};

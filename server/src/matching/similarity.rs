@@ -15,6 +15,8 @@ use crate::features::GridSize;
 const BLOCK_VALUES: usize = 1 << 19;
 const MIN_BLOCK_ROWS: usize = 16;
 const MAX_BLOCK_ROWS: usize = 256;
+/// A peak knows the similarities of so many rows and columns around it: as many as the widest refinement looks at.
+pub(super) const AROUND: usize = 5;
 
 /// A cell of the target that looks like the query.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,8 +25,8 @@ pub(super) struct Peak {
     pub(super) cell: usize,
     /// Its similarity.
     pub(super) score: f32,
-    /// The similarities of the 3×3 cells around it, row by row; outside the grid negative infinity.
-    pub(super) around: [f32; 9],
+    /// The similarities of the 5×5 cells around it, row by row; outside the grid negative infinity.
+    pub(super) around: [f32; AROUND * AROUND],
 }
 
 /// What a row of similarities is reduced to.
@@ -194,15 +196,17 @@ fn peaks_of(row: &mut [f32], grid: GridSize, top_k: usize) -> RowPeaks {
         if result.peaks.len() == top_k {
             break;
         }
-        let mut around = [f32::NEG_INFINITY; 9];
-        for (place, neighbour) in around.iter_mut().zip(cells_around(cell, grid)) {
-            let Some(neighbour) = neighbour else { continue };
-            *place = row.values[neighbour];
-            if *place == f32::NEG_INFINITY {
-                *place =
-                    blotted.iter().find(|(cell, _)| *cell == neighbour).map_or(f32::NEG_INFINITY, |&(_, value)| value);
-            } else {
-                blotted.push((neighbour, *place));
+        let around = cells_around::<AROUND, { AROUND * AROUND }>(cell, grid).map(|neighbour| {
+            let Some(neighbour) = neighbour else { return f32::NEG_INFINITY };
+            let value = row.values[neighbour];
+            if value > f32::NEG_INFINITY {
+                return value;
+            }
+            blotted.iter().find(|(cell, _)| *cell == neighbour).map_or(value, |&(_, value)| value)
+        });
+        for neighbour in cells_around::<3, 9>(cell, grid).into_iter().flatten() {
+            if row.values[neighbour] > f32::NEG_INFINITY {
+                blotted.push((neighbour, row.values[neighbour]));
                 row.blot_out(neighbour);
             }
         }
@@ -247,12 +251,12 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The indices of the 3×3 cells around `cell`, row by row; nothing outside the grid.
-pub(super) fn cells_around(cell: usize, grid: GridSize) -> [Option<usize>; 9] {
+/// The indices of the `SIDE`×`SIDE` (`COUNT` in all) cells around `cell`, row by row; nothing outside the grid.
+fn cells_around<const SIDE: usize, const COUNT: usize>(cell: usize, grid: GridSize) -> [Option<usize>; COUNT] {
     let (row, column) = (cell / grid.width, cell % grid.width);
     std::array::from_fn(|place| {
-        let row = (row + place / 3).checked_sub(1).filter(|&row| row < grid.height)?;
-        let column = (column + place % 3).checked_sub(1).filter(|&column| column < grid.width)?;
+        let row = (row + place / SIDE).checked_sub(SIDE / 2).filter(|&row| row < grid.height)?;
+        let column = (column + place % SIDE).checked_sub(SIDE / 2).filter(|&column| column < grid.width)?;
         Some(row * grid.width + column)
     })
 }
@@ -270,7 +274,6 @@ pub(super) fn maximum(values: &[f32]) -> f32 {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "similarities are moved around, not computed with")]
 mod tests {
     use super::*;
     use ndarray::Array2;
@@ -291,9 +294,13 @@ mod tests {
         let peaks = peaks_of(&mut row.clone(), grid, 3);
         assert_eq!(peaks.peaks.iter().map(|peak| peak.cell).collect::<Vec<_>>(), [1, 7]);
         assert_eq!(peaks.runner_up, Some(0.7));
-        let outside = f32::NEG_INFINITY;
-        assert_eq!(peaks.peaks[0].around, [outside, outside, outside, 0.1, 0.9, 0.8, 0.2, 0.4, 0.5]);
-        assert_eq!(peaks.peaks[1].around, [0.8, 0.3, outside, 0.5, 0.7, outside, outside, outside, outside]);
+        // Columns 1 to the left of the grid to 3, rows 2 above it to 2 below: the grid's two rows are in the middle.
+        let none = f32::NEG_INFINITY;
+        let (above, first, second) = ([none; 10], [none, 0.1, 0.9, 0.8, 0.3], [none, 0.2, 0.4, 0.5, 0.7]);
+        assert_eq!(peaks.peaks[0].around.to_vec(), [&above[..], &first, &second, &[none; 5]].concat());
+        // What the first peak blotted out is known to the second.
+        let (above, first, second) = ([none; 5], [0.9, 0.8, 0.3, none, none], [0.4, 0.5, 0.7, none, none]);
+        assert_eq!(peaks.peaks[1].around.to_vec(), [&above[..], &first, &second, &[none; 10]].concat());
     }
 
     #[test]

@@ -39,6 +39,15 @@ pub(crate) struct Unfinished {
     pub(crate) connections: usize,
 }
 
+/// Who comes in by a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// Everybody.
+    Main,
+    /// Those who run the server.
+    Administration,
+}
+
 /// Serves the connections that `listener` gets until `close` resolves. Then takes those that the
 /// operating system has already completed, and finishes what has begun.
 ///
@@ -46,11 +55,12 @@ pub(crate) struct Unfinished {
 /// If that takes longer than the drain timeout.
 pub(crate) async fn serve(
     listener: TcpListener,
+    entrance: Entrance,
     state: AppState,
     close: impl Future<Output = ()>,
 ) -> Result<(), Unfinished> {
     let drain_timeout = state.config().drain.timeout;
-    let mut door = Door::new(state);
+    let mut door = Door::new(entrance, state);
     door.accept_until(&listener, close).await;
     if let Err(error) = door.accept_waiting(listener) {
         tracing::warn!(%error, "connections that were waiting may be lost");
@@ -64,15 +74,20 @@ pub(crate) async fn serve(
 
 /// The connections that are open.
 struct Door {
+    entrance: Entrance,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
     open: HashMap<Id, Arc<Activity>>,
 }
 
 impl Door {
-    fn new(state: AppState) -> Self {
-        let shared = Shared { router: super::router(state.clone()), state, closing: watch::Sender::new(None) };
-        Self { shared: Arc::new(shared), tasks: JoinSet::new(), open: HashMap::new() }
+    fn new(entrance: Entrance, state: AppState) -> Self {
+        let router = match entrance {
+            Entrance::Main => super::router(state.clone()),
+            Entrance::Administration => super::administration::router(state.clone()),
+        };
+        let shared = Shared { router, state, closing: watch::Sender::new(None) };
+        Self { entrance, shared: Arc::new(shared), tasks: JoinSet::new(), open: HashMap::new() }
     }
 
     async fn accept_until(&mut self, listener: &TcpListener, close: impl Future<Output = ()>) {
@@ -160,7 +175,9 @@ impl Door {
     }
 
     fn count(&self) {
-        self.shared.state.metrics().http.connections(self.open.len());
+        if self.entrance == Entrance::Main {
+            self.shared.state.metrics().http.connections(self.open.len());
+        }
     }
 }
 

@@ -453,7 +453,7 @@ $("key-form").addEventListener("submit", (event) => {
 
 const start = () => begin(async (signal) => {
   const reply = await (await ask("models", { signal })).json();
-  models = reply.models.map((entry) => entry.manifest ?? entry);
+  models = reply.models.filter(({ state }) => state === "ready").map(({ name, manifest }) => ({ ...manifest, name }));
   if (!models.length) throw new Problem("The server has no model yet.");
   $("model").replaceChildren(...[...new Set(models.map(({ name }) => name))].map((name) => new Option(name)));
   offerLayers();

@@ -1,0 +1,180 @@
+//! Data sets with exact truth, as they lie on disk.
+//!
+//! A folder's layout is told by what is in it. Everything that can be checked without decoding pictures is checked
+//! before anything is computed, and an error names the file.
+
+mod error;
+mod hpatches;
+mod picture;
+mod scenes;
+mod spair;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Serialize;
+
+pub use self::error::DatasetError;
+pub use self::hpatches::{OtherPicture, Sequence};
+pub use self::picture::{Picture, read_picture};
+pub use self::scenes::{Scene, SceneFrame, Truth};
+pub use self::spair::KeypointPair;
+
+/// Pictures whose correspondences are known.
+#[derive(Clone, Debug)]
+pub enum Dataset {
+    /// Sequences of one plane, with homographies.
+    HPatches(Vec<Sequence>),
+    /// Sequences of moving objects, with dense correspondences and masks.
+    Scenes(Vec<Scene>),
+    /// Pairs of one category, with keypoints.
+    Spair(Vec<KeypointPair>),
+}
+
+/// How a folder is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// That of `HPatches`, which `synth --kind pairs` writes.
+    HPatches,
+    /// That of `synth --kind scenes`.
+    Scenes,
+    /// That of SPair-71k.
+    Spair,
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HPatches => "HPatches",
+            Self::Scenes => "scenes",
+            Self::Spair => "SPair-71k",
+        })
+    }
+}
+
+/// Which part of a data set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Of SPair-71k.
+    pub split: Split,
+    /// At most so many sequences, or pairs of SPair-71k, spread evenly over the whole; all if not given.
+    pub limit: Option<usize>,
+}
+
+/// A part of SPair-71k, by the name of its folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Split {
+    /// `trn`.
+    Train,
+    /// `val`.
+    Validation,
+    /// `test`, which papers report.
+    #[default]
+    Test,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Train => "trn",
+            Self::Validation => "val",
+            Self::Test => "test",
+        })
+    }
+}
+
+impl FromStr for Split {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let all = [Self::Train, Self::Validation, Self::Test];
+        all.into_iter().find(|split| split.to_string() == name).ok_or_else(|| "must be trn, val or test".to_owned())
+    }
+}
+
+impl Dataset {
+    /// Reads what `folder` holds, but no pictures.
+    ///
+    /// # Errors
+    /// [`DatasetError`], naming the first thing that is missing or wrong.
+    pub fn open(folder: &Path, selection: &Selection) -> Result<Self, DatasetError> {
+        let names = subfolders(folder)?;
+        let has = |name: &str| names.iter().any(|found| found == name);
+        let limit = selection.limit;
+        if names.iter().any(|name| hpatches::is_sequence(name)) {
+            let sequences = names.into_iter().filter(|name| hpatches::is_sequence(name)).collect();
+            return read_all(folder, thinned(sequences, limit), hpatches::read_sequence).map(Self::HPatches);
+        }
+        if has("PairAnnotation") {
+            return spair::read_pairs(folder, selection).map(Self::Spair);
+        }
+        if names.iter().any(|name| folder.join(name).join("frames").is_dir()) {
+            return read_all(folder, thinned(names, limit), scenes::read_scene).map(Self::Scenes);
+        }
+        Err(DatasetError::Unrecognized { folder: folder.to_owned() })
+    }
+
+    /// How it is laid out.
+    pub fn layout(&self) -> Layout {
+        match self {
+            Self::HPatches(_) => Layout::HPatches,
+            Self::Scenes(_) => Layout::Scenes,
+            Self::Spair(_) => Layout::Spair,
+        }
+    }
+
+    /// How many pairs of pictures are matched.
+    pub fn pairs(&self) -> usize {
+        match self {
+            Self::HPatches(sequences) => sequences.iter().map(|sequence| sequence.others.len()).sum(),
+            Self::Scenes(scenes) => scenes.iter().map(|scene| scene.later.len()).sum(),
+            Self::Spair(pairs) => pairs.len(),
+        }
+    }
+
+    /// How many sequences it has; pairs, where these stand alone.
+    pub fn sequences(&self) -> usize {
+        match self {
+            Self::HPatches(sequences) => sequences.len(),
+            Self::Scenes(scenes) => scenes.len(),
+            Self::Spair(pairs) => pairs.len(),
+        }
+    }
+}
+
+/// The names of the folders in `folder`, in order.
+fn subfolders(folder: &Path) -> Result<Vec<String>, DatasetError> {
+    let names = entries(folder)?.into_iter().filter(|path| path.is_dir());
+    Ok(names.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+}
+
+/// What is in `folder`, in order.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
+    let unreadable = |source| DatasetError::Unreadable { path: folder.to_owned(), source };
+    let listed = std::fs::read_dir(folder).map_err(unreadable)?;
+    let mut paths = listed.map(|entry| Ok(entry.map_err(unreadable)?.path())).collect::<Result<Vec<_>, _>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn read_all<T>(
+    folder: &Path,
+    names: Vec<String>,
+    read: fn(&Path, String) -> Result<T, DatasetError>,
+) -> Result<Vec<T>, DatasetError> {
+    names.into_iter().map(|name| read(&folder.join(&name), name)).collect()
+}
+
+/// At most `limit` of `items`, at equal distances.
+fn thinned<T>(items: Vec<T>, limit: Option<usize>) -> Vec<T> {
+    let count = items.len();
+    let kept = limit.unwrap_or(count).min(count);
+    // Every position that is the first to reach the next of `kept` equal shares.
+    let keep = |position: usize| (position + 1) * kept / count > position * kept / count;
+    items.into_iter().enumerate().filter(|(position, _)| keep(*position)).map(|(_, item)| item).collect()
+}
+
+#[cfg(test)]
+mod tests;

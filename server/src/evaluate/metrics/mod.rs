@@ -1,0 +1,15 @@
+//! Numbers from matches, masks and rankings; nothing here knows where they come from.
+
+mod boundary;
+mod corners;
+mod estimate;
+mod pck;
+mod ranking;
+mod region;
+
+pub use self::boundary::{BoundaryTolerance, boundary_f};
+pub use self::corners::mean_corner_error;
+pub use self::estimate::Estimate;
+pub use self::pck::{mean, median, share_below};
+pub use self::ranking::{area_under_roc, average_precision};
+pub use self::region::region_similarity;

@@ -1,0 +1,149 @@
+//! Bodies that were compressed on their way, to a bounded size.
+
+use std::io::{BufRead, Read};
+
+use axum::body::Bytes;
+use flate2::bufread::{GzDecoder, ZlibDecoder};
+
+use super::super::admission::ArrivingBody;
+use crate::error::ApiError;
+
+/// How much is inflated before there is more room made for it.
+const STEP_BYTES: u64 = 1 << 16;
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ContentEncoding {
+    Identity,
+    Gzip,
+    /// zlib's form of it, as HTTP has it.
+    Deflate,
+}
+
+impl ContentEncoding {
+    /// # Errors
+    /// [`ApiError::ContentEncoding`] if it is none of these.
+    pub(super) fn of(header: Option<&str>) -> Result<Self, ApiError> {
+        match header.unwrap_or_default().to_ascii_lowercase().as_str() {
+            "" | "identity" => Ok(Self::Identity),
+            "gzip" | "x-gzip" => Ok(Self::Gzip),
+            "deflate" => Ok(Self::Deflate),
+            other => Err(ApiError::ContentEncoding { found: other.to_owned() }),
+        }
+    }
+
+    /// The body as it was before; `room` is asked before memory is taken for it.
+    ///
+    /// # Errors
+    /// If it is not so compressed, or larger than `limit`, or there is no room.
+    pub(super) fn inflate(self, body: Bytes, limit: u64, room: &ArrivingBody) -> Result<Bytes, ApiError> {
+        match self {
+            Self::Identity => Ok(body),
+            Self::Gzip => {
+                let mut decoder = GzDecoder::new(&body[..]);
+                let inflated = read(&mut decoder, limit, room)?;
+                at_end(decoder.into_inner(), inflated)
+            }
+            Self::Deflate => {
+                let mut decoder = ZlibDecoder::new(&body[..]);
+                let inflated = read(&mut decoder, limit, room)?;
+                at_end(decoder.into_inner(), inflated)
+            }
+        }
+    }
+}
+
+fn read(decoder: &mut impl Read, limit: u64, room: &ArrivingBody) -> Result<Vec<u8>, ApiError> {
+    let mut inflated = Vec::new();
+    loop {
+        room.grow(STEP_BYTES)?;
+        let step = decoder.by_ref().take(STEP_BYTES).read_to_end(&mut inflated);
+        let step = step.map_err(|error| ApiError::MalformedInference(format!("the body does not inflate: {error}")))?;
+        if inflated.len() as u64 > limit {
+            return Err(ApiError::BodyTooLarge { limit });
+        }
+        if step == 0 {
+            return Ok(inflated);
+        }
+    }
+}
+
+fn at_end(mut rest: impl BufRead, inflated: Vec<u8>) -> Result<Bytes, ApiError> {
+    match rest.fill_buf() {
+        Ok([]) => Ok(inflated.into()),
+        _ => Err(ApiError::MalformedInference("bytes follow the end of the compressed body".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use flate2::Compression;
+    use flate2::write::{GzEncoder, ZlibEncoder};
+
+    use super::*;
+    use crate::config::RequestLimits;
+    use crate::http::admission::Admission;
+    use crate::metrics::Metrics;
+
+    fn admission(bodies: u64) -> Admission {
+        let limits = RequestLimits {
+            max_side_px: 32,
+            max_body_bytes: bodies,
+            max_pixels: 1,
+            max_response_bytes: 1,
+            max_images: 1,
+            max_points: 1,
+            timeout: Duration::ZERO,
+            max_in_flight: 1,
+            memory_bytes: 1,
+            body_timeout: Duration::ZERO,
+        };
+        Admission::new(&limits, &Metrics::new().budget)
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zlib(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn what_was_compressed_comes_out() {
+        let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+        let room = admission(1 << 30).body();
+        for (encoding, body) in [(ContentEncoding::Gzip, gzip(&bytes)), (ContentEncoding::Deflate, zlib(&bytes))] {
+            assert_eq!(encoding.inflate(body.into(), 1 << 20, &room).unwrap(), bytes, "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_cut_short() {
+        let bomb: Bytes = gzip(&vec![0; 64 << 20]).into();
+        let room = admission(1 << 30).body();
+        let refused = ContentEncoding::Gzip.inflate(bomb.clone(), 1 << 20, &room);
+        assert!(matches!(refused, Err(ApiError::BodyTooLarge { limit: 0x0010_0000 })));
+        let refused = ContentEncoding::Gzip.inflate(bomb, 1 << 30, &admission(1 << 20).body());
+        assert!(matches!(refused, Err(ApiError::Overloaded { .. })), "others need the memory, too");
+    }
+
+    #[test]
+    fn damage_is_told() {
+        let room = admission(1 << 20).body();
+        let whole = gzip(b"text");
+        let longer = [&whole[..], b"more"].concat();
+        for damaged in [&whole[..whole.len() - 1], b"text", &longer] {
+            let refused = ContentEncoding::Gzip.inflate(Bytes::copy_from_slice(damaged), 1 << 20, &room);
+            assert!(matches!(refused, Err(ApiError::MalformedInference(_))), "{damaged:?}");
+        }
+        assert!(matches!(ContentEncoding::of(Some("br")), Err(ApiError::ContentEncoding { .. })));
+    }
+}

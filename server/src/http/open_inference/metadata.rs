@@ -1,0 +1,218 @@
+//! What there is, and whether it is ready.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::super::problem_responses::{LookupProblems, RateProblems};
+use super::super::state::{AppState, Phase};
+use super::request::{INPUT, INPUT_TYPE};
+use crate::engine::GLOBAL;
+use crate::error::{ApiError, Problem};
+use crate::registry::{Registry, ServedModel};
+
+/// Any size.
+const DYNAMIC: i64 = -1;
+
+/// A model.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct ModelPath {
+    /// Name of the model
+    pub(super) name: String,
+}
+
+/// A version of a model.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct VersionPath {
+    /// Name of the model
+    pub(super) name: String,
+    /// The version
+    pub(super) version: String,
+}
+
+impl VersionPath {
+    /// The version as a number.
+    ///
+    /// # Errors
+    /// If it is none, in which case there is no such version.
+    pub(super) fn number(&self) -> Result<u32, ApiError> {
+        self.version.parse().map_err(|_| ApiError::NoSuchPath)
+    }
+}
+
+// The only failure is a name that is not UTF-8, and no model has such a name.
+impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(path)| path).map_err(|_| ApiError::NoSuchPath)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(path)| path).map_err(|_| ApiError::NoSuchPath)
+    }
+}
+
+/// The server.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ServerMetadata {
+    name: &'static str,
+    version: &'static str,
+    /// Extensions of the protocol that it has.
+    extensions: [&'static str; 2],
+}
+
+/// A model as tensors.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelMetadata {
+    name: String,
+    /// Those that are ready.
+    versions: Vec<String>,
+    platform: &'static str,
+    inputs: Vec<TensorMetadata>,
+    outputs: Vec<TensorMetadata>,
+}
+
+/// A tensor of a model.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TensorMetadata {
+    name: String,
+    datatype: &'static str,
+    /// Any size where it is -1; height and width of images are multiples of 32.
+    shape: Vec<i64>,
+}
+
+impl ModelMetadata {
+    fn new(registry: &Registry, model: &ServedModel) -> Self {
+        let versions = registry.all().filter(|other| other.name() == model.name());
+        Self {
+            name: model.name().to_owned(),
+            versions: versions.map(|model| model.version().to_string()).collect(),
+            platform: "onnxruntime_onnx",
+            inputs: vec![TensorMetadata {
+                name: INPUT.to_owned(),
+                datatype: INPUT_TYPE,
+                shape: vec![DYNAMIC, DYNAMIC, DYNAMIC, 3],
+            }],
+            outputs: model.outputs().map(|name| output(model, name)).collect(),
+        }
+    }
+}
+
+fn output(model: &ServedModel, name: &str) -> TensorMetadata {
+    let manifest = model.manifest();
+    let shape = if name == GLOBAL {
+        vec![DYNAMIC, manifest.global.map_or(DYNAMIC, i64::from)]
+    } else {
+        vec![DYNAMIC, manifest.layer(name).map_or(DYNAMIC, |layer| i64::from(layer.channels)), DYNAMIC, DYNAMIC]
+    };
+    TensorMetadata { name: name.to_owned(), datatype: "FP32", shape }
+}
+
+/// The server's name, version and extensions.
+#[utoipa::path(
+    get,
+    path = "/v2",
+    tag = "open inference protocol",
+    responses((status = 200, description = "The server", body = ServerMetadata), RateProblems)
+)]
+pub(super) async fn get_server() -> Json<ServerMetadata> {
+    Json(ServerMetadata {
+        name: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        extensions: ["binary_tensor_data", "model_repository"],
+    })
+}
+
+/// Whether the process works at all, as `/livez`.
+#[utoipa::path(
+    get,
+    path = "/v2/health/live",
+    tag = "open inference protocol",
+    responses((status = 200, description = "It does"))
+)]
+pub(super) async fn get_live() {}
+
+/// Whether requests should be sent here, as `/readyz`.
+#[utoipa::path(
+    get,
+    path = "/v2/health/ready",
+    tag = "open inference protocol",
+    responses(
+        (status = 200, description = "They should"),
+        (status = 503, description = "Not yet, or no longer", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_ready(State(app): State<AppState>) -> Result<(), ApiError> {
+    match app.phase() {
+        Phase::Ready => Ok(()),
+        Phase::Loading => Err(ApiError::Loading),
+        Phase::Draining => Err(ApiError::Draining),
+    }
+}
+
+/// Inputs and outputs of the newest version of a model.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{name}",
+    tag = "open inference protocol",
+    params(ModelPath),
+    responses((status = 200, description = "The model", body = ModelMetadata), LookupProblems)
+)]
+pub(super) async fn get_model(State(app): State<AppState>, path: ModelPath) -> Result<Json<ModelMetadata>, ApiError> {
+    let registry = app.registry()?;
+    Ok(Json(ModelMetadata::new(&registry, registry.find(Some(&path.name), None)?)))
+}
+
+/// Inputs and outputs of a version of a model.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{name}/versions/{version}",
+    tag = "open inference protocol",
+    params(VersionPath),
+    responses((status = 200, description = "The model", body = ModelMetadata), LookupProblems)
+)]
+pub(super) async fn get_model_version(
+    State(app): State<AppState>,
+    path: VersionPath,
+) -> Result<Json<ModelMetadata>, ApiError> {
+    let registry = app.registry()?;
+    let model = registry.find(Some(&path.name), Some(path.number()?))?;
+    Ok(Json(ModelMetadata::new(&registry, model)))
+}
+
+/// Whether a model answers.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{name}/ready",
+    tag = "open inference protocol",
+    params(ModelPath),
+    responses((status = 200, description = "It does"), LookupProblems)
+)]
+pub(super) async fn get_model_ready(State(app): State<AppState>, path: ModelPath) -> Result<(), ApiError> {
+    app.registry()?.find(Some(&path.name), None)?;
+    Ok(())
+}
+
+/// Whether a version of a model answers.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{name}/versions/{version}/ready",
+    tag = "open inference protocol",
+    params(VersionPath),
+    responses((status = 200, description = "It does"), LookupProblems)
+)]
+pub(super) async fn get_model_version_ready(State(app): State<AppState>, path: VersionPath) -> Result<(), ApiError> {
+    app.registry()?.find(Some(&path.name), Some(path.number()?))?;
+    Ok(())
+}

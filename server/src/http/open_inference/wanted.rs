@@ -1,0 +1,130 @@
+//! What a request asks of a model, once all of it is known to be there and within the limits.
+
+use super::request::{Images, InferenceRequest, TensorForm};
+use crate::config::RequestLimits;
+use crate::engine::{GLOBAL, LayerSet};
+use crate::error::ApiError;
+use crate::features::Dtype;
+use crate::features::NumberForm;
+use crate::image::CELL_MULTIPLE_PX;
+use crate::registry::{LookupError, ModelInput, ServedModel};
+
+const FLOAT_BYTES: u64 = 4;
+
+/// Outputs of a model for images of one size.
+pub(super) struct Wanted {
+    /// In the order of the request.
+    pub(super) outputs: Vec<WantedOutput>,
+    /// The same in the model's order, so that equal requests are equal.
+    pub(super) layers: LayerSet,
+    pub(super) count: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+}
+
+/// One output.
+pub(super) struct WantedOutput {
+    pub(super) name: String,
+    pub(super) form: TensorForm,
+    /// `[N, C, h, w]`, or `[N, D]` of `global`.
+    pub(super) shape: Vec<usize>,
+}
+
+impl WantedOutput {
+    /// Values of all images.
+    pub(super) fn values(&self) -> u64 {
+        self.shape.iter().map(|&size| size as u64).fold(1, u64::saturating_mul)
+    }
+
+    /// How its numbers are written.
+    pub(super) fn number_form(&self) -> NumberForm {
+        match self.form {
+            TensorForm::Json => NumberForm::Decimal,
+            TensorForm::Binary => NumberForm::Binary(Dtype::Float32),
+        }
+    }
+
+    /// Bytes that it takes in the reply, at most.
+    pub(super) fn reply_bytes(&self) -> u64 {
+        self.number_form().bytes(self.values())
+    }
+}
+
+impl Wanted {
+    /// # Errors
+    /// If the model has no such output, or the images, or the reply, are not within the limits.
+    pub(super) fn of(
+        request: &InferenceRequest,
+        model: &ServedModel,
+        limits: &RequestLimits,
+    ) -> Result<Self, ApiError> {
+        let (count, height, width) = sizes(&request.images, limits)?;
+        let asked: Vec<(&str, TensorForm)> = match &request.outputs {
+            Some(outputs) => {
+                outputs.iter().map(|output| (&*output.name, output.form.unwrap_or(request.form))).collect()
+            }
+            None => model.outputs().map(|name| (name, request.form)).collect(),
+        };
+        let mut outputs = Vec::with_capacity(asked.len());
+        for (name, form) in asked {
+            let [channels, rows, columns] =
+                model.expected_shape(name, (height, width)).ok_or_else(|| unknown(name, model))?;
+            let shape = if name == GLOBAL { vec![count, channels] } else { vec![count, channels, rows, columns] };
+            outputs.push(WantedOutput { name: name.to_owned(), form, shape });
+        }
+        let in_order = model.outputs().filter(|name| outputs.iter().any(|output| output.name == *name));
+        let layers = LayerSet::new(in_order).ok_or(ApiError::NoSuchPath)?;
+        let wanted = Self { outputs, layers, count, height, width };
+        let bytes = wanted.outputs.iter().map(WantedOutput::reply_bytes).fold(0, u64::saturating_add);
+        if bytes > limits.max_response_bytes {
+            return Err(ApiError::ReplyTooLarge { bytes, limit: limits.max_response_bytes });
+        }
+        Ok(wanted)
+    }
+
+    /// Whether any output is sent as bytes.
+    pub(super) fn is_binary(&self) -> bool {
+        self.outputs.iter().any(|output| output.form == TensorForm::Binary)
+    }
+
+    /// Most bytes that the answer takes until it is sent: a copy of the images, the outputs, and once
+    /// more those of the image that is just run; and numbers as text, where they must be there
+    /// before the first byte of the reply.
+    pub(super) fn memory_bytes(&self, pieces_bytes: u64) -> u64 {
+        let pixels = (self.count * self.height * self.width * 3) as u64;
+        let floats = self.outputs.iter().map(WantedOutput::values).fold(0, u64::saturating_add) * FLOAT_BYTES;
+        let is_mixed = self.is_binary();
+        let text = self.outputs.iter().filter(|output| is_mixed && output.form == TensorForm::Json);
+        let text = text.map(WantedOutput::reply_bytes).fold(0, u64::saturating_add);
+        pixels.saturating_add(floats + floats / self.count as u64).saturating_add(text).saturating_add(pieces_bytes)
+    }
+
+    /// The images one by one.
+    pub(super) fn inputs(&self, images: &Images) -> Vec<ModelInput> {
+        let (height, width) = (self.height, self.width);
+        let input = |rgb: &[u8]| ModelInput { height, width, rgb: rgb.to_vec() };
+        images.pixels.chunks_exact(height * width * 3).map(input).collect()
+    }
+}
+
+fn sizes(images: &Images, limits: &RequestLimits) -> Result<(usize, usize, usize), ApiError> {
+    let Images { count, height, width, .. } = *images;
+    let count = usize::try_from(count).ok().filter(|&count| count <= limits.max_images);
+    let count = count.ok_or(ApiError::TooManyImages { limit: limits.max_images })?;
+    let multiple = CELL_MULTIPLE_PX;
+    if [height, width].iter().any(|side| !side.is_multiple_of(u64::from(multiple))) {
+        return Err(ApiError::SideNotMultiple { height, width, multiple });
+    }
+    let longer = height.max(width);
+    let too_long = ApiError::SideOutOfRange { side_px: longer, max_side_px: limits.max_side_px };
+    match u32::try_from(longer) {
+        // There are as many bytes as the shape says, so the sizes fit in memory.
+        Ok(side) if side <= limits.max_side_px => Ok((count, height as usize, width as usize)),
+        _ => Err(too_long),
+    }
+}
+
+fn unknown(output: &str, model: &ServedModel) -> ApiError {
+    let known = model.outputs().collect::<Vec<_>>().join(", ");
+    LookupError::UnknownLayer { name: model.name().to_owned(), layer: output.to_owned(), known }.into()
+}
