@@ -49,6 +49,10 @@ impl BatchMetrics {
             durations: seconds(),
             dropped: Family::default(),
         };
+        // A count that is there before the first of its kind can be seen to grow.
+        for reason in [Dropped::CallerGone, Dropped::Deadline] {
+            drop(metrics.dropped.get_or_create(&DroppedLabels { reason }));
+        }
         registry.register("queue_depth", "Images that wait for inference", metrics.depth.clone());
         // There from the start, so that a rate of it is known before the first one is dropped.
         for reason in [Dropped::CallerGone, Dropped::Deadline] {
