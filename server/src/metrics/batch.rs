@@ -54,10 +54,6 @@ impl BatchMetrics {
             drop(metrics.dropped.get_or_create(&DroppedLabels { reason }));
         }
         registry.register("queue_depth", "Images that wait for inference", metrics.depth.clone());
-        // There from the start, so that a rate of it is known before the first one is dropped.
-        for reason in [Dropped::CallerGone, Dropped::Deadline] {
-            drop(metrics.dropped.get_or_create(&DroppedLabels { reason }));
-        }
         let help = "How long the image that waits longest has waited";
         registry.register("queue_oldest_age_seconds", help, metrics.oldest_age.clone());
         registry.register("batch_size", "Images per inference", metrics.sizes.clone());
