@@ -78,9 +78,7 @@ impl NewKey {
     /// The entry for the file, in TOML; it does not hold the key.
     pub fn entry(&self) -> String {
         let Entry { name, is_admin, rate, expires } = &self.entry;
-        let KeyDigest(digest) = KeyDigest::of(self.secret.as_bytes());
-        let [high, low] = [0, 16].map(|from| u128::from_be_bytes(std::array::from_fn(|byte| digest[from + byte])));
-        let sha256 = format!("sha256 = \"{high:032x}{low:032x}\"");
+        let sha256 = format!("sha256 = \"{}\"", KeyDigest::of(self.secret.as_bytes()).hexadecimal());
         let mut lines = vec!["[[key]]".to_owned(), format!("name = \"{name}\""), sha256];
         if *is_admin {
             lines.push("admin = true".to_owned());
