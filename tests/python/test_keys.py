@@ -22,8 +22,8 @@ from exposition import Samples
 from raw_http import RawConnection, RawReply, exchange, post, request
 from server_process import ServerProcess
 
-LOCKED = ("/models", "/models/any", "/metrics")
-OPEN = ("/livez", "/readyz", "/", "/app.js", "/style.css", "/docs/", "/openapi.json")
+LOCKED = ("/models", "/models/any", "/metrics", "/v2", "/v2/models/any")
+OPEN = ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/app.js", "/style.css", "/docs/", "/openapi.json")
 
 
 def photo(side: int = 64) -> bytes:
@@ -87,9 +87,9 @@ def test_only_who_has_a_key_gets_in(locked):
     wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
     for path in LOCKED:
         for reply in (locked.ask(path), locked.ask(path, wrong), locked.ask(path, ""), locked.ask(path, "x" * 8000)):
-            assert (reply.status, reply.problem()) == (401, "unauthorized"), path
+            assert (reply.status, json.loads(reply.body)["type"]) == (401, "/problems/unauthorized"), path
             assert reply.headers["www-authenticate"] == "Bearer"
-        expected = 404 if path == "/models/any" else 200
+        expected = 404 if path.endswith("/any") else 200
         for good in (key, admin):
             assert locked.ask(path, good).status == expected
             assert locked.ask(path, **{"X-API-Key": good}).status == expected
@@ -141,6 +141,15 @@ def test_a_key_has_its_own_rate(binary, tmp_path):
     locked.reload()
     assert locked.ask("/models", own).status == 429, "reading the file again is no new hour"
     assert locked.server.stop() == 0
+
+
+def test_repository_calls_take_an_admin_key(locked):
+    key, admin = locked.key("someone"), locked.key("operator", "--admin")
+    locked.start()
+    [model] = [path.name for path in ZOO.iterdir() if path.is_dir()]
+    call = lambda *given: exchange(locked.port, post(f"/v2/repository/models/{model}/load", b"", "application/json",
+                                                     **({"X_API_Key": given[0]} if given else {})), timeout=60)
+    assert [call().status, call(key).status, call(admin).status] == [401, 403, 200]
 
 
 def test_a_key_expires(locked):

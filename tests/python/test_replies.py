@@ -67,7 +67,6 @@ def failures(picture: bytes) -> dict[str, bytes]:
         "corrupt-image": post("/features?side=64", picture[:-200]),
         "side-out-of-range": post("/features?side=31", picture),
         "point-outside": post("/correspondence", *points(b"[[1000,1]]")),
-        "point-not-finite": post("/correspondence", *points(b"[[1e999,1]]")),
         "grid-out-of-range": post("/correspondence", *form(source=picture, target=picture, grid=b"0.1")),
         "crop-outside": post("/features?crop=1000,0,10,10", picture),
         "components-out-of-range": post("/features?components=9999", picture),

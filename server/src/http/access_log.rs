@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use axum::http::HeaderValue;
 
 use super::counted_body::Count;
-use super::pipeline::Extraction;
 use super::state::AppState;
 use super::timings::{Stage, Timings};
+use crate::engine::LayerSet;
 use crate::metrics::{Answered, Sent};
+use crate::registry::ServedModel;
 use crate::spans::{Outcome, RequestSpan, StageSpan, TraceParent};
 
 /// What is found out about a request while it is answered.
@@ -35,11 +36,11 @@ struct Subject {
 
 impl Notes {
     /// The request is about these features. Only the first call counts.
-    pub(super) fn concerns(&self, extraction: &Extraction) {
+    pub(super) fn concerns(&self, model: &ServedModel, layers: &LayerSet) {
         self.subject.get_or_init(|| Subject {
-            model: extraction.model.name().to_owned(),
-            version: extraction.model.version(),
-            layer: extraction.layer_name(),
+            model: model.name().to_owned(),
+            version: model.version(),
+            layer: layers.names().join("+"),
         });
     }
 

@@ -99,7 +99,7 @@ pub(super) async fn post_correspondence(
     let uploaded = Uploaded { targets: targets.len() + known.targets.len(), has_mask: !mask.is_empty() };
     let parameters = CorrespondenceParameters::read(&app, &parameters, &headers, (uploaded, &known))?;
     let inputs = Inputs::new(source, targets, mask, known)?;
-    context.notes.concerns(&parameters.extraction);
+    context.notes.concerns(&parameters.extraction.model, &parameters.extraction.layers);
     let admitted = app.admit();
     let answer = answer(app.clone(), context.clone(), parameters, inputs, admitted.clone());
     Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))

@@ -94,7 +94,7 @@ pub(super) async fn post_features(
     let upload = context.receive(limits.body_timeout, upload).await.map_err(|error| body.explain(error))?;
     let [images] = upload.images;
     let parameters = FeaturesParameters::read(&app, &upload.parameters, &headers, images.len())?;
-    context.notes.concerns(&parameters.extraction);
+    context.notes.concerns(&parameters.extraction.model, &parameters.extraction.layers);
     let admitted = app.admit();
     let answer = answer(app.clone(), context.clone(), parameters, images, admitted.clone());
     Ok(admitted.until_sent(context.answer(limits.timeout, answer).await?))

@@ -162,6 +162,7 @@ async fn infer(
     };
     let asked = app.cpu().run(move || timings.measure(Stage::Decode, read)).await??;
     let wanted = Wanted::of(&asked, &model, &limits)?;
+    context.notes.concerns(&model, &wanted.layers);
     let admitted = app.admit();
     app.take_places(&admitted, wanted.count, context.deadline)?;
     let answer = answer(app.clone(), context.clone(), Job { model, wanted, asked, admitted: admitted.clone() });
@@ -185,8 +186,7 @@ async fn answer(app: AppState, context: RequestContext, job: Job) -> Result<Resp
     // All at once: images of equal shape share a run.
     let run = async |input: ModelInput| -> Result<_, ApiError> {
         let reply = model.run(input, wanted.layers.clone(), context.deadline).await?;
-        context.timings.add(Stage::Queue, reply.queued);
-        context.timings.add(Stage::Inference, reply.inference);
+        context.timings.add_run(reply.queued, reply.inference);
         Ok(reply.layers)
     };
     let layers = try_join_all(inputs.into_iter().map(run)).await?;
