@@ -28,6 +28,12 @@ pub const KEY_PREFIX: &str = "densecl_";
 struct KeyDigest([u8; 32]);
 
 impl KeyDigest {
+    /// As the file of keys has it: 64 hexadecimal digits.
+    fn hexadecimal(&self) -> String {
+        let [high, low] = [0, 16].map(|from| u128::from_be_bytes(std::array::from_fn(|byte| self.0[from + byte])));
+        format!("{high:032x}{low:032x}")
+    }
+
     fn of(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }

@@ -253,27 +253,12 @@ impl ApiError {
             }
             Self::OfImage { error, .. } => error.row(),
             Self::Shared(error) => error.row(),
-            Self::UnknownParameter { .. } => {
-                row(400, "unknown-parameter", "Unknown parameter", "See /docs for the parameters of this path.")
-            }
-            Self::MalformedParameter { .. } => {
-                row(400, "malformed-parameter", "Malformed parameter", "See /docs for what this parameter takes.")
-            }
-            Self::MalformedBody(_) => {
-                row(400, "malformed-body", "Malformed body", "Send the body complete, and as its Content-Type says.")
-            }
-            Self::MalformedInference(_) => row(
-                400,
-                "malformed-inference",
-                "Malformed inference request",
-                "Send what the metadata of the model asks for, in a form of the Open Inference Protocol.",
-            ),
-            Self::ContentType { expected, .. } => {
-                row(415, "unsupported-content-type", "Unsupported content type", expected)
-            }
-            Self::ContentEncoding { .. } => {
-                row(415, "unsupported-content-encoding", "Unsupported content encoding", "Send the body as it is.")
-            }
+            Self::UnknownParameter { .. }
+            | Self::MalformedParameter { .. }
+            | Self::MalformedBody(_)
+            | Self::MalformedInference(_)
+            | Self::ContentType { .. }
+            | Self::ContentEncoding { .. } => form_row(self),
             Self::NotAcceptable { .. } => {
                 row(406, "not-acceptable", "Not acceptable", "Change `Accept`, or name a `format`.")
             }
@@ -341,6 +326,31 @@ impl ApiError {
             | Self::TooManyPoints { .. }
             | Self::TooManyComparisons { .. } => range_row(self),
         }
+    }
+}
+
+/// What cannot be read as a request.
+fn form_row(error: &ApiError) -> Row {
+    match error {
+        ApiError::UnknownParameter { .. } => {
+            row(400, "unknown-parameter", "Unknown parameter", "See /docs for the parameters of this path.")
+        }
+        ApiError::MalformedParameter { .. } => {
+            row(400, "malformed-parameter", "Malformed parameter", "See /docs for what this parameter takes.")
+        }
+        ApiError::MalformedBody(_) => {
+            row(400, "malformed-body", "Malformed body", "Send the body complete, and as its Content-Type says.")
+        }
+        ApiError::MalformedInference(_) => row(
+            400,
+            "malformed-inference",
+            "Malformed inference request",
+            "Send what the metadata of the model asks for, in a form of the Open Inference Protocol.",
+        ),
+        ApiError::ContentType { expected, .. } => {
+            row(415, "unsupported-content-type", "Unsupported content type", expected)
+        }
+        _ => row(415, "unsupported-content-encoding", "Unsupported content encoding", "Send the body as it is."),
     }
 }
 

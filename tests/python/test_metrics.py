@@ -23,8 +23,10 @@ from raw_http import RawConnection, Reset, exchange, post, request
 from server_process import ServerProcess
 
 DEPLOY = ROOT / "deploy"
-# What is there only where an engine runs on a GPU, and what Prometheus itself adds.
-NOT_HERE = {"densecl_gpu_memory_used_bytes", "densecl_gpu_memory_limit_bytes", "densecl_gpu_utilization_ratio", "up"}
+# What is there only where an engine runs on a GPU.
+OF_GPUS = {"densecl_gpu_memory_used_bytes", "densecl_gpu_memory_limit_bytes", "densecl_gpu_utilization_ratio"}
+# What is there only where keys are asked for, and what Prometheus itself adds.
+NOT_HERE = {"densecl_key_requests_total", "up"} | OF_GPUS
 
 
 def photo(side: int = 64) -> bytes:
@@ -156,7 +158,9 @@ def test_the_queue_s_depth_and_age_show_while_images_wait(fresh):
 def test_a_client_that_leaves_is_counted(fresh):
     before = Samples(fresh).total("densecl_http_abandoned_total")
     with RawConnection(fresh.port) as connection:
-        connection.send(post("/features", photo())[:-10])
+        # More work than the client waits for.
+        connection.send(post("/features?side=2048", photo()))
+        time.sleep(0.1)
     deadline = time.monotonic() + 10
     while Samples(fresh).total("densecl_http_abandoned_total") == before and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -204,6 +208,8 @@ def test_dashboard_and_alerts_ask_for_what_there_is(fresh):
     exchange(fresh.port, request("GET", "/nowhere"))
     exchange(fresh.port, post("/features", photo()))
     exported = Samples(fresh).names() | families_without_samples(fresh) | NOT_HERE
+    source = (ROOT / "server/src/metrics/gpu.rs").read_text()
+    assert all(f'"{name.removeprefix("densecl_")}"' in source for name in OF_GPUS)
     used = set()
     for place, expression in expressions():
         names = selectors(expression)

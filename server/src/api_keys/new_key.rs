@@ -78,9 +78,8 @@ impl NewKey {
     /// The entry for the file, in TOML; it does not hold the key.
     pub fn entry(&self) -> String {
         let Entry { name, is_admin, rate, expires } = &self.entry;
-        let KeyDigest(digest) = KeyDigest::of(self.secret.as_bytes());
-        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut lines = vec!["[[key]]".to_owned(), format!("name = \"{name}\""), format!("sha256 = \"{digest}\"")];
+        let sha256 = format!("sha256 = \"{}\"", KeyDigest::of(self.secret.as_bytes()).hexadecimal());
+        let mut lines = vec!["[[key]]".to_owned(), format!("name = \"{name}\""), sha256];
         if *is_admin {
             lines.push("admin = true".to_owned());
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::*;
 
 fn entry(name: &str, key: &str, more: &str) -> String {
-    let digest: String = KeyDigest::of(key.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = KeyDigest::of(key.as_bytes()).hexadecimal();
     format!("[[key]]\nname = \"{name}\"\nsha256 = \"{digest}\"\n{more}\n")
 }
 
@@ -35,7 +35,7 @@ fn the_right_key_is_found_wherever_it_stands() {
         assert_eq!(keys.check(wrong.as_bytes(), SystemTime::now()).unwrap_err(), KeyRefusal::Unknown);
     }
     // The hash is no key.
-    let hash: String = KeyDigest::of(b"key of two").0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = KeyDigest::of(b"key of two").hexadecimal();
     assert!(keys.check(hash.as_bytes(), SystemTime::now()).is_err());
 }
 
@@ -123,7 +123,7 @@ fn nothing_that_is_printed_shows_a_key_or_its_hash() {
     let keys = open(&key.entry()).unwrap();
     let found = keys.check(key.secret().as_bytes(), SystemTime::now()).unwrap();
     let KeyDigest(digest) = KeyDigest::of(key.secret().as_bytes());
-    let hexadecimal: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hexadecimal = KeyDigest(digest).hexadecimal();
     let printed = format!("{keys:?} {keys:#?} {found:?} {key:?} {:?}", KeyDigest(digest));
     assert!(printed.contains("\"a\""), "{printed}");
     for secret in [&key.secret()[KEY_PREFIX.len()..], &hexadecimal, &hexadecimal[..8], &format!("{digest:?}")] {

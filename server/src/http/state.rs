@@ -169,7 +169,9 @@ impl AppState {
         let Some(keys) = self.api_keys() else { return };
         match keys.reload() {
             Ok(gone) => {
-                gone.iter().for_each(|name| self.metrics().keys.forget(name));
+                for name in &gone {
+                    self.metrics().keys.forget(name);
+                }
                 tracing::info!(keys = keys.count(), gone = gone.len(), "read the API keys again");
             }
             Err(error) => tracing::error!(error = describe(&error), "the old API keys stay"),

@@ -63,6 +63,8 @@ const STEPS: usize = 8;
 /// Around the best point of the lattice it is made finer by this factor, this often: to 1/512 of a cell.
 const ZOOM: usize = 4;
 const ZOOMS: usize = 3;
+/// On procedural pictures under homographies, 2, 3 and 5 cells are alike (mean matching accuracy at 5 px 74.2, 74.2 and
+/// 73.7 %, standard error 3.7), all better than no refinement (69.8 %): docs/evaluation.md.
 const WINDOW: usize = 3;
 /// Measured on photographs under homographies, shares from 0.02 to 0.2 differ little, and all are better than the best
 /// place alone.

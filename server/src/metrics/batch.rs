@@ -49,11 +49,11 @@ impl BatchMetrics {
             durations: seconds(),
             dropped: Family::default(),
         };
-        registry.register("queue_depth", "Images that wait for inference", metrics.depth.clone());
-        // There from the start, so that a rate of it is known before the first one is dropped.
+        // A count that is there before the first of its kind can be seen to grow.
         for reason in [Dropped::CallerGone, Dropped::Deadline] {
             drop(metrics.dropped.get_or_create(&DroppedLabels { reason }));
         }
+        registry.register("queue_depth", "Images that wait for inference", metrics.depth.clone());
         let help = "How long the image that waits longest has waited";
         registry.register("queue_oldest_age_seconds", help, metrics.oldest_age.clone());
         registry.register("batch_size", "Images per inference", metrics.sizes.clone());
