@@ -139,7 +139,9 @@ mod tests {
 
     #[test]
     fn names_say_what_is_counted() {
-        const WITHOUT_UNIT: [&str; 8] = [
+        const WITHOUT_UNIT: [&str; 10] = [
+            "densecl_cache_entries",
+            "densecl_cache_redis_up",
             "densecl_http_requests_in_flight",
             "densecl_http_connections",
             "densecl_queue_depth",

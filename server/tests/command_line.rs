@@ -49,9 +49,8 @@ impl Server {
         let mut address = None;
         for line in log.by_ref().lines() {
             let line: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
-            let fields = &line["fields"];
-            match fields["message"].as_str() {
-                Some("listening") => address = fields["address"].as_str().and_then(|address| address.parse().ok()),
+            match line["message"].as_str() {
+                Some("listening") => address = line["address"].as_str().and_then(|address| address.parse().ok()),
                 Some("ready") => break,
                 _ => {}
             }
@@ -261,12 +260,15 @@ fn evaluation_of_an_unchanged_picture_is_perfect() {
     picture(&sequence, "1.png");
     picture(&sequence, "2.png");
     std::fs::write(sequence.join("H_1_2"), "1 0 0\n0 1 0\n0 0 1\n").expect("a file");
-    let pairs = folder.path().to_str().expect("a path of text");
+    let data = folder.path().to_str().expect("a path of text");
     let output =
-        run(&["evaluate", "--pairs", pairs, "--layer", "res4", "--side", "160", "--rgb-patches", "--format", "json"]);
+        run(&["evaluate", "--data", data, "--layer", "res4", "--side", "160", "--baseline", "rgb", "--format", "json"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let reports: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(reports.as_array().map(Vec::len), Some(2), "the model and the patches");
-    assert_eq!(reports[0]["all"]["pairs"], 1);
-    assert_eq!(reports[0]["all"]["mma"][3]["mean"], 1.0, "{reports:#}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["rows"].as_array().map(Vec::len), Some(2), "the model and the patches");
+    let all = &report["rows"][0]["groups"][0];
+    assert_eq!((&all["name"], &all["pairs"]), (&"all".into(), &1.into()));
+    let metrics = all["metrics"].as_array().expect("a list");
+    let mma = metrics.iter().find(|metric| metric["id"] == "mma_10px").expect("it is measured");
+    assert_eq!(mma["mean"], 1.0, "{report:#}");
 }

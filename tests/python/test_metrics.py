@@ -38,8 +38,7 @@ def photo(side: int = 64) -> bytes:
 @pytest.fixture(scope="module")
 def fresh(binary, tmp_path_factory) -> Iterator[ServerProcess]:
     """A server whose figures are this file's alone."""
-    # Nothing is kept: equal pictures are to be computed again.
-    flags = ["--max-body=1MiB", "--threads=2", "--cache-bytes=0"]
+    flags = ["--max-body=1MiB", "--threads=2"]
     process = ServerProcess(binary, ZOO, tmp_path_factory.mktemp("fresh") / "server.log", flags)
     try:
         yield process
