@@ -121,7 +121,7 @@ impl SpeedTest {
             std: [1.0; 3],
             training: None,
             fidelity: None,
-            licence: String::new(),
+            licence: "none".to_owned(),
         };
         let model = OnnxModel::new(built.graph, manifest)?.cut(&[&self.layer], Precision::Float32)?;
         let session = OnnxSession::from_bytes(&model, self.threads)
