@@ -28,3 +28,22 @@ FILES = st.one_of(PICTURES, PICTURES, PICTURES.map(lambda data: data[: len(data)
 schemathesis.openapi.format("binary", FILES)
 for media_type in RAW_TYPES:
     schemathesis.openapi.media_type(media_type, FILES)
+
+# What a schema cannot say: that two pictures belong together, which models there are, and where points may lie.
+UNLIKELY = ("source_id", "target_id", "mask", "points", "model", "version", "layer", "side")
+
+
+@schemathesis.hook
+def map_case(_context: schemathesis.HookContext, case: schemathesis.Case) -> schemathesis.Case:
+    """Makes of every other well-formed form for /correspondence one about two pictures."""
+    if (
+        case.path == "/correspondence"
+        and case.media_type == "multipart/form-data"
+        and case.meta is not None
+        and case.meta.generation.mode.is_positive
+        and isinstance(case.body, dict)
+        and zlib.crc32(repr(case.body).encode()) % 2 == 0
+    ):
+        kept = {name: value for name, value in case.body.items() if name not in UNLIKELY and value is not None}
+        case.body = kept | {"source": png(64, 48), "target": png(48, 64)}
+    return case
