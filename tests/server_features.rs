@@ -135,6 +135,10 @@ async fn every_file_format_and_every_kind_of_body_is_read() {
     let form = Form::new().part("image", part(&png(&picture))).text("side", "96");
     let response = succeed(server.client.post(server.url("/features")).multipart(form)).await;
     assert_eq!(header(&response, "Densecl-Feature-Id"), id, "the same file");
+    // As `curl --data-binary` sends it.
+    let unsaid = server.client.post(server.url("/features?side=96")).body(png(&picture));
+    let response = succeed(unsaid.header("Content-Type", "application/x-www-form-urlencoded")).await;
+    assert_eq!(header(&response, "Densecl-Feature-Id"), id);
     let other_side = succeed(server.features(png(&picture), &[("side", "64")])).await;
     assert_ne!(header(&other_side, "Densecl-Feature-Id"), id);
 }

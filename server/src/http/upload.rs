@@ -16,10 +16,13 @@ use super::parameters::Parameters;
 use super::state::AppState;
 use crate::config::RequestLimits;
 use crate::error::ApiError;
+use crate::image::is_picture;
 
 /// Media types of raw bodies. What the bytes really are is told by the bytes.
 const RAW_TYPES: [&str; 7] =
     ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "application/octet-stream"];
+/// What `curl --data-binary` says of every body, unless told otherwise.
+const UNSAID: &str = "application/x-www-form-urlencoded";
 const MULTIPART: &str = "multipart/form-data";
 const JSON: &str = "application/json";
 
@@ -102,14 +105,14 @@ impl<const N: usize> Upload<N> {
                 let body = read_whole(request, limits.max_body_bytes).await?;
                 images.push(0, expected.images[0].part, body)?;
             }
-            _ => {
-                let expected = if expected.raw {
-                    "Send the bytes with the image's type or application/octet-stream, a multipart/form-data form, or application/json."
-                } else {
-                    "Send a multipart/form-data form, or application/json."
-                };
-                return Err(ApiError::ContentType { found: content_type, expected });
+            UNSAID if expected.raw => {
+                let body = read_whole(request, limits.max_body_bytes).await?;
+                if !is_picture(&body) {
+                    return Err(unexpected(content_type, true));
+                }
+                images.push(0, expected.images[0].part, body)?;
             }
+            _ => return Err(unexpected(content_type, expected.raw)),
         }
         Ok(Self { images: images.finish(|field| field.part)?, parameters })
     }
@@ -186,6 +189,15 @@ fn body_error(rejection: &BytesRejection, limit: u64) -> ApiError {
 
 pub(super) fn content_length(request: &Request) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn unexpected(content_type: String, raw: bool) -> ApiError {
+    let expected = if raw {
+        "Send the bytes with the image's type or application/octet-stream, a multipart/form-data form, or application/json."
+    } else {
+        "Send a multipart/form-data form, or application/json."
+    };
+    ApiError::ContentType { found: content_type, expected }
 }
 
 /// Bodies are taken as they are: images are dense already.

@@ -83,6 +83,11 @@ pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, DecodeError>
     Ok(Header { size: header.upright_size(), peak_bytes: header.peak_bytes() })
 }
 
+/// Whether bytes begin as one of the formats that are read here do.
+pub fn is_picture(bytes: &[u8]) -> bool {
+    Format::of(bytes).is_some()
+}
+
 /// Decodes a JPEG, PNG, WebP, GIF, BMP or TIFF file, told by its content.
 ///
 /// The header is read first, and the limits checked, before memory is taken for pixels. Pixels are those that Pillow

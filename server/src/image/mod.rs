@@ -9,7 +9,7 @@ mod png;
 mod resize;
 mod size;
 
-pub use self::decode::{DecodeError, DecodeLimits, Header, decode, probe};
+pub use self::decode::{DecodeError, DecodeLimits, Header, decode, is_picture, probe};
 pub use self::label_picture::{LabelEncodingError, LabelError, LabelPicture, LabelStyle, encode_labels};
 pub use self::png::{PngError, encode_png};
 pub use self::resize::{ResizeError, resize};
