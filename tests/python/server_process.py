@@ -38,10 +38,10 @@ class Reply:
 
 
 class ServerProcess:
-    """Starts a server on a free port, with `flags` besides; `start_to_ready_s` says how long that took."""
+    """Starts a server on `port`, or on a free one, with `flags` besides; `start_to_ready_s` says how long that took."""
 
-    def __init__(self, binary: Path, models: Path, log: Path, flags: Sequence[str] = ()):
-        self.port = free_port()
+    def __init__(self, binary: Path, models: Path, log: Path, flags: Sequence[str] = (), port: int | None = None):
+        self.port = free_port() if port is None else port
         address = f"127.0.0.1:{self.port}"
         self.url = f"http://{address}"
         self.log = log

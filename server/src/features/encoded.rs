@@ -86,6 +86,11 @@ impl EncodedTensor {
         self.values.div_ceil(self.step)
     }
 
+    /// Whether a piece takes far less than a millisecond, since the values lie in memory.
+    pub fn is_quick(&self) -> bool {
+        matches!(self.form, NumberForm::Binary(_)) && self.tensor.whole().is_some()
+    }
+
     /// The bytes of a piece; one after the other they are the tensor. They are not copied if they lie in memory as they
     /// are to be.
     pub fn piece(&self, index: usize) -> Bytes {
@@ -104,7 +109,10 @@ impl EncodedTensor {
 
     fn binary(&self, range: Range<usize>, dtype: Dtype) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(range.len() * dtype.bytes());
-        self.for_blocks(range, |_, values| append_values(&mut bytes, values, dtype));
+        match self.tensor.whole() {
+            Some(values) => append_values(&mut bytes, &values[range], dtype),
+            None => self.for_blocks(range, |_, values| append_values(&mut bytes, values, dtype)),
+        }
         bytes
     }
 

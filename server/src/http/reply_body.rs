@@ -2,7 +2,8 @@
 //!
 //! A piece is computed on the CPU pool when the connection has taken the ones before it, and a few at a time so that
 //! all processors and the connection are busy at once. A slow client thus holds a few pieces in memory and no thread;
-//! when it goes, what was not begun never is.
+//! when it goes, what was not begun never is. Where the values lie in memory a piece is quicker made than handed to
+//! another thread, and is made where it is sent.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -75,6 +76,14 @@ impl ReplyBody {
         }
     }
 
+    /// Whether a piece is quicker made than handed to another thread.
+    fn is_quick(&self, (segment, _): (usize, usize)) -> bool {
+        match &self.0[segment] {
+            Segment::Bytes(_) => true,
+            Segment::Tensor(tensor) => tensor.is_quick(),
+        }
+    }
+
     /// The body itself. A small one is computed now, on the caller's thread; a large one while it is sent, on `cpu`.
     pub(super) fn into_body(self, cpu: CpuPool) -> Body {
         if self.length().is_some_and(|length| length <= MAX_WHOLE_BYTES) {
@@ -110,7 +119,8 @@ struct StreamedBody {
 impl StreamedBody {
     fn compute_ahead(&mut self) {
         while self.ahead.len() < AHEAD {
-            let Some(piece) = self.pieces.pop_front() else { return };
+            let is_next = |piece: &mut (usize, usize)| !self.reply.is_quick(*piece);
+            let Some(piece) = self.pieces.pop_front_if(is_next) else { return };
             let (reply, cpu) = (Arc::clone(&self.reply), self.cpu.clone());
             self.ahead.push_back(tokio::spawn(async move { cpu.run(move || reply.piece(piece)).await }));
         }
@@ -129,9 +139,18 @@ impl HttpBody for StreamedBody {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let Some(next) = self.ahead.front_mut() else { return Poll::Ready(None) };
-        let result = ready!(Pin::new(next).poll(context));
-        self.ahead.pop_front();
+        let result = match self.ahead.front_mut() {
+            Some(next) => {
+                let result = ready!(Pin::new(next).poll(context));
+                self.ahead.pop_front();
+                result
+            }
+            // What is left begins with a quick one.
+            None => match self.pieces.pop_front() {
+                Some(piece) => Ok(Ok(self.reply.piece(piece))),
+                None => return Poll::Ready(None),
+            },
+        };
         self.compute_ahead();
         match result {
             Ok(Ok(bytes)) => {

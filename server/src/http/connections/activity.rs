@@ -9,6 +9,12 @@ use crate::config::ConnectionLimits;
 /// A request may be on its way while the server closes its door: a connection without one is left
 /// open for as long as a packet travels.
 const CLOSING_PATIENCE: Duration = Duration::from_millis(500);
+/// A reply that ended after the door was closed had begun before, and did not say that it was the last. Its client has
+/// to read what lies in the buffers, and may then ask again.
+const READING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a client has to take of a reply within the write timeout.
+pub(super) const TAKEN_BYTES: usize = 64 << 10;
 
 /// Why a connection should end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +48,11 @@ impl Activity {
     /// Bytes have come from the client.
     pub(super) fn received(&self) {
         self.state().received(Instant::now());
+    }
+
+    /// The operating system has taken bytes for the client.
+    pub(super) fn wrote(&self, bytes: usize) {
+        self.state().wrote(bytes, Instant::now());
     }
 
     /// A whole head has been read. The request ends when the guard is dropped.
@@ -78,6 +89,11 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
+    /// How the request came.
+    pub(super) fn protocol(&self) -> Option<Protocol> {
+        self.activity.protocol()
+    }
+
     /// A piece of the reply is there for the client to take.
     pub(super) fn offered(&self) {
         self.activity.state().offered(self.number, Instant::now());
@@ -107,11 +123,14 @@ struct State {
     head_since: Option<Instant>,
     /// Replies of which a piece waits to be taken, and since when.
     offered: BTreeMap<u64, Instant>,
+    /// Bytes that went out since a piece was offered, or enough of one was taken.
+    wrote: usize,
 }
 
 impl State {
     fn new(now: Instant) -> Self {
-        Self { protocol: None, begun: 0, under_way: 0, quiet_since: now, head_since: None, offered: BTreeMap::new() }
+        let offered = BTreeMap::new();
+        Self { protocol: None, begun: 0, under_way: 0, quiet_since: now, head_since: None, offered, wrote: 0 }
     }
 
     fn received(&mut self, now: Instant) {
@@ -138,7 +157,17 @@ impl State {
         }
     }
 
+    fn wrote(&mut self, bytes: usize, now: Instant) {
+        self.wrote += bytes;
+        // Of HTTP/2 it cannot be told here whose they were.
+        if self.wrote >= TAKEN_BYTES && self.protocol == Some(Protocol::Http1) {
+            self.wrote = 0;
+            self.offered.values_mut().for_each(|since| *since = now);
+        }
+    }
+
     fn offered(&mut self, number: u64, now: Instant) {
+        self.wrote = 0;
         self.offered.insert(number, now);
     }
 
@@ -158,7 +187,12 @@ impl State {
             return (since(begun) >= limits.header_timeout).then_some(Overdue::Head);
         }
         if let Some(closing) = closing {
-            return (since(closing.max(self.quiet_since)) >= CLOSING_PATIENCE).then_some(Overdue::Idle);
+            let (start, patience) = if self.quiet_since > closing {
+                (self.quiet_since, READING_PATIENCE)
+            } else {
+                (closing, CLOSING_PATIENCE)
+            };
+            return (since(start) >= patience).then_some(Overdue::Idle);
         }
         let patience = if self.begun == 0 { limits.header_timeout } else { limits.idle_timeout };
         (since(self.quiet_since) >= patience).then_some(Overdue::Idle)
@@ -233,14 +267,44 @@ mod tests {
     }
 
     #[test]
-    fn when_the_door_closes_only_those_without_a_request_go() {
+    fn a_large_piece_is_taken_little_by_little() {
         let (mut state, at) = connection();
         let request = state.begin_request(Protocol::Http1);
-        assert_eq!(state.overdue(at(9.0), &LIMITS, Some(at(1.0))), None);
+        state.offered(request, at(0.0));
+        state.wrote(TAKEN_BYTES - 1, at(20.0));
+        assert_eq!(state.overdue(at(30.0), &LIMITS, None), Some(Overdue::Reply), "too little");
+        state.wrote(1, at(29.0));
+        assert_eq!(state.overdue(at(58.9), &LIMITS, None), None);
+        assert_eq!(state.overdue(at(59.0), &LIMITS, None), Some(Overdue::Reply));
+    }
+
+    #[test]
+    fn one_stream_of_http2_does_not_excuse_another() {
+        let (mut state, at) = connection();
+        let stuck = state.begin_request(Protocol::Http2);
+        state.offered(stuck, at(0.0));
+        state.wrote(10 * TAKEN_BYTES, at(20.0));
+        assert_eq!(state.overdue(at(30.0), &LIMITS, None), Some(Overdue::Reply));
+    }
+
+    #[test]
+    fn when_the_door_closes_a_request_may_be_on_its_way() {
+        let (mut state, at) = connection();
+        let request = state.begin_request(Protocol::Http1);
+        state.end_request(request, at(0.5));
+        assert_eq!(state.overdue(at(1.4), &LIMITS, Some(at(1.0))), None);
+        assert_eq!(state.overdue(at(1.5), &LIMITS, Some(at(1.0))), Some(Overdue::Idle));
+        state.received(at(1.4));
+        assert_eq!(state.overdue(at(2.0), &LIMITS, Some(at(1.0))), None, "it was");
+    }
+
+    #[test]
+    fn who_is_still_reading_when_the_door_closes_may_ask_once_more() {
+        let (mut state, at) = connection();
+        let request = state.begin_request(Protocol::Http1);
+        assert_eq!(state.overdue(at(9.0), &LIMITS, Some(at(1.0))), None, "the reply is not at its end");
         state.end_request(request, at(9.0));
-        assert_eq!(state.overdue(at(9.4), &LIMITS, Some(at(1.0))), None, "another may be on its way");
-        assert_eq!(state.overdue(at(9.5), &LIMITS, Some(at(1.0))), Some(Overdue::Idle));
-        state.received(at(9.4));
-        assert_eq!(state.overdue(at(10.0), &LIMITS, Some(at(1.0))), None, "it was");
+        assert_eq!(state.overdue(at(13.9), &LIMITS, Some(at(1.0))), None);
+        assert_eq!(state.overdue(at(14.0), &LIMITS, Some(at(1.0))), Some(Overdue::Idle));
     }
 }

@@ -6,10 +6,11 @@ use std::task::{Context, Poll, ready};
 use axum::body::{Body, Bytes};
 use http_body::{Frame, SizeHint};
 
-use super::activity::UnderWay;
+use super::activity::{Protocol, TAKEN_BYTES, UnderWay};
 
-/// Bytes of a piece.
-const PIECE: usize = 64 << 10;
+/// Bytes of a piece of HTTP/1, which the connection writes at once if it can: each write may wake the client, and that
+/// takes longer than to copy 64 KiB.
+const PIECE: usize = 1 << 20;
 
 /// A reply's body. It is asked for the next piece when the connection has room for it; a client
 /// that does not read shows by the next piece not being asked for.
@@ -23,6 +24,18 @@ pub(super) struct WatchedReply {
 impl WatchedReply {
     pub(super) fn new(body: Body, under_way: UnderWay) -> Self {
         Self { body, rest: Bytes::new(), under_way }
+    }
+
+    /// Bytes of the next piece. What a connection of HTTP/1 writes is counted; of HTTP/2 only whole pieces are seen to
+    /// go. The last piece counts as taken once it is handed over, so it is always a small one.
+    fn next_length(&self) -> usize {
+        let left = self.rest.len();
+        let is_end = left <= PIECE && http_body::Body::is_end_stream(&self.body);
+        match self.under_way.protocol() {
+            Some(Protocol::Http2) => left.min(TAKEN_BYTES),
+            _ if is_end && left > TAKEN_BYTES => left - TAKEN_BYTES,
+            _ => left.min(PIECE),
+        }
     }
 }
 
@@ -39,7 +52,7 @@ impl http_body::Body for WatchedReply {
                 None => return Poll::Ready(None),
             }
         }
-        let length = self.rest.len().min(PIECE);
+        let length = self.next_length();
         let piece = self.rest.split_to(length);
         self.under_way.offered();
         Poll::Ready(Some(Ok(Frame::data(piece))))
@@ -69,22 +82,28 @@ mod tests {
     use super::super::activity::{Activity, Protocol};
     use super::*;
 
-    #[tokio::test]
-    async fn pieces_add_up_and_the_request_ends_with_the_body() {
+    async fn pieces(protocol: Protocol) -> Vec<usize> {
         let activity = Activity::new();
-        let bytes: Vec<u8> = (0..200_000_u32).map(|index| (index % 251) as u8).collect();
-        let mut body = WatchedReply::new(Body::from(bytes.clone()), activity.begin_request(Protocol::Http1));
-        assert_eq!(body.size_hint().exact(), Some(200_000));
-        let mut received = Vec::new();
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|index| (index % 251) as u8).collect();
+        let mut body = WatchedReply::new(Body::from(bytes.clone()), activity.begin_request(protocol));
+        assert_eq!(body.size_hint().exact(), Some(3_000_000));
+        let (mut received, mut pieces) = (Vec::new(), Vec::new());
         while let Some(frame) = body.frame().await {
             let piece = frame.unwrap().into_data().unwrap();
-            assert!(piece.len() <= PIECE);
+            pieces.push(piece.len());
             received.extend_from_slice(&piece);
-            assert_eq!(body.size_hint().exact(), Some((200_000 - received.len()) as u64));
+            assert_eq!(body.size_hint().exact(), Some((3_000_000 - received.len()) as u64));
         }
         assert!(received == bytes && body.is_end_stream());
         assert!(activity.is_busy());
         drop(body);
         assert!(!activity.is_busy());
+        pieces
+    }
+
+    #[tokio::test]
+    async fn pieces_add_up_and_the_request_ends_with_the_body() {
+        assert_eq!(pieces(Protocol::Http1).await, [PIECE, PIECE, 3_000_000 - 2 * PIECE - TAKEN_BYTES, TAKEN_BYTES]);
+        assert!(pieces(Protocol::Http2).await.iter().all(|&length| length <= TAKEN_BYTES));
     }
 }
