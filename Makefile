@@ -137,6 +137,12 @@ bench-server: setup-server ## Time the server against the parts it is made of, a
 	$(ENV); cargo bench --locked -p densecl-server --bench ladder -- --model $(abspath $(MODELS)) \
 	    --python $(abspath .runtime/bench-server/bin/python) $(ARGS) -- --device $(DEVICE)
 
+.PHONY: bench-cache
+bench-cache: setup-server setup-python ## Time replies about pictures that are known against those about new ones
+	$(if $(SERVER),,$(ENV); cargo build --release --locked -p densecl-server)
+	$(ENV); PYTHONPATH=.runtime/python $(PYTHON) server/benches/cache.py \
+	    --server $(or $(SERVER),target/release/densecl-server) $(ARGS)
+
 MINUTES ?= 20
 .PHONY: soak
 soak: setup-server setup-python ## Use a server for MINUTES (20) while its models change, and check every answer
