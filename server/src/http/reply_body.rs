@@ -233,6 +233,41 @@ mod tests {
         assert!(head == b"head" && tail == b"tail" && numbers == expected);
     }
 
+    /// Values that lie in memory.
+    struct Kept(Arc<Vec<f32>>);
+
+    impl Tensor for Kept {
+        fn shape(&self) -> Vec<usize> {
+            vec![self.0.len()]
+        }
+
+        fn unit(&self) -> usize {
+            1
+        }
+
+        fn append(&self, _: Range<usize>, _: &mut Vec<f32>) {
+            panic!("what lies in memory is taken from there");
+        }
+
+        fn whole(&self) -> Option<Arc<Vec<f32>>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+
+    #[tokio::test]
+    async fn quick_pieces_keep_their_place_among_computed_ones() {
+        let kept: Vec<f32> = (0..700_000).map(|index| index as f32 * 0.5).collect();
+        let encoded = |tensor: Arc<dyn Tensor>| EncodedTensor::new(tensor, NumberForm::Binary(Dtype::Float32));
+        let computed = || encoded(Arc::new(Counting(Arc::default())));
+        let reply =
+            ReplyBody::from_bytes("head").tensor(computed()).tensor(encoded(Arc::new(Kept(Arc::new(kept.clone())))));
+        let body = reply.bytes("middle").tensor(computed()).into_body(CpuPool::new(2).unwrap());
+        let found = body.collect().await.unwrap().to_bytes();
+        let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let counted = bytes(&(0..VALUES).map(|index| index as f32).collect::<Vec<_>>());
+        assert!(found == [b"head", &counted[..], &bytes(&kept), b"middle", &counted].concat());
+    }
+
     #[tokio::test]
     async fn nothing_is_computed_for_a_client_that_takes_nothing() {
         let (mut body, computed) = body();
