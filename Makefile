@@ -116,6 +116,10 @@ openapi: setup-server ## Write openapi/openapi.json anew from the server's route
 	$(ENV); target/debug/densecl-server openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
 
+.PHONY: proto
+proto: ## Write models/src/proto.rs anew from models/proto/onnx.proto
+	DENSECL_WRITE_PROTO=1 cargo test --locked -p densecl-models --test proto_is_current
+
 .PHONY: bench-trainer
 bench-trainer: setup-trainer ## Time the trainer's step against eager PyTorch's (fetches PyTorch, 5 GB)
 	$(PYTHON) -m venv .runtime/bench

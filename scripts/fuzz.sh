@@ -13,7 +13,7 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2
     exit 1
 fi
-for crate in models server trainer/checkpoints; do
+for crate in models vision server trainer/checkpoints; do
     for target in $(cd "$crate" && cargo fuzz list); do
         if [ $# -gt 0 ] && [[ " $* " != *" $target "* ]]; then
             continue

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use densecl_inference::engine::{Device, ImageBatch, LayerSet, Load, ModelFile, Precision};
 use densecl_models::OnnxModel;
 use densecl_models::resnet::OutputStride;
-use densecl_server::engine::{Device, ImageBatch, LayerSet, Load, ModelFile, Precision};
 use densecl_tests::pictures::{png, texture};
 use densecl_tests::server::{TestServer, config, json, npy};
 use densecl_trainer::augment::Normalization;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use densecl_server::batch::Batching;
+use densecl_inference::batch::Batching;
 use densecl_tests::pictures::{png, texture};
 use densecl_tests::server::{TestServer, config, largest_difference, npy};
 use ndarray::ArrayD;

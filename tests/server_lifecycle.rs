@@ -3,10 +3,10 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use densecl_inference::registry::OpenError;
 use densecl_server::app::{Application, ServeError};
 use densecl_server::config::{Config, Drain, RequestLimits};
 use densecl_server::http::Phase;
-use densecl_server::registry::OpenError;
 use densecl_tests::pictures::{png, texture};
 use densecl_tests::server::{TestServer, config, models};
 use serde_json::Value;

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::fidelity::Fidelity;
+use crate::geometry::{self, CELL_MULTIPLE_PX, GridSize, ImageSize, MAX_SIDE_PX};
 
 /// The output that is one descriptor of a whole picture.
-const GLOBAL: &str = "global";
+pub const GLOBAL: &str = "global";
 /// Manifests take kilobytes; the configuration of a training run is the only part without a length.
 pub(crate) const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 const REQUIRED: [&str; 10] =
@@ -22,8 +23,8 @@ const MAX_LAYERS: usize = 64;
 /// A map of a megapixel picture would take 256 GB at the greatest length: more is a mistake.
 const CHANNELS: RangeInclusive<u32> = 1..=65_536;
 /// Pictures are resized to multiples of this, so that cells tile them.
-const MAX_STRIDE: u32 = 32;
-const DEFAULT_SIDES: RangeInclusive<u32> = 32..=16_384;
+const MAX_STRIDE: u32 = CELL_MULTIPLE_PX;
+const DEFAULT_SIDES: RangeInclusive<u32> = CELL_MULTIPLE_PX..=MAX_SIDE_PX;
 
 /// Describes one version of a model.
 ///
@@ -70,6 +71,13 @@ pub struct Layer {
     pub channels: u32,
     /// Input pixels per cell, along x and along y.
     pub stride: u32,
+}
+
+impl Layer {
+    /// Its cells for a model's input of this size.
+    pub fn grid(&self, input: ImageSize) -> GridSize {
+        geometry::grid(input, self.stride)
+    }
 }
 
 /// Where the weights come from.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
-use crate::batch::{Batcher, StartError};
 use crate::config::Config;
-use crate::engine::{self, Provider};
 use crate::http::{AppState, Entrance, Phase, StateError, Unfinished, serve};
-use crate::registry::{ModelLoader, OpenError};
+use densecl_inference::batch::{Batcher, StartError};
+use densecl_inference::engine::{self, Provider};
+use densecl_inference::registry::{ModelLoader, OpenError};
 
 /// Connections that the operating system holds until they are accepted. Of a burst that is larger
 /// the rest try again, a second later.

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::batch::Batching;
 use crate::config::{
     ByteSize, CacheSettings, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span,
 };
-use crate::engine::{Device, EngineOptions, Precision};
-use crate::registry::Rehearsal;
+use densecl_inference::batch::Batching;
+use densecl_inference::engine::{Device, EngineOptions, Precision};
+use densecl_inference::registry::Rehearsal;
 
 mod administration;
 mod cache;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::batch::{BatcherOptions, Batching, QueueLimits};
-use crate::engine::EngineOptions;
-use crate::registry::Rehearsal;
 use crate::spans::CollectorUrl;
+use densecl_inference::batch::{BatcherOptions, Batching, QueueLimits};
+use densecl_inference::engine::EngineOptions;
+use densecl_inference::registry::Rehearsal;
 
 mod cache;
 mod connections;

@@ -12,12 +12,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api_keys::KeyRefusal;
-use crate::batch::BatchError;
-use crate::engine::EngineError;
-use crate::features::{ComponentsError, GridError, MAX_PLACES_PER_SIDE, PointError, RenderError, WindowError};
-use crate::image::{DecodeError, ImageSize, LabelError};
-use crate::matching::MatchError;
-use crate::registry::{ChangeError, LookupError};
+use densecl_inference::batch::BatchError;
+use densecl_inference::engine::EngineError;
+use densecl_inference::registry::{ChangeError, LookupError};
+use densecl_vision::features::{ComponentsError, GridError, MAX_PLACES_PER_SIDE, PointError, RenderError, WindowError};
+use densecl_vision::image::{DecodeError, ImageSize, LabelError};
+use densecl_vision::matching::MatchError;
 
 /// How long a client should wait before it tries an overloaded server again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -10,17 +10,10 @@
 
 pub mod api_keys;
 pub mod app;
-pub mod batch;
 pub mod cache;
 pub mod cli;
 pub mod config;
-pub mod engine;
 pub mod error;
-pub mod evaluate;
-pub mod features;
 pub mod http;
-pub mod image;
-pub mod matching;
 pub mod metrics;
-pub mod registry;
 pub mod spans;

@@ -3,7 +3,6 @@
 //! Labels are bounded: route templates, methods, status codes, names of models that are served and
 //! of keys that exist; never anything that a client writes.
 
-mod batch;
 mod budget;
 mod build;
 mod cache;
@@ -18,7 +17,8 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-pub use self::batch::{BatchMetrics, Dropped};
+use densecl_inference::metrics::BatchMetrics;
+
 pub use self::budget::{BudgetMetrics, BudgetName, BudgetUse};
 pub use self::build::{BuildMetrics, revision};
 pub use self::cache::{CacheMetrics, CacheTier, DroppedWrite, RedisFault};
@@ -94,6 +94,8 @@ fn signed(value: impl TryInto<i64>) -> i64 {
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
+
+    use densecl_inference::metrics::Dropped;
 
     use super::*;
 

@@ -5,7 +5,7 @@ pub mod server;
 
 use std::path::{Path, PathBuf};
 
-use densecl_server::engine::{Device, Engine, EngineOptions, Precision};
+use densecl_inference::engine::{Device, Engine, EngineOptions, Precision};
 
 /// The repository's root.
 pub fn root() -> PathBuf {

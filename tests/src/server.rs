@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use densecl_inference::batch::Batching;
+use densecl_inference::engine::{Device, EngineOptions, Precision};
 use densecl_server::app::{Application, ServeError};
-use densecl_server::batch::Batching;
 use densecl_server::config::{CacheSettings, ClientRates, Config, ConnectionLimits, Drain, RequestLimits};
-use densecl_server::engine::{Device, EngineOptions, Precision};
 use densecl_server::http::AppState;
 use ndarray::ArrayD;
 use ndarray_npy::ReadNpyExt;

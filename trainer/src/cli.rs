@@ -14,13 +14,13 @@ use self::export::{BenchExportArgs, ExportArgs};
 use crate::accelerator::DeviceChoice;
 use crate::bench::Bench;
 use crate::config::Config;
-use crate::data::procedural::Split;
 use crate::monitor::ProgressStyle;
 use crate::pretrain::{Outcome, Run, Stop, pretrain};
 use crate::report::report;
-use crate::synth::{self, Size};
 use crate::{golden, inspect};
 use convert::ConvertArgs;
+use densecl_procedural::Split;
+use densecl_procedural::synth::{self, Size};
 use world::WorldArgs;
 
 /// Largest relative error that a replayed golden file may show.

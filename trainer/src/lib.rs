@@ -26,5 +26,4 @@ pub mod pretrain;
 pub mod pretrained;
 pub mod queue;
 pub mod report;
-pub mod synth;
 pub mod tensor_file;

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use super::INPUT;
+use crate::geometry::CELL_MULTIPLE_PX;
 use crate::manifest::Manifest;
 use crate::proto::tensor_proto::DataType;
 use crate::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::proto::{GraphProto, TensorProto, ValueInfoProto, type_proto};
 
 /// Sides of pictures are multiples of this many pixels.
-const SIDE_MULTIPLE_PX: i64 = 32;
+const SIDE_MULTIPLE_PX: i64 = CELL_MULTIPLE_PX as i64;
 
 /// The inputs of a graph that are not constants, as old exporters list those too.
 pub(crate) fn real_inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {

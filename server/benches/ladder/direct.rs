@@ -3,9 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use densecl_server::engine::{Engine, ImageBatch, LayerOutput, Load};
-use densecl_server::features::{Dtype, FeatureMap, Layout, encode_npy};
-use densecl_server::image::{DecodeLimits, ImageSize, RgbImage, decode, inference_size, resize};
+use densecl_inference::engine::{Engine, ImageBatch, LayerOutput, Load};
+use densecl_models::geometry::inference_size;
+use densecl_vision::features::{Dtype, FeatureMap, Layout, encode_npy};
+use densecl_vision::image::{DecodeLimits, ImageSize, RgbImage, decode, resize};
 
 use crate::Task;
 use crate::report::Sample;
@@ -96,7 +97,7 @@ fn images_of<'a>(first: &RgbImage, images: &'a [&'a [u8]]) -> ImageBatch<'a> {
 
 fn input(task: &Task, index: usize) -> anyhow::Result<RgbImage> {
     let picture = decode(task.inputs.file(index), &DecodeLimits { max_pixels: task.config.limits.max_pixels })?;
-    Ok(resize(&picture, inference_size(ImageSize::of(&picture), task.side_px))?)
+    Ok(resize(&picture, inference_size(ImageSize::from(picture.dimensions()), task.side_px))?)
 }
 
 fn reply(engine: &mut Engine, task: &Task, index: usize, load: Load) -> anyhow::Result<Vec<u8>> {

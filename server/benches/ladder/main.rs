@@ -27,9 +27,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use densecl_inference::engine::{LayerSet, ModelFile};
 use densecl_server::cli::{Cli, Command};
 use densecl_server::config::Config;
-use densecl_server::engine::{LayerSet, ModelFile};
 
 use self::direct::Direct;
 use self::gpu::GpuMonitor;

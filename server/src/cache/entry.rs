@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::features::{CachedFeatures, Maps};
 use super::key::{FeatureId, FeatureKey, Recipe};
-use crate::engine::LayerSet;
-use crate::features::FeatureMap;
-use crate::image::ImageSize;
+use densecl_inference::engine::LayerSet;
+use densecl_vision::features::FeatureMap;
+use densecl_vision::image::ImageSize;
 
 /// Counts up when entries are written in another way; names of keys hold it, so that formats never meet.
 pub(super) const FORMAT: u16 = 1;

@@ -3,8 +3,9 @@
 use densecl_models::Layer;
 
 use super::key::{FeatureId, FeatureKey};
-use crate::features::{FeatureMap, HypercolumnError, LayerScaling, NormalizedMap, hypercolumn};
-use crate::image::{ImageSize, inference_size};
+use densecl_models::geometry::inference_size;
+use densecl_vision::features::{FeatureMap, HypercolumnError, LayerScaling, NormalizedMap, hypercolumn};
+use densecl_vision::image::ImageSize;
 
 /// Features of a picture, and what they are features of. The picture itself is not here.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,11 +113,10 @@ impl CachedFeatures {
         let names = self.key.recipe.layers.names();
         let input = inference_size(self.image, self.key.recipe.side_px);
         let fits = |(name, map): (&String, &FeatureMap)| {
-            layers.iter().find(|layer| layer.name == *name).is_some_and(|layer| {
-                let cells = |length: u32| length.div_ceil(layer.stride) as usize;
-                (map.channels(), map.grid().width, map.grid().height)
-                    == (layer.channels as usize, cells(input.width), cells(input.height))
-            })
+            layers
+                .iter()
+                .find(|layer| layer.name == *name)
+                .is_some_and(|layer| (map.channels(), map.grid()) == (layer.channels as usize, layer.grid(input)))
         };
         let fit = names.len() == maps.len() && names.iter().zip(maps).all(fits);
         if fit { Ok(()) } else { Err(Unfit::Shape) }

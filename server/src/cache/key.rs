@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::engine::LayerSet;
+use densecl_inference::engine::LayerSet;
 
 /// How features are computed of a picture.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -7,9 +7,9 @@ use std::thread::available_parallelism;
 use clap::{Args, ValueEnum};
 
 use super::{EngineArgs, OutputFormat, RepositoryArgs};
-use crate::batch::{BatcherOptions, Batching, QueueLimits};
-use crate::evaluate::{Selection, Split};
-use crate::matching::{Refine, Window};
+use densecl_evaluation::{Selection, Split};
+use densecl_inference::batch::{BatcherOptions, Batching, QueueLimits};
+use densecl_vision::matching::{Refine, Window};
 
 /// What to evaluate, and on what. Of the flags that take several values, every combination becomes a row of the report.
 #[derive(Clone, Debug, Args)]

@@ -4,19 +4,19 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
-use densecl_models::{OnnxModel, repository, with_random_weights};
-use densecl_server::batch::Batcher;
-use densecl_server::cli::{Baseline, EvaluateArgs, Flip, LogFormat, OutputFormat};
-use densecl_server::evaluate::{
+use densecl_evaluation::{
     Contestant, ContestantError, Dataset, Kind, Measured, Options, Picture, Report, RgbPatches, Row, Sift, SiftError,
     measure, page, text_table,
 };
-use densecl_server::features::{FeatureMap, flip_average};
+use densecl_inference::batch::Batcher;
+use densecl_inference::registry::Registry;
+use densecl_models::{OnnxModel, repository, with_random_weights};
+use densecl_server::cli::{Baseline, EvaluateArgs, Flip, LogFormat, OutputFormat};
 use densecl_server::http::FeatureExtractor;
-use densecl_server::image::RgbImage;
-use densecl_server::matching::{Refine, SoftArgmax};
 use densecl_server::metrics::Metrics;
-use densecl_server::registry::Registry;
+use densecl_vision::features::{FeatureMap, flip_average};
+use densecl_vision::image::RgbImage;
+use densecl_vision::matching::{Refine, SoftArgmax};
 
 use super::output::{print, start_log};
 
@@ -220,7 +220,7 @@ impl Contestant for Model {
         match self.flip {
             Flip::Off => Ok(map),
             Flip::On => {
-                let mirrored = image::imageops::flip_horizontal(&picture.image);
+                let mirrored = densecl_vision::image::mirrored(&picture.image);
                 Ok(flip_average(map, &extract(&mirrored)?))
             }
         }

@@ -13,10 +13,10 @@ use axum::http::HeaderValue;
 use super::counted_body::Count;
 use super::state::AppState;
 use super::timings::{Stage, Timings};
-use crate::engine::LayerSet;
 use crate::metrics::{Answered, Sent};
-use crate::registry::ServedModel;
 use crate::spans::{Outcome, RequestSpan, StageSpan, TraceParent};
+use densecl_inference::engine::LayerSet;
+use densecl_inference::registry::ServedModel;
 
 /// What is found out about a request while it is answered.
 #[derive(Debug, Default)]

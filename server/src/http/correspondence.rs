@@ -25,8 +25,8 @@ use super::state::AppState;
 use super::upload::{Count, Expected, ImageField, Upload};
 use crate::cache::{CachedFeatures, Form};
 use crate::error::ApiError;
-use crate::image::LabelPicture;
-use crate::matching::Cancellation;
+use densecl_vision::image::LabelPicture;
+use densecl_vision::matching::Cancellation;
 
 // Which images must be there is decided with the parameters: ids may stand for them.
 const EXPECTED: Expected<3> = Expected {

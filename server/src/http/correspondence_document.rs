@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::correspondence_job::{Side, TargetMatches};
 use super::features_document::ImageSizeDocument;
 use super::pipeline::Extraction;
-use crate::matching::{PointMatch, Verification};
+use densecl_vision::matching::{PointMatch, Verification};
 
 /// The matches with one target, or with each of several.
 #[derive(Debug, Serialize, ToSchema)]

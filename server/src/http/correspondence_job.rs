@@ -6,9 +6,9 @@ use super::correspondence_parameters::CorrespondenceFormat;
 use super::pipeline::Extraction;
 use crate::cache::{CachedFeatures, FeatureId};
 use crate::error::ApiError;
-use crate::features::{ImagePoints, NormalizedMap};
-use crate::image::{ImageSize, LabelPicture, LabelStyle, RgbImage};
-use crate::matching::{
+use densecl_vision::features::{ImagePoints, NormalizedMap};
+use densecl_vision::image::{ImageSize, LabelPicture, LabelStyle, RgbImage};
+use densecl_vision::matching::{
     Cancellation, ImagePair, MatchError, MatchOptions, MatchSide, PointMatch, Queries, SimilarityMaps, Verification,
     VerifyOptions, correspond, propagate_labels, verify,
 };

@@ -13,9 +13,9 @@ use super::parameters::{Parameters, one_of, read_flag, read_points};
 use super::pipeline::{Extraction, ExtractionChoice};
 use super::state::AppState;
 use crate::error::ApiError;
-use crate::features::{ImagePoints, PixelPoint};
-use crate::image::ImageSize;
-use crate::matching::{GeometricModel, MatchOptions, Refine, VerifyOptions};
+use densecl_vision::features::{ImagePoints, PixelPoint};
+use densecl_vision::image::ImageSize;
+use densecl_vision::matching::{GeometricModel, MatchOptions, Refine, VerifyOptions};
 
 /// More candidates than anyone looks at.
 const MAX_TOP_K: usize = 100;

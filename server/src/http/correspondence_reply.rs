@@ -16,11 +16,11 @@ use super::negotiation::media_type;
 use super::pipeline::Extraction;
 use super::reply_body::ReplyBody;
 use crate::error::ApiError;
-use crate::features::{
+use densecl_vision::features::{
     Dtype, EncodedTensor, ImagePoints, NumberForm, Tensor, encode_npy, encode_npy_bytes, npy_header,
 };
-use crate::image::{LabelStyle, RgbImage, encode_labels, encode_png};
-use crate::matching::{MatchSide, SimilarityMaps, draw_matches, draw_similarity};
+use densecl_vision::image::{LabelStyle, RgbImage, encode_labels, encode_png};
+use densecl_vision::matching::{MatchSide, SimilarityMaps, draw_matches, draw_similarity};
 
 /// What all replies to a request have in common.
 pub(super) struct CorrespondenceReply {

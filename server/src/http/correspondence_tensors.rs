@@ -6,8 +6,8 @@ use safetensors::{Dtype as TensorType, serialize};
 
 use super::correspondence_job::{TargetLabels, TargetMatches};
 use crate::error::ApiError;
-use crate::features::{Dtype, encode_raw};
-use crate::matching::PointMatch;
+use densecl_vision::features::{Dtype, encode_raw};
+use densecl_vision::matching::PointMatch;
 
 /// `[M, 5]`: xs, ys, xt, yt, score.
 pub(super) fn table(matches: &[PointMatch]) -> Array2<f32> {

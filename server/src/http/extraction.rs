@@ -9,8 +9,8 @@ use super::pipeline::{Pipeline, model_input};
 use super::state::AppState;
 use crate::cache::{CachedFeatures, Check, FeatureCache, FeatureId, FeatureKey, Form, Maps, Recipe, Role, Unfit};
 use crate::error::ApiError;
-use crate::features::FeatureMap;
-use crate::image::{DecodeLimits, Header, ImageSize, RgbImage, decode, probe};
+use densecl_vision::features::FeatureMap;
+use densecl_vision::image::{DecodeLimits, Header, ImageSize, RgbImage, decode, probe};
 
 /// Files up to this size are hashed where they are: a thread that serves connections is held up for less than a
 /// millisecond, which is what handing them to another one may take.
@@ -188,7 +188,7 @@ impl Pipeline {
         let decoding = move || {
             let image = decode(&file, &limits)?;
             drop(file);
-            Ok((ImageSize::of(&image), model_input(&image, side_px).map_err(ApiError::internal)?))
+            Ok((ImageSize::from(image.dimensions()), model_input(&image, side_px).map_err(ApiError::internal)?))
         };
         let (image, input) = self.on_cpu(Stage::Decode, decoding).await?;
         let layers = self.infer(input).await?.into_iter();

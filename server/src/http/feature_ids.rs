@@ -134,8 +134,8 @@ fn malformed(name: &str, reason: &str) -> ApiError {
 mod tests {
     use super::*;
     use crate::cache::{FeatureKey, Maps};
-    use crate::engine::LayerSet;
-    use crate::image::ImageSize;
+    use densecl_inference::engine::LayerSet;
+    use densecl_vision::image::ImageSize;
 
     fn named(query: &str) -> Result<NamedFeatures, ApiError> {
         let mut parameters = Parameters::new(10);

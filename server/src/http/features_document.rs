@@ -6,8 +6,8 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema,
 
 use super::pipeline::Extraction;
 use crate::cache::FeatureId;
-use crate::features::{CellScale, Dtype, Layout, NumberForm, PixelPoint, Placement};
-use crate::image::ImageSize;
+use densecl_vision::features::{CellScale, Dtype, Layout, NumberForm, PixelPoint, Placement};
+use densecl_vision::image::ImageSize;
 
 /// The features of one image, or of several.
 #[derive(ToSchema)]

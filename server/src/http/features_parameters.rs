@@ -11,10 +11,11 @@ use super::pipeline::{Extraction, ExtractionChoice};
 use super::state::AppState;
 use crate::cache::Form;
 use crate::error::ApiError;
-use crate::features::{
+use densecl_models::geometry::{grid, inference_size};
+use densecl_vision::features::{
     CropBox, Dtype, GridSize, ImagePoints, Layout, NumberForm, PixelPoint, Places, Rendering, Resolution, Window,
 };
-use crate::image::{ImageSize, inference_size};
+use densecl_vision::image::ImageSize;
 
 /// As they are written, in the query or as parts of the form.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -254,8 +255,7 @@ impl Extraction {
         let channels = layers().map(|layer| layer.channels as usize).sum();
         let stride = layers().map(|layer| layer.stride).min().unwrap_or(1).max(1);
         let input = inference_size(image, self.side_px);
-        let cells = |side: u32| side.div_ceil(stride) as usize;
-        (channels, GridSize { width: cells(input.width), height: cells(input.height) })
+        (channels, grid(input, stride))
     }
 }
 

@@ -13,11 +13,11 @@ use super::pipeline::Extraction;
 use super::reply_body::{PIECES_BYTES, ReplyBody};
 use crate::cache::{CachedFeatures, FeatureId};
 use crate::error::ApiError;
-use crate::features::{
+use densecl_vision::features::{
     EncodedTensor, FeatureMap, GridSize, Layout, Placement, Places, Rendering, Tensor, TensorEntry, npy_header,
     safetensors_header,
 };
-use crate::image::encode_png;
+use densecl_vision::image::encode_png;
 
 pub(super) const MODEL: HeaderName = HeaderName::from_static("densecl-model");
 pub(super) const LAYER: HeaderName = HeaderName::from_static("densecl-layer");

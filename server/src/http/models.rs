@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use super::problem_responses::{ListProblems, LookupProblems};
 use super::state::AppState;
 use crate::error::ApiError;
-use crate::registry::{LookupError, Provider, Registry, VersionState, VersionStatus};
+use densecl_inference::registry::{LookupError, Provider, Registry, VersionState, VersionStatus};
 
 /// Where the models are described.
 pub(super) fn routes() -> OpenApiRouter<AppState> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
 use crate::error::ApiError;
-use crate::features::PixelPoint;
+use densecl_vision::features::PixelPoint;
 
 /// More parameters than any route has.
 const MAX_COUNT: usize = 64;

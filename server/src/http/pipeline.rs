@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use super::admission::Admitted;
 use super::observe::{RequestContext, Stage};
 use super::state::AppState;
-use crate::batch::{BatchError, LayerOutput};
 use crate::cache::Recipe;
-use crate::engine::LayerSet;
 use crate::error::ApiError;
-use crate::features::{FeatureMap, HypercolumnError, LayerScaling, ShapeError, hypercolumn};
-use crate::image::{CELL_MULTIPLE_PX, ImageSize, ResizeError, RgbImage, inference_size, resize};
-use crate::registry::{LookupError, ModelInput, Registry, ServedModel};
+use densecl_inference::batch::{BatchError, LayerOutput};
+use densecl_inference::engine::LayerSet;
+use densecl_inference::registry::{LookupError, ModelInput, Registry, ServedModel};
+use densecl_models::geometry::{CELL_MULTIPLE_PX, inference_size};
+use densecl_vision::features::{FeatureMap, HypercolumnError, LayerScaling, ShapeError, hypercolumn};
+use densecl_vision::image::{ImageSize, ResizeError, RgbImage, resize};
 
 const FLOAT_BYTES: u64 = 4;
 
@@ -153,7 +154,7 @@ impl RequestContext {
 
 /// The picture at the size that the model is to see.
 pub(super) fn model_input(image: &RgbImage, side_px: u32) -> Result<ModelInput, ResizeError> {
-    let size = inference_size(ImageSize::of(image), side_px);
+    let size = inference_size(ImageSize::from(image.dimensions()), side_px);
     let resized = resize(image, size)?;
     Ok(ModelInput { height: size.height as usize, width: size.width as usize, rgb: resized.into_raw() })
 }

@@ -16,7 +16,7 @@ use http_body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
 use super::cpu_pool::{CpuPool, JobError};
-use crate::features::EncodedTensor;
+use densecl_vision::features::EncodedTensor;
 
 /// Bodies up to this size are computed at once.
 const MAX_WHOLE_BYTES: u64 = 1 << 20;
@@ -193,7 +193,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::features::{Dtype, NumberForm, Tensor};
+    use densecl_vision::features::{Dtype, NumberForm, Tensor};
 
     /// A megabyte a piece, and how many values were computed.
     struct Counting(Arc<AtomicUsize>);

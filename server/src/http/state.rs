@@ -13,8 +13,8 @@ use crate::cache::{CacheError, CachedFeatures, FeatureCache, FeatureId, Flights}
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::registry::{ModelLoader, Registry};
 use crate::spans::{ExportError, SpanExport};
+use densecl_inference::registry::{ModelLoader, Registry};
 
 /// Where the server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

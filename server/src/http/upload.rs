@@ -16,7 +16,7 @@ use super::parameters::Parameters;
 use super::state::AppState;
 use crate::config::RequestLimits;
 use crate::error::ApiError;
-use crate::image::is_picture;
+use densecl_vision::image::is_picture;
 
 /// Media types of raw bodies. What the bytes really are is told by the bytes.
 const RAW_TYPES: [&str; 7] =

@@ -4,7 +4,6 @@ pub(crate) mod decode;
 mod files;
 mod loader;
 mod order;
-pub mod procedural;
 mod shards;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +18,7 @@ pub use order::Order;
 pub use shards::{Drawn, Reading, ShardReader, Shards, ShuffleOptions};
 
 use crate::augment::ImageSize;
-use procedural::ProceduralImages;
+use densecl_procedural::ProceduralImages;
 
 /// Images by number. Implementations are shared between threads.
 pub trait ImageSource: Send + Sync {

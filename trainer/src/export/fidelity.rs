@@ -13,9 +13,9 @@ use tch::{Kind, Tensor};
 
 use super::WeightFormat;
 use crate::augment::Normalization;
-use crate::data::procedural::{Frame, ProceduralImages, Split};
 use crate::network::FeatureNetwork;
 use crate::onnx_session::OnnxSession;
+use densecl_procedural::{Frame, ProceduralImages, Split};
 
 /// Largest relative error of a float32 model: what another order of summation can cost.
 const MAX_FLOAT32_ERROR: f64 = 1e-4;

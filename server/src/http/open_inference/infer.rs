@@ -18,7 +18,7 @@ use super::reply::{HEADER_LENGTH, Reply};
 use super::request::{InferenceRequest, MalformedInference, parse};
 use super::wanted::Wanted;
 use crate::error::ApiError;
-use crate::registry::{ModelInput, ServedModel};
+use densecl_inference::registry::{ModelInput, ServedModel};
 
 /// A request as JSON. In the binary form a tensor has `binary_data_size` among its parameters instead of `data`, and
 /// its bytes follow the JSON, whose length `Inference-Header-Content-Length` says.

@@ -9,9 +9,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::problem_responses::{LookupProblems, RateProblems};
 use super::super::state::{AppState, Phase};
 use super::request::{INPUT, INPUT_TYPE};
-use crate::engine::GLOBAL;
 use crate::error::{ApiError, Problem};
-use crate::registry::{Registry, ServedModel};
+use densecl_inference::registry::{Registry, ServedModel};
+use densecl_models::GLOBAL;
 
 /// Any size.
 const DYNAMIC: i64 = -1;

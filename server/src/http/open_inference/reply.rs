@@ -11,10 +11,10 @@ use super::super::cpu_pool::CpuPool;
 use super::super::reply_body::ReplyBody;
 use super::request::TensorForm;
 use super::wanted::{Wanted, WantedOutput};
-use crate::batch::LayerOutput;
 use crate::error::ApiError;
-use crate::features::{EncodedTensor, Tensor};
-use crate::registry::ServedModel;
+use densecl_inference::batch::LayerOutput;
+use densecl_inference::registry::ServedModel;
+use densecl_vision::features::{EncodedTensor, Tensor};
 
 /// How many bytes of a body are JSON; the rest are tensors.
 pub(super) const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");

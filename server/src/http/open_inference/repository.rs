@@ -13,7 +13,7 @@ use super::super::state::AppState;
 use super::super::upload::read_optional;
 use super::metadata::ModelPath;
 use crate::error::ApiError;
-use crate::registry::{ChangeError, ModelLoader, VersionState};
+use densecl_inference::registry::{ChangeError, ModelLoader, VersionState};
 
 /// What may be said with a look at the repository.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -86,7 +86,7 @@ pub(super) async fn post_index(
 ) -> Result<Json<Vec<IndexEntry>>, ApiError> {
     let asked: IndexRequest = read(&app, &context, request).await?;
     let registry = app.registry()?;
-    let entry = |status: crate::registry::VersionStatus<'_>| IndexEntry {
+    let entry = |status: densecl_inference::registry::VersionStatus<'_>| IndexEntry {
         name: status.name.to_owned(),
         version: status.version.to_string(),
         state: status.state.into(),

@@ -2,12 +2,13 @@
 
 use super::request::{Images, InferenceRequest, TensorForm};
 use crate::config::RequestLimits;
-use crate::engine::{GLOBAL, LayerSet};
 use crate::error::ApiError;
-use crate::features::Dtype;
-use crate::features::NumberForm;
-use crate::image::CELL_MULTIPLE_PX;
-use crate::registry::{LookupError, ModelInput, ServedModel};
+use densecl_inference::engine::LayerSet;
+use densecl_inference::registry::{LookupError, ModelInput, ServedModel};
+use densecl_models::GLOBAL;
+use densecl_models::geometry::{CELL_MULTIPLE_PX, ImageSize};
+use densecl_vision::features::Dtype;
+use densecl_vision::features::NumberForm;
 
 const FLOAT_BYTES: u64 = 4;
 
@@ -59,6 +60,8 @@ impl Wanted {
         limits: &RequestLimits,
     ) -> Result<Self, ApiError> {
         let (count, height, width) = sizes(&request.images, limits)?;
+        // Sides are within the limit, which is 32 bits wide.
+        let input = ImageSize { width: width as u32, height: height as u32 };
         let asked: Vec<(&str, TensorForm)> = match &request.outputs {
             Some(outputs) => {
                 outputs.iter().map(|output| (&*output.name, output.form.unwrap_or(request.form))).collect()
@@ -67,8 +70,7 @@ impl Wanted {
         };
         let mut outputs = Vec::with_capacity(asked.len());
         for (name, form) in asked {
-            let [channels, rows, columns] =
-                model.expected_shape(name, (height, width)).ok_or_else(|| unknown(name, model))?;
+            let [channels, rows, columns] = model.expected_shape(name, input).ok_or_else(|| unknown(name, model))?;
             let shape = if name == GLOBAL { vec![count, channels] } else { vec![count, channels, rows, columns] };
             outputs.push(WantedOutput { name: name.to_owned(), form, shape });
         }

@@ -15,7 +15,7 @@ use crate::evaluate::metrics::{ConfusionMatrix, VOID};
 use crate::evaluate::model::{FrozenNetwork, Model, Setup, TorchNetwork};
 use crate::network::Statistics;
 use crate::optimizer::{Algorithm, Optimizer, OptimizerOptions};
-use crate::synth::{Size, palette_png};
+use densecl_procedural::synth::{Size, palette_png};
 
 /// Test images that are decoded at a time.
 const DECODED: usize = 8;

@@ -1,0 +1,73 @@
+//! Folders in `HPatches`' format: `v_*` (change of viewpoint) and `i_*` (change of illumination) hold pictures `1`, `2`, …
+//! (`.ppm`, `.png`, `.jpg`) and for each but the first a homography `H_1_2`, `H_1_3`, … from picture 1, nine numbers as
+//! text (Balntas et al., *`HPatches`*, CVPR 2017).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::DatasetError;
+use densecl_vision::homography::Homography;
+
+const EXTENSIONS: [&str; 4] = ["ppm", "png", "jpg", "jpeg"];
+
+/// Pictures of one plane.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sequence {
+    /// Name of the folder.
+    pub name: String,
+    /// The picture that all the others are matched with.
+    pub first: PathBuf,
+    /// The others, in order.
+    pub others: Vec<OtherPicture>,
+}
+
+/// A picture, and where the points of the first picture lie in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OtherPicture {
+    /// The file.
+    pub picture: PathBuf,
+    /// From the first picture to this one.
+    pub homography: Homography,
+}
+
+impl Sequence {
+    /// Whether the camera moved (`v_*`), rather than the light (`i_*`).
+    pub fn changes_viewpoint(&self) -> bool {
+        self.name.starts_with("v_")
+    }
+}
+
+/// Whether a folder of this name is a sequence.
+pub(super) fn is_sequence(name: &str) -> bool {
+    name.starts_with("v_") || name.starts_with("i_")
+}
+
+/// Every homography is read and every picture is known to be there.
+pub(super) fn read_sequence(folder: &Path, name: String) -> Result<Sequence, DatasetError> {
+    let missing = |number| DatasetError::MissingPicture { folder: folder.to_owned(), number };
+    let first = find_picture(folder, 1).ok_or_else(|| missing(1))?;
+    let mut others = Vec::new();
+    for number in 2.. {
+        let path = folder.join(format!("H_1_{number}"));
+        match (find_picture(folder, number), path.is_file()) {
+            (Some(picture), true) => others.push(OtherPicture { picture, homography: read_homography(&path)? }),
+            (Some(_), false) => {
+                let role = format!("the homography from picture 1 to picture {number}");
+                return Err(DatasetError::Missing { path, role });
+            }
+            // One picture alone is no sequence: the second is missing.
+            (None, false) if number > 2 => break,
+            (None, _) => return Err(missing(number)),
+        }
+    }
+    Ok(Sequence { name, first, others })
+}
+
+fn find_picture(folder: &Path, number: usize) -> Option<PathBuf> {
+    EXTENSIONS.iter().map(|extension| folder.join(format!("{number}.{extension}"))).find(|path| path.is_file())
+}
+
+fn read_homography(path: &Path) -> Result<Homography, DatasetError> {
+    let text = fs::read_to_string(path).map_err(|source| DatasetError::Unreadable { path: path.to_owned(), source })?;
+    text.parse().map_err(|source| DatasetError::Homography { path: path.to_owned(), source })
+}

@@ -1,0 +1,129 @@
+//! Folders as `synth --kind scenes` writes them: in each sequence `frames/TTTT.png` and `masks/TTTT.png` from `0000` on,
+//! `positions/TTTT.npy` and `visible/TTTT.npy` from `0001` on.
+
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array2, Array3};
+use ndarray_npy::ReadNpyExt;
+
+use super::picture::{LIMITS, read};
+use super::{DatasetError, entries};
+use densecl_vision::features::PixelPoint;
+use densecl_vision::image::{ImageSize, LabelPicture};
+
+/// Frames of moving objects.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scene {
+    /// Name of the folder.
+    pub name: String,
+    /// The frame that all the others are matched with.
+    pub first: SceneFrame,
+    /// The later frames, in order, with where the points of the first are in them.
+    pub later: Vec<(SceneFrame, TruthFiles)>,
+}
+
+/// A frame and its mask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SceneFrame {
+    /// The picture.
+    pub picture: PathBuf,
+    mask: PathBuf,
+}
+
+/// The files that say where the points of the first frame are in another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TruthFiles {
+    positions: PathBuf,
+    visible: PathBuf,
+}
+
+/// Where every pixel of the first frame is in another.
+#[derive(Clone, Debug)]
+pub struct Truth {
+    positions: Array3<f32>, // [height, width, 2]
+    visible: Array2<u8>,    // [height, width]
+}
+
+impl SceneFrame {
+    /// The object at every pixel, 0 where there is none, row by row.
+    ///
+    /// # Errors
+    /// [`DatasetError`] if the file is no mask, or not of the size of its picture.
+    pub fn read_mask(&self, size: ImageSize) -> Result<Vec<u8>, DatasetError> {
+        let mask = LabelPicture::decode(&read(&self.mask)?, &LIMITS)
+            .map_err(|source| DatasetError::Mask { path: self.mask.clone(), source })?;
+        if mask.size() != size {
+            return Err(wrong_size(&self.mask, &[mask.size().height as usize, mask.size().width as usize], size));
+        }
+        Ok(mask.labels().to_vec())
+    }
+}
+
+impl TruthFiles {
+    /// Reads them, for a first frame of size `size`.
+    ///
+    /// # Errors
+    /// [`DatasetError`] if they are no arrays, or not of the size of the frame.
+    pub fn read(&self, size: ImageSize) -> Result<Truth, DatasetError> {
+        let array = |path: &Path, source| DatasetError::Array { path: path.to_owned(), source };
+        let (height, width) = (size.height as usize, size.width as usize);
+        let positions = Array3::<f32>::read_npy(read(&self.positions)?.as_slice())
+            .map_err(|source| array(&self.positions, source))?;
+        if positions.shape() != [height, width, 2] {
+            return Err(wrong_size(&self.positions, positions.shape(), size));
+        }
+        let visible =
+            Array2::<u8>::read_npy(read(&self.visible)?.as_slice()).map_err(|source| array(&self.visible, source))?;
+        if visible.shape() != [height, width] {
+            return Err(wrong_size(&self.visible, visible.shape(), size));
+        }
+        Ok(Truth { positions, visible })
+    }
+}
+
+impl Truth {
+    /// Where the pixel `(x, y)` of the first frame is, if it is seen.
+    pub fn visible_at(&self, x: usize, y: usize) -> Option<PixelPoint> {
+        let seen = self.visible.get([y, x]).is_some_and(|&visible| visible != 0);
+        let at = |axis: usize| self.positions.get([y, x, axis]).copied().map(f64::from);
+        seen.then(|| Some(PixelPoint { x: at(0)?, y: at(1)? })).flatten()
+    }
+}
+
+fn wrong_size(path: &Path, found: &[usize], expected: ImageSize) -> DatasetError {
+    let lengths: Vec<String> = found.iter().map(usize::to_string).collect();
+    DatasetError::Size {
+        path: path.to_owned(),
+        found: lengths.join(" x "),
+        expected: format!("{} x {} (height x width)", expected.height, expected.width),
+    }
+}
+
+/// Every file is known to be there.
+pub(super) fn read_scene(folder: &Path, name: String) -> Result<Scene, DatasetError> {
+    let frames_folder = folder.join("frames");
+    let mut frames = Vec::new();
+    for picture in entries(&frames_folder)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "png")) {
+        let stem = picture.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let mask = present(folder.join("masks").join(format!("{stem}.png")), "the mask of a frame")?;
+        frames.push((SceneFrame { picture, mask }, stem));
+    }
+    if frames.len() < 2 {
+        let role = "a scene has at least two frames".to_owned();
+        return Err(DatasetError::Missing { path: frames_folder.join("0001.png"), role });
+    }
+    let mut frames = frames.into_iter();
+    let missing = || DatasetError::Missing { path: frames_folder.join("0000.png"), role: "the first frame".to_owned() };
+    let (first, _) = frames.next().ok_or_else(missing)?;
+    let truth = |stem: &str| {
+        let file = |kind: &str| folder.join(kind).join(format!("{stem}.npy"));
+        let positions = present(file("positions"), "where the points of the first frame are")?;
+        Ok(TruthFiles { positions, visible: present(file("visible"), "which points of the first frame are seen")? })
+    };
+    let later = frames.map(|(frame, stem)| Ok((frame, truth(&stem)?))).collect::<Result<_, DatasetError>>()?;
+    Ok(Scene { name, first, later })
+}
+
+fn present(path: PathBuf, role: &str) -> Result<PathBuf, DatasetError> {
+    if path.is_file() { Ok(path) } else { Err(DatasetError::Missing { path, role: role.to_owned() }) }
+}

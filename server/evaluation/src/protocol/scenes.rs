@@ -1,0 +1,191 @@
+//! Scenes with moving objects: where points of the first frame are in each later one, which of them are hidden there,
+//! and masks carried along.
+//!
+//! Points are those of a regular grid of whole pixels, whose truth the files hold exactly. Masks are carried twice: frame
+//! by frame as the DAVIS benchmark has it ([`MaskCarrier`]), and from the first frame alone, as `/correspondence` with a
+//! mask does.
+
+use std::sync::Arc;
+
+use super::mask_carrier::MaskCarrier;
+use super::{Describer, EvaluateError, Options, curve_sample, errors_px, inside, misses, pck_scores};
+use crate::case::{CarriedMask, Case, Curve, Exhibit, MatchError, Score, Unit, selection};
+use crate::contestant::Described;
+use crate::dataset::{DatasetError, Scene, SceneFrame, Truth};
+use crate::metrics::{
+    BoundaryTolerance, area_under_roc, average_precision, boundary_f, mean, median, region_similarity,
+};
+use densecl_vision::features::{ImagePoints, PixelPoint};
+use densecl_vision::image::ImageSize;
+use densecl_vision::matching::{Cancellation, ImagePair, PointMatch, Queries, correspond, propagate_labels};
+
+/// Errors up to this share of the longer side are drawn as small.
+const SHOWN_WITHIN_SIDE: f64 = 0.05;
+static PCK: Curve = Curve {
+    id: "pck_px",
+    label: "seen points found",
+    axis: "pixels",
+    thresholds: &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 18.0, 20.0],
+};
+
+pub(super) fn measure(
+    scene: &Scene,
+    describer: &mut Describer<'_>,
+    options: &Options,
+    take: &mut dyn FnMut(Case),
+) -> Result<(), EvaluateError> {
+    let first = describer.describe(&scene.first.picture)?;
+    let size = first.size();
+    let labels = scene.first.read_mask(size)?;
+    let points = pixel_grid(size, options.grid_points);
+    let mut carrier = MaskCarrier::new(&first, &labels);
+    for (frame, truth) in &scene.later {
+        let target = describe_frame(describer, frame, size)?;
+        let pair = FramePair { first: &first, target: &target, frame };
+        let (mut scores, found) = pair.match_points(&points, &truth.read(size)?, describer, options)?;
+        let truth = frame.read_mask(size)?;
+        let carried = carrier.carry_to(&target);
+        let alone = propagate_labels(pair.images(), &labels, &Cancellation::default()).map_err(|e| pair.failed(e))?;
+        let objects = Objects::of(&labels, &truth, size);
+        scores.extend(objects.scores(&carried, "davis", "masks carried frame by frame"));
+        scores.extend(objects.scores(&alone, "served", "masks carried from frame 0"));
+        let frame_name = frame.picture.file_stem().unwrap_or_default().to_string_lossy();
+        let mask = Some(CarriedMask { found: carried, truth });
+        take(Case { name: format!("{} 0-{frame_name}", scene.name), ..pair.case(&scene.name, scores, &found, mask) });
+    }
+    Ok(())
+}
+
+fn describe_frame(
+    describer: &mut Describer<'_>,
+    frame: &SceneFrame,
+    size: ImageSize,
+) -> Result<Arc<Described>, EvaluateError> {
+    let described = describer.describe(&frame.picture)?;
+    let found = described.size();
+    if found != size {
+        let text = |size: ImageSize| format!("{} x {}", size.width, size.height);
+        let path = frame.picture.clone();
+        return Err(DatasetError::Size { path, found: text(found), expected: text(size) }.into());
+    }
+    Ok(described)
+}
+
+/// The points of a regular grid of whole pixels.
+fn pixel_grid(size: ImageSize, along: u32) -> ImagePoints {
+    let spacing = (size.longer_side() / along.max(1)).max(1);
+    let places = |length: u32| (spacing / 2..length).step_by(spacing as usize).map(f64::from);
+    let rows = places(size.height).flat_map(|y| places(size.width).map(move |x| PixelPoint { x, y }));
+    inside(rows.collect(), size)
+}
+
+struct FramePair<'a> {
+    first: &'a Described,
+    target: &'a Described,
+    frame: &'a SceneFrame,
+}
+
+impl FramePair<'_> {
+    fn images(&self) -> ImagePair<'_> {
+        ImagePair { source: self.first.side(), target: self.target.side() }
+    }
+
+    fn failed(&self, source: densecl_vision::matching::MatchError) -> EvaluateError {
+        EvaluateError::Match { picture: self.frame.picture.clone(), source }
+    }
+
+    /// What is said about points, and how far those are off that are seen in both frames.
+    fn match_points(
+        &self,
+        points: &ImagePoints,
+        truth: &Truth,
+        describer: &mut Describer<'_>,
+        options: &Options,
+    ) -> Result<(Vec<Score>, Vec<MatchError>), EvaluateError> {
+        let never = Cancellation::default();
+        let matches = describer
+            .timed(|| correspond(self.images(), Queries::Points(points), &options.match_options(), &never))
+            .map_err(|error| self.failed(error))?;
+        let place = |found: &PointMatch| truth.visible_at(found.source.x as usize, found.source.y as usize);
+        let (seen, hidden): (Vec<_>, Vec<_>) = matches.into_iter().partition(|found| place(found).is_some());
+        let found = misses(&seen, &place);
+        let errors = errors_px(&found);
+        let mut scores = Vec::new();
+        scores.extend(median(&errors).map(|px| Score::new("epe_median", "end-point error, median", Unit::Px, px)));
+        scores.extend(mean(&errors).map(|px| Score::new("epe_mean", "end-point error, mean", Unit::Px, px)));
+        scores.extend(pck_scores(&errors, f64::from(self.target.size().longer_side())));
+        scores.extend(occlusion_scores(&seen, &hidden));
+        Ok((scores, found))
+    }
+
+    fn case(&self, scene: &str, scores: Vec<Score>, found: &[MatchError], mask: Option<CarriedMask>) -> Case {
+        let size = self.target.size();
+        Case {
+            name: String::new(),
+            sequence: scene.to_owned(),
+            group: None,
+            scores,
+            curves: vec![curve_sample(&PCK, &errors_px(found), 1.0)],
+            exhibit: Exhibit {
+                source: self.first.picture.path.clone(),
+                target: self.target.picture.path.clone(),
+                sizes: [self.first.size(), size],
+                within_px: SHOWN_WITHIN_SIDE * f64::from(size.longer_side()),
+                matches: selection(found),
+                mask,
+            },
+        }
+    }
+}
+
+/// How well a match says of itself that its point is hidden: by a low similarity, or by not being mutual. Nothing where
+/// all points are seen, or none.
+fn occlusion_scores(seen: &[PointMatch], hidden: &[PointMatch]) -> Vec<Score> {
+    let points = |score: fn(&PointMatch) -> f64| -> Vec<(f64, bool)> {
+        let of = |matches: &[PointMatch], is_hidden: bool| -> Vec<(f64, bool)> {
+            matches.iter().map(|found| (score(found), is_hidden)).collect()
+        };
+        [of(seen, false), of(hidden, true)].concat()
+    };
+    let by_similarity = points(|found| -f64::from(found.score));
+    let by_mutuality = points(|found| f64::from(u8::from(!found.mutual)));
+    let share = hidden.len() as f64 / (seen.len() + hidden.len()).max(1) as f64;
+    let score = |id: &str, label: &str, value: f64| Score::new(id, label, Unit::Share, value);
+    let scores = [
+        area_under_roc(&by_similarity).map(|area| score("occlusion_auc", "hidden points: AUC by similarity", area)),
+        area_under_roc(&by_mutuality)
+            .map(|area| score("occlusion_auc_mutual", "hidden points: AUC by mutuality", area)),
+        average_precision(&by_similarity)
+            .map(|precision| score("occlusion_ap", "hidden points: AP by similarity", precision)),
+        average_precision(&by_similarity).map(|_| score("occlusion_share", "hidden points: their share", share)),
+    ];
+    scores.into_iter().flatten().collect()
+}
+
+/// The objects of the first frame, and where they are in another.
+struct Objects<'a> {
+    labels: Vec<u8>,
+    truth: &'a [u8],
+    size: ImageSize,
+}
+
+impl<'a> Objects<'a> {
+    fn of(first: &[u8], truth: &'a [u8], size: ImageSize) -> Self {
+        let labels = (1..=u8::MAX).filter(|label| first.contains(label)).collect();
+        Self { labels, truth, size }
+    }
+
+    /// J, F and their mean of a carried mask, each a mean over the objects.
+    fn scores(&self, found: &[u8], id: &str, label: &str) -> Vec<Score> {
+        let tolerance = BoundaryTolerance::of_picture(self.size);
+        let over_objects =
+            |measure: &dyn Fn(u8) -> f64| mean(&self.labels.iter().map(|&label| measure(label)).collect::<Vec<f64>>());
+        let region = over_objects(&|object| region_similarity(found, self.truth, object));
+        let boundary = over_objects(&|object| boundary_f(found, self.truth, object, self.size, tolerance));
+        let (Some(region), Some(boundary)) = (region, boundary) else { return Vec::new() };
+        let score = |kind: &str, name: &str, value: f64| {
+            Score::new(format!("{kind}_{id}"), format!("{label}: {name}"), Unit::Share, value)
+        };
+        vec![score("jf", "J&F", f64::midpoint(region, boundary)), score("j", "J", region), score("f", "F", boundary)]
+    }
+}

@@ -1,0 +1,42 @@
+//! Pictures: what a probe says holds, what it refuses is refused, and memory stays within what it said.
+
+use densecl_vision::image::{DecodeLimits, ImageSize, decode, probe};
+
+/// The counting allocator of the process.
+pub(crate) trait PeakMemory {
+    /// Forgets the peak; returns the bytes that are taken now.
+    fn reset(&self) -> usize;
+    /// Most bytes that were taken since.
+    fn peak(&self) -> usize;
+}
+
+const LIMITS: DecodeLimits = DecodeLimits { max_pixels: 1 << 18 };
+/// What readers take besides, whatever the picture: buffers, tables.
+const FIXED_BYTES: usize = 64 << 10;
+/// Sizes that a damaged WebP claims for its partitions are allocated, though never written: no page of them is taken.
+const UNTOUCHED_BYTES: usize = 18 << 20;
+
+/// Runs one input.
+pub(crate) fn check(file: &[u8], memory: &dyn PeakMemory) {
+    let before = memory.reset();
+    let probed = probe(file, &LIMITS);
+    let probing_bytes = memory.peak() - before;
+    let is_webp = file.get(8..12) == Some(b"WEBP");
+    // A directory or a profile is read whole; it lies in the file.
+    assert!(probing_bytes <= FIXED_BYTES + 2 * file.len(), "probing took {probing_bytes} bytes");
+    let stated = probed.as_ref().map_or(0, |header| header.peak_bytes as usize);
+    let before = memory.reset();
+    let decoded = decode(file, &LIMITS);
+    let taken = memory.peak() - before;
+    let untouched = if is_webp && decoded.is_err() { UNTOUCHED_BYTES } else { 0 };
+    assert!(taken <= stated + FIXED_BYTES + 2 * file.len() + untouched, "{taken} bytes taken, {stated} stated");
+    match (probed, decoded) {
+        (Ok(header), Ok(picture)) => {
+            assert_eq!(header.size, ImageSize::from(picture.dimensions()));
+            assert!(header.size.pixels() <= LIMITS.max_pixels);
+        }
+        (Err(probed), Err(decoded)) => assert_eq!(probed.to_string(), decoded.to_string()),
+        (Ok(_), Err(_)) => {}
+        (Err(error), Ok(_)) => panic!("refused and decoded: {error}"),
+    }
+}
