@@ -227,7 +227,8 @@ fn segmentation(
 }
 
 fn write_json(path: &Path, report: &Report) -> Result<()> {
-    atomic_file::write(path, (report.json()? + "\n").as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    atomic_file::write(path, (report.json()? + "\n").as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn positive(text: &str) -> Result<usize, String> {
