@@ -1,9 +1,9 @@
-//! Runs ONNX models inside the trainer: exports are checked, calibrated and timed with what will
-//! serve them, and evaluations take models whose checkpoint is gone.
+//! ONNX models in the trainer: exports are checked, calibrated and timed with the runtime of the
+//! server, and models without a checkpoint are evaluated.
 //!
-//! ONNX Runtime is a shared library that is loaded when the first session is opened, so a trainer
-//! that only trains does without it. It and libtorch live in one process, each with threads and
-//! memory of its own; tensors are copied between the two. On the CPU only.
+//! ONNX Runtime is a shared library that is loaded when the first session is opened: training does not
+//! need it. It has its own threads and memory in the process of libtorch; tensors are copied between
+//! the two. On the CPU only.
 //!
 //! ONNX Runtime allows one environment per process: a process that also runs the server's engine
 //! cannot open a session here.
@@ -48,7 +48,7 @@ impl OnnxSession {
     /// Opens a model file; its runs use `threads` threads, the calling one included.
     ///
     /// # Errors
-    /// If ONNX Runtime is not there, or cannot load the file.
+    /// If ONNX Runtime is not found, or cannot load the file.
     pub fn open(path: &Path, threads: usize) -> Result<Self> {
         let model = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::from_bytes(&model, threads).with_context(|| format!("cannot load {}", path.display()))
@@ -57,7 +57,7 @@ impl OnnxSession {
     /// Opens a model from the bytes of its file.
     ///
     /// # Errors
-    /// As for [`OnnxSession::open`].
+    /// The errors of [`OnnxSession::open`].
     pub fn from_bytes(model: &[u8], threads: usize) -> Result<Self> {
         let session = builder(&environment()?, threads)
             .and_then(|mut builder| builder.commit_from_memory(model))
@@ -145,28 +145,28 @@ fn environment() -> Result<Environment> {
     Ok(environment)
 }
 
-/// Loads the library that was named; else the first that exists of the usual places; else whatever
+/// Loads the named library; without a name, the first that exists of the usual paths, else the one that
 /// the system's loader finds.
 fn load(named: Option<&Path>) -> Result<EnvironmentBuilder> {
     let advice = format!("run `make setup-server` to fetch it, or name the library in {LIBRARY_VARIABLE}");
     if let Some(path) = named {
-        // Said here: a process that has loaded the library takes no notice of another path.
+        // Checked here: a process that has loaded the library ignores another path.
         ensure!(path.is_file(), "ONNX Runtime is not at {}; {advice}", path.display());
     }
-    let places = places();
-    let found = named.or_else(|| places.iter().map(PathBuf::as_path).find(|place| place.is_file()));
+    let candidates = candidate_paths();
+    let found = named.or_else(|| candidates.iter().map(PathBuf::as_path).find(|path| path.is_file()));
     if let Some(path) = found {
         return ort::init_from(path)
             .map_err(|error| anyhow!("cannot load ONNX Runtime from {}: {error}; {advice}", path.display()));
     }
     ort::init_from(LIBRARY).map_err(|error| {
-        let tried: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
         let tried = tried.join(", ");
         anyhow!("ONNX Runtime was not found: tried {tried} and the system's library path ({error}); {advice}")
     })
 }
 
-fn places() -> Vec<PathBuf> {
+fn candidate_paths() -> Vec<PathBuf> {
     let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
     let fetched = env::current_dir().ok().map(|folder| folder.join(".runtime/onnxruntime").join(LIBRARY));
     [beside, fetched].into_iter().flatten().collect()
@@ -211,7 +211,7 @@ mod tests {
         OnnxModel::new(builder.finish(), manifest).unwrap().encode().unwrap()
     }
 
-    /// Also that the two libraries work in one process: on several threads at once, in turns.
+    /// Also checks that the two libraries work in one process, on several threads at once.
     #[test]
     fn computes_what_libtorch_computes_beside_it() {
         let check = |seed: i64| {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_model_is_an_error() {
+    fn bytes_that_are_no_model_are_an_error() {
         let error = OnnxSession::from_bytes(b"no model", 1).unwrap_err();
         assert!(format!("{error:#}").contains("ONNX Runtime cannot load the model"), "{error:#}");
     }
