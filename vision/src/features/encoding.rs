@@ -54,6 +54,14 @@ impl Dtype {
         }
     }
 
+    /// Its name in requests and replies.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Float16 => "float16",
+        }
+    }
+
     /// Its name in an npy header.
     fn npy_descriptor(self) -> &'static str {
         match self {
