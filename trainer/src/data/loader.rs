@@ -13,7 +13,7 @@ use tch::{Device, Tensor};
 
 use super::{DataSource, ImageSource, Order, Reading, ShardReader, ShuffleOptions};
 use crate::augment::ImageSize;
-use crate::distributed::Place;
+use crate::distributed::ProcessRank;
 
 /// Images of one step, or a process's share of them.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct LoaderOptions {
     /// Images in a batch, over all processes.
     pub batch: usize,
     /// Which share of every batch is drawn.
-    pub place: Place,
+    pub process: ProcessRank,
     /// Side of the canvases.
     pub canvas_px: u32,
     /// Batches in an epoch.
@@ -52,12 +52,12 @@ pub struct LoaderOptions {
 impl LoaderOptions {
     /// Number of the images that are drawn of a batch.
     fn share(&self) -> usize {
-        self.batch / self.place.size
+        self.batch / self.process.size
     }
 
     /// Their places in the batch.
     fn places(&self) -> Range<usize> {
-        self.place.rank * self.share()..(self.place.rank + 1) * self.share()
+        self.process.rank * self.share()..(self.process.rank + 1) * self.share()
     }
 }
 
@@ -86,9 +86,9 @@ impl Loader {
             .build()
             .context("cannot start the data threads")?;
         let skipped = Arc::new(AtomicU64::new(0));
-        let artist = Artist::new(source, &options, first, Arc::clone(&skipped))?;
+        let reader = BatchReader::new(source, &options, first, Arc::clone(&skipped))?;
         let (sender, batches) = sync_channel(options.prefetch);
-        let draw_ahead = move || pool.install(|| draw_ahead(artist, options, first, &sender));
+        let draw_ahead = move || pool.install(|| draw_ahead(reader, options, first, &sender));
         let thread = thread::Builder::new().name("data".to_owned()).spawn(draw_ahead);
         let thread = Some(thread.context("cannot start the data thread")?);
         Ok(Self { batches: Some(batches), thread, skipped, waited: Duration::ZERO })
@@ -127,11 +127,11 @@ impl Drop for Loader {
     }
 }
 
-fn draw_ahead(mut artist: Artist, options: LoaderOptions, first: u64, sender: &SyncSender<Result<Batch>>) {
+fn draw_ahead(mut reader: BatchReader, options: LoaderOptions, first: u64, sender: &SyncSender<Result<Batch>>) {
     let side = i64::from(options.canvas_px);
     let mut pixels = vec![0; options.share() * (options.canvas_px * options.canvas_px * 3) as usize];
     for step in first.. {
-        let batch = artist.draw(step, &options, &mut pixels).map(|sizes| {
+        let batch = reader.draw(step, &options, &mut pixels).map(|sizes| {
             let pixels = Tensor::from_slice(&pixels).view([sizes.len() as i64, side, side, 3]);
             let pixels = if options.device.is_cuda() { pixels.pin_memory(options.device) } else { pixels };
             Batch { pixels, sizes }
@@ -144,7 +144,7 @@ fn draw_ahead(mut artist: Artist, options: LoaderOptions, first: u64, sender: &S
 }
 
 /// What draws the images of a step.
-struct Artist {
+struct BatchReader {
     images: Images,
     skipped: Skipped,
 }
@@ -154,7 +154,7 @@ enum Images {
     Streams(Vec<ShardReader>),
 }
 
-impl Artist {
+impl BatchReader {
     fn new(source: DataSource, options: &LoaderOptions, first: u64, skipped: Arc<AtomicU64>) -> Result<Self> {
         let images = match source {
             DataSource::Images(source) => {
@@ -162,7 +162,7 @@ impl Artist {
                 Images::ByNumber { source, order }
             }
             DataSource::Shards(shards) => {
-                let reading = if options.place.size == 1 { Reading::Ahead } else { Reading::WhenDrawn };
+                let reading = if options.process.size == 1 { Reading::Ahead } else { Reading::WhenDrawn };
                 let shuffle = ShuffleOptions { seed: options.seed, buffer: options.shuffle_buffer, reading };
                 let mut readers = shards.readers(options.shard_readers, shuffle)?;
                 let (drawn, count) = (first * options.batch as u64, readers.len() as u64);
@@ -285,7 +285,7 @@ mod tests {
         LoaderOptions {
             seed: 1,
             batch: 4,
-            place: Place { rank: 0, size: 1 },
+            process: ProcessRank { rank: 0, size: 1 },
             canvas_px: 2,
             steps_per_epoch: 2,
             workers: 2,
@@ -307,7 +307,7 @@ mod tests {
 
     /// The batches that processes draw together, their shares one after the other.
     fn together(source: &DataSource, size: usize, first: u64, count: u64) -> Vec<Vec<u8>> {
-        let places = (0..size).map(|rank| LoaderOptions { place: Place { rank, size }, ..options() });
+        let places = (0..size).map(|rank| LoaderOptions { process: ProcessRank { rank, size }, ..options() });
         let mut loaders: Vec<_> =
             places.map(|options| Loader::start(source.clone(), options, first).unwrap()).collect();
         let mut batch = || loaders.iter_mut().flat_map(|loader| pixels(&loader.next_batch().unwrap())).collect();

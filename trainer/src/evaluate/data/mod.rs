@@ -15,7 +15,7 @@ use std::{fs, io};
 
 pub use labelled_folder::{LabelledFiles, LabelledFolder};
 pub use picture::{Picture, Window};
-pub use segmentation_set::{LabelledPicture, Part, SegmentationSet, Splits};
+pub use segmentation_set::{DataSplit, LabelledPicture, SegmentationSet, Splits};
 
 /// A folder or file that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -61,7 +61,7 @@ pub struct SegmentationSet {
 
 /// One of the two parts of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum DataSplit {
     /// What is trained on.
     Train,
     /// What is tested on.
@@ -90,12 +90,12 @@ impl SegmentationSet {
     }
 
     /// Number of images.
-    pub fn len(&self, part: Part) -> usize {
+    pub fn len(&self, part: DataSplit) -> usize {
         self.pairs(part).len()
     }
 
     /// The name of an image, without folder and ending.
-    pub fn name(&self, part: Part, index: usize) -> String {
+    pub fn name(&self, part: DataSplit, index: usize) -> String {
         let stem = self.pairs(part)[index].image.file_stem();
         stem.unwrap_or_default().to_string_lossy().into_owned()
     }
@@ -104,7 +104,7 @@ impl SegmentationSet {
     ///
     /// # Errors
     /// If the files have changed since the set was opened.
-    pub fn read(&self, part: Part, index: usize) -> Result<LabelledPicture, DataError> {
+    pub fn read(&self, part: DataSplit, index: usize) -> Result<LabelledPicture, DataError> {
         let pair = &self.pairs(part)[index];
         let picture = Picture::read(&pair.image)?;
         let map = self.labels(pair)?;
@@ -112,10 +112,10 @@ impl SegmentationSet {
         Ok(LabelledPicture { picture, labels: map.labels })
     }
 
-    fn pairs(&self, part: Part) -> &[Pair] {
+    fn pairs(&self, part: DataSplit) -> &[Pair] {
         match part {
-            Part::Train => &self.train,
-            Part::Val => &self.val,
+            DataSplit::Train => &self.train,
+            DataSplit::Val => &self.val,
         }
     }
 
@@ -204,10 +204,10 @@ pub(in crate::evaluate) mod tests {
         for inner in ["", "VOCdevkit", "VOCdevkit/VOC2012"] {
             let set = SegmentationSet::open(&root.path().join(inner), &splits("train")).unwrap();
             assert_eq!((set.classes.len(), set.classes[20].as_str()), (21, "tvmonitor"));
-            assert_eq!((set.len(Part::Train), set.len(Part::Val)), (1, 1));
-            let read = set.read(Part::Val, 0).unwrap();
+            assert_eq!((set.len(DataSplit::Train), set.len(DataSplit::Val)), (1, 1));
+            let read = set.read(DataSplit::Val, 0).unwrap();
             assert_eq!((read.labels, read.picture.width_px), (vec![20; 24], 6));
-            assert_eq!(set.name(Part::Val, 0), "b");
+            assert_eq!(set.name(DataSplit::Val, 0), "b");
         }
     }
 
@@ -227,7 +227,7 @@ pub(in crate::evaluate) mod tests {
         let root = tempfile::tempdir().unwrap();
         voc(root.path(), 1);
         fs::write(root.path().join("ImageSets/Segmentation/trainaug.txt"), "a\n").unwrap();
-        let labels = |set: SegmentationSet| set.read(Part::Train, 0).unwrap().labels[0];
+        let labels = |set: SegmentationSet| set.read(DataSplit::Train, 0).unwrap().labels[0];
         assert_eq!(labels(SegmentationSet::open(root.path(), &splits("trainaug")).unwrap()), 0);
         let (image, mask) = (root.path().join("JPEGImages/a.jpg"), root.path().join("SegmentationClassAug/a.png"));
         write_pair(&image, &mask, (6, 4), 7);

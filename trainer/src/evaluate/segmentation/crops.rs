@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use crate::data::Order;
-use crate::evaluate::data::{DataError, LabelledPicture, Part, SegmentationSet, Window};
+use crate::evaluate::data::{DataError, DataSplit, LabelledPicture, SegmentationSet, Window};
 use crate::evaluate::metrics::VOID;
 
 /// Images are drawn between half and twice their size.
@@ -44,7 +44,7 @@ pub(super) struct CropOptions {
 pub(super) fn batches(set: Arc<SegmentationSet>, options: CropOptions) -> Receiver<Result<Batch, DataError>> {
     let (sender, receiver) = sync_channel(AHEAD);
     thread::spawn(move || {
-        let count = set.len(Part::Train);
+        let count = set.len(DataSplit::Train);
         let mut order = Order::new(options.seed, Some(count as u64));
         let steps_per_epoch = (count / options.batch).max(1) as u64;
         for step in 0..options.steps {
@@ -67,8 +67,8 @@ fn batch(set: &SegmentationSet, numbers: &[u64], step: u64, options: CropOptions
         .map(|(place, &number)| {
             let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
             rng.set_stream(step * options.batch as u64 + place as u64);
-            let labelled = set.read(Part::Train, number as usize)?;
-            Ok(Crop::of(&labelled, side, Placement::draw(&mut rng)))
+            let labelled = set.read(DataSplit::Train, number as usize)?;
+            Ok(Crop::new(&labelled, side, Placement::draw(&mut rng)))
         })
         .collect::<Result<_, DataError>>()?;
     let size = [crops.len() as i64, i64::from(side), i64::from(side)];
@@ -113,7 +113,7 @@ struct Crop {
 
 impl Crop {
     /// What is beyond the image has the mean colour and no label.
-    fn of(labelled: &LabelledPicture, side_px: u32, placement: Placement) -> Self {
+    fn new(labelled: &LabelledPicture, side_px: u32, placement: Placement) -> Self {
         let picture = &labelled.picture;
         let Placement { scale, is_flipped, .. } = placement;
         // Along each axis: the first source pixel, the source's extent, the extent in the crop.
@@ -168,7 +168,7 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for _ in 0..200 {
             let placement = Placement::draw(&mut rng);
-            let crop = Crop::of(&labelled, 20, placement);
+            let crop = Crop::new(&labelled, 20, placement);
             // Where a neighbourhood has one label, the filter has mixed nothing in.
             let at = |x: usize, y: usize| crop.labels[y * 20 + x];
             for (x, y) in (2..18).flat_map(|x| (2..18).map(move |y| (x, y))) {
@@ -185,10 +185,10 @@ mod tests {
     #[test]
     fn what_is_beyond_the_image_has_no_label() {
         let placement = Placement { scale: 0.5, left: 0.3, top: 0.8, is_flipped: false };
-        let crop = Crop::of(&blocks(16, 12), 10, placement);
+        let crop = Crop::new(&blocks(16, 12), 10, placement);
         assert_eq!(crop.labels.iter().filter(|&&label| label != VOID).count(), 8 * 6);
         assert_eq!(crop.pixels[9 * 3..10 * 3], MEAN_COLOUR);
-        let flipped = Crop::of(&blocks(16, 12), 10, Placement { is_flipped: true, ..placement });
+        let flipped = Crop::new(&blocks(16, 12), 10, Placement { is_flipped: true, ..placement });
         let mirrored: Vec<u8> = crop.labels.chunks(10).flat_map(|row| row.iter().rev().copied()).collect();
         assert_eq!(flipped.labels, mirrored);
     }

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 use super::crops::{Batch, CropOptions, MEAN_COLOUR, batches};
 use super::head::{Head, Mode};
 use super::{Protocol, SIDE_MULTIPLE, TrainingOptions};
-use crate::evaluate::data::{DataError, Part, Picture, SegmentationSet};
+use crate::evaluate::data::{DataError, DataSplit, Picture, SegmentationSet};
 use crate::evaluate::metrics::{ConfusionMatrix, VOID};
 use crate::evaluate::model::{FrozenNetwork, Model, Setup, TorchNetwork};
 use crate::network::Statistics;
@@ -132,9 +132,9 @@ impl SegmentationNetwork {
     /// If a file cannot be read or written.
     pub(super) fn test(&mut self, set: &SegmentationSet, predictions: Option<&Path>) -> Result<ConfusionMatrix> {
         let mut matrix = ConfusionMatrix::new(self.classes);
-        let numbers: Vec<usize> = (0..set.len(Part::Val)).collect();
+        let numbers: Vec<usize> = (0..set.len(DataSplit::Val)).collect();
         for numbers in numbers.chunks(DECODED) {
-            let read = numbers.par_iter().map(|&number| set.read(Part::Val, number));
+            let read = numbers.par_iter().map(|&number| set.read(DataSplit::Val, number));
             let labelled: Vec<_> = read.collect::<Result<_, DataError>>()?;
             for (number, labelled) in numbers.iter().zip(labelled) {
                 let predicted = tch::no_grad(|| self.predict(&labelled.picture))?; // [H, W]
@@ -142,7 +142,7 @@ impl SegmentationNetwork {
                 let truth = Tensor::from_slice(&truth).view_as(&predicted).to_device(self.device); // [H, W]
                 matrix.add(&truth, &predicted);
                 if let Some(folder) = predictions {
-                    write_prediction(folder, &set.name(Part::Val, *number), &labelled.picture, &predicted)?;
+                    write_prediction(folder, &set.name(DataSplit::Val, *number), &labelled.picture, &predicted)?;
                 }
             }
         }
