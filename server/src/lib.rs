@@ -16,4 +16,5 @@ pub mod config;
 pub mod error;
 pub mod http;
 pub mod metrics;
+pub mod rate;
 pub mod spans;

@@ -13,8 +13,8 @@ use axum::http::HeaderValue;
 use super::counted_body::Count;
 use super::state::AppState;
 use super::timings::{Stage, Timings};
-use crate::metrics::{Answered, Sent};
-use crate::spans::{Outcome, RequestSpan, StageSpan, TraceParent};
+use crate::metrics::{AnsweredRequest, SentReply};
+use crate::spans::{RequestEnd, RequestSpan, StageSpan, TraceParent};
 use densecl_inference::engine::LayerSet;
 use densecl_inference::registry::ServedModel;
 
@@ -114,7 +114,7 @@ impl RequestRecord {
         let http = &self.app.metrics().http;
         let model = self.notes.subject.get().map_or("", |subject| subject.model.as_str());
         let Asked { route, method, .. } = &self.asked;
-        http.answered(Answered { route, method, status, model, duration });
+        http.answered(AnsweredRequest { route, method, status, model, duration });
         for stage in Stage::ALL {
             let time = self.timings.of(stage);
             if !time.is_zero() {
@@ -169,7 +169,7 @@ impl RequestRecord {
     fn end_span(&self, span: RequestSpan) {
         let subject = self.notes.subject.get();
         let model = subject.map(|subject| format!("{}/{}", subject.model, subject.version));
-        let outcome = Outcome {
+        let outcome = RequestEnd {
             status: self.reply.map(|reply| reply.status),
             model: model.as_deref(),
             layer: subject.map(|subject| subject.layer.as_str()),
@@ -187,7 +187,7 @@ impl Drop for RequestRecord {
         match &self.reply {
             Some(reply) => {
                 let duration = self.asked.begun.elapsed();
-                http.sent(Sent { route: &self.asked.route, duration, bytes: reply.bytes });
+                http.sent(SentReply { route: &self.asked.route, duration, bytes: reply.bytes });
             }
             None => http.abandoned(),
         }

@@ -23,7 +23,7 @@ use super::pipeline::Pipeline;
 use super::problem_responses::WorkProblems;
 use super::state::AppState;
 use super::upload::{Count, Expected, ImageField, Upload};
-use crate::cache::{CachedFeatures, Form};
+use crate::cache::{CachedFeatures, MapsKind};
 use crate::error::ApiError;
 use densecl_vision::image::LabelPicture;
 use densecl_vision::matching::Cancellation;
@@ -209,7 +209,7 @@ impl Inputs {
             };
             let (file, picture) = match input {
                 Input::Known(features) => (None, Picture::known(pipeline, features)),
-                Input::Upload(file) => (Some(file.clone()), Picture::open(pipeline, file, Form::Unit).await),
+                Input::Upload(file) => (Some(file.clone()), Picture::open(pipeline, file, MapsKind::Unit).await),
             };
             match picture {
                 Ok(picture) => Ok(OpenedImage { name, file, picture }),
@@ -238,8 +238,8 @@ impl OpenedImage {
                 None => Ok(None),
             }
         };
-        let (features, image) =
-            tokio::try_join!(picture.features(pipeline, Form::Unit), pixels).map_err(|error| error.of_image(name))?;
+        let (features, image) = tokio::try_join!(picture.features(pipeline, MapsKind::Unit), pixels)
+            .map_err(|error| error.of_image(name))?;
         Ok((Side { image, size, id }, features))
     }
 }

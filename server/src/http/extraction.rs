@@ -7,7 +7,10 @@ use axum::body::Bytes;
 use super::observe::Stage;
 use super::pipeline::{Pipeline, model_input};
 use super::state::AppState;
-use crate::cache::{CachedFeatures, Check, FeatureCache, FeatureId, FeatureKey, Form, Maps, Recipe, Role, Unfit};
+use crate::cache::{
+    CachedFeatures, CachedMaps, EntryCheck, FeatureCache, FeatureId, FeatureKey, FeatureMismatch, MapsKind, Recipe,
+    Role,
+};
 use crate::error::ApiError;
 use densecl_vision::features::FeatureMap;
 use densecl_vision::image::{DecodeLimits, Header, ImageSize, RgbImage, decode, probe};
@@ -47,7 +50,7 @@ impl Picture {
     }
 
     /// Looks for the features of an uploaded picture; of one that is not known only the header is read.
-    pub(super) async fn open(pipeline: &Pipeline, file: Bytes, form: Form) -> Result<Self, ApiError> {
+    pub(super) async fn open(pipeline: &Pipeline, file: Bytes, form: MapsKind) -> Result<Self, ApiError> {
         let key = key_of(&file, pipeline.extraction.recipe()).await?;
         let id = key.id();
         if let Some(cache) = pipeline.app.cache()
@@ -62,7 +65,7 @@ impl Picture {
     }
 
     /// The features, in `form` or as their layers.
-    pub(super) async fn features(self, pipeline: &Pipeline, form: Form) -> Result<Arc<CachedFeatures>, ApiError> {
+    pub(super) async fn features(self, pipeline: &Pipeline, form: MapsKind) -> Result<Arc<CachedFeatures>, ApiError> {
         let Some(cache) = pipeline.app.cache() else {
             return match self.features {
                 Features::Found(found) => Ok(found),
@@ -72,12 +75,12 @@ impl Picture {
         let found = match self.features {
             Features::Found(found) => found,
             Features::Missing(missing) => match pipeline.join_or_compute(cache, self.id, missing).await? {
-                (features, Role::Led) => return Ok(features),
+                (features, Role::Started) => return Ok(features),
                 (features, Role::Joined) => features,
             },
         };
         // What is asked for a second time may be asked for often.
-        if form == Form::Unit { pipeline.prepared(cache, found).await } else { Ok(found) }
+        if form == MapsKind::Unit { pipeline.prepared(cache, found).await } else { Ok(found) }
     }
 }
 
@@ -91,7 +94,7 @@ impl Pipeline {
         let mut count = 0;
         for picture in pictures {
             if let Features::Missing(missing) = &mut picture.features
-                && !self.app.computations().is_under_way(&picture.id)
+                && !self.app.computations().is_running(&picture.id)
             {
                 missing.has_place = true;
                 count += 1;
@@ -117,18 +120,18 @@ impl Pipeline {
     ) -> Result<(Arc<CachedFeatures>, Role), ApiError> {
         let computations = self.app.computations();
         loop {
-            if !missing.has_place && !computations.is_under_way(&id) {
+            if !missing.has_place && !computations.is_running(&id) {
                 // Whoever computed them has ended a moment ago.
-                if let Some(found) = cache.recall(id, Form::Layers).await {
+                if let Some(found) = cache.find_in_memory(id, MapsKind::Layers).await {
                     return Ok((found, Role::Joined));
                 }
                 self.app.take_places(&self.admitted, 1, self.context.deadline)?;
                 missing.has_place = true;
             }
             let work = self.clone().compute_and_keep(cache.clone(), id, missing.clone());
-            let (flight, role) = computations.join_or_lead(id, work);
+            let (flight, role) = computations.join_or_start(id, work);
             if role == Role::Joined {
-                cache.coalesced();
+                cache.count_coalesced();
             }
             match flight.await {
                 Ok(features) => return Ok((features, role)),
@@ -138,7 +141,7 @@ impl Pipeline {
         }
     }
 
-    /// Features as [`Form::Unit`], made once for all who want them, and kept.
+    /// Features as [`MapsKind::Unit`], made once for all who want them, and kept.
     async fn prepared(
         &self,
         cache: &FeatureCache,
@@ -146,18 +149,18 @@ impl Pipeline {
     ) -> Result<Arc<CachedFeatures>, ApiError> {
         let id = features.id();
         // Another request may have brought them into it since.
-        let features = cache.recall(id, Form::Unit).await.unwrap_or(features);
-        if features.form() == Form::Unit {
+        let features = cache.find_in_memory(id, MapsKind::Unit).await.unwrap_or(features);
+        if features.kind() == MapsKind::Unit {
             return Ok(features);
         }
         let (pipeline, cache) = (self.clone(), cache.clone());
         let preparing = async move {
             let to_unit = move || Ok(Arc::new(features.to_unit().map_err(ApiError::internal)?));
             let unit = pipeline.on_cpu(Stage::Encode, to_unit).await.map_err(Arc::new)?;
-            cache.keep(Arc::clone(&unit)).await;
+            cache.insert(Arc::clone(&unit)).await;
             Ok(unit)
         };
-        let (flight, _) = self.app.preparations().join_or_lead(id, preparing);
+        let (flight, _) = self.app.preparations().join_or_start(id, preparing);
         flight.await.map_err(ApiError::Shared)
     }
 
@@ -168,11 +171,11 @@ impl Pipeline {
         missing: Missing,
     ) -> Result<Arc<CachedFeatures>, Arc<ApiError>> {
         // Another computation may have ended between this request's look into the cache and now.
-        if let Some(found) = cache.recall(id, Form::Layers).await {
+        if let Some(found) = cache.find_in_memory(id, MapsKind::Layers).await {
             return Ok(found);
         }
         let features = Arc::new(self.compute(missing).await.map_err(Arc::new)?);
-        cache.keep(Arc::clone(&features)).await;
+        cache.insert(Arc::clone(&features)).await;
         Ok(features)
     }
 
@@ -194,7 +197,7 @@ impl Pipeline {
         let layers = self.infer(input).await?.into_iter();
         let maps = layers.map(|layer| FeatureMap::new(layer.channels, layer.height, layer.width, layer.data));
         let maps = maps.collect::<Result<_, _>>().map_err(ApiError::internal)?;
-        Ok(CachedFeatures { key, image, maps: Maps::Layers(maps) })
+        Ok(CachedFeatures { key, image, maps: CachedMaps::Layers(maps) })
     }
 
     /// What a picture may cost.
@@ -212,15 +215,15 @@ pub(super) async fn known_features(app: &AppState, text: &str) -> Result<Arc<Cac
     let unknown = || ApiError::UnknownFeatureId { id: text.chars().take(64).collect() };
     let id = text.parse().map_err(|_| unknown())?;
     let cache = app.cache().ok_or_else(unknown)?;
-    let found = cache.find(id, Form::Unit, served_here(app)).await.ok_or_else(unknown)?;
+    let found = cache.find(id, MapsKind::Unit, served_here(app)).await.ok_or_else(unknown)?;
     if served_model(app, &found.key.recipe).is_none() { Err(unknown()) } else { Ok(found) }
 }
 
 /// Whether entries of other processes are of a model that is served here, and as it computes them.
-fn served_here(app: &AppState) -> Check {
+fn served_here(app: &AppState) -> EntryCheck {
     let app = app.clone();
     Arc::new(move |features| {
-        let layers = served_model(&app, &features.key.recipe).ok_or(Unfit::Model)?;
+        let layers = served_model(&app, &features.key.recipe).ok_or(FeatureMismatch::Model)?;
         features.check_shapes(&layers)
     })
 }
@@ -234,9 +237,9 @@ fn served_model(app: &AppState, recipe: &Recipe) -> Option<Vec<densecl_models::L
 
 async fn key_of(file: &Bytes, recipe: Arc<Recipe>) -> Result<FeatureKey, ApiError> {
     if file.len() <= HASHED_INLINE_BYTES {
-        return Ok(FeatureKey::of(file, recipe));
+        return Ok(FeatureKey::from_file(file, recipe));
     }
     let file = file.clone();
-    let hashing = tokio::task::spawn_blocking(move || FeatureKey::of(&file, recipe));
+    let hashing = tokio::task::spawn_blocking(move || FeatureKey::from_file(&file, recipe));
     hashing.await.map_err(ApiError::internal)
 }

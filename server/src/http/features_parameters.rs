@@ -9,7 +9,7 @@ use super::negotiation::{ReplyFormat, negotiate, negotiate_among};
 use super::parameters::{Parameters, one_of, read_points, read_text};
 use super::pipeline::{Extraction, ExtractionChoice};
 use super::state::AppState;
-use crate::cache::Form;
+use crate::cache::MapsKind;
 use crate::error::ApiError;
 use densecl_models::geometry::{grid, inference_size};
 use densecl_vision::features::{
@@ -152,10 +152,10 @@ enum WantedPlaces {
 
 impl Wanted {
     /// The form that the features must have.
-    pub(super) fn form(&self) -> Form {
+    pub(super) fn form(&self) -> MapsKind {
         match self.normalize {
-            Normalize::L2 => Form::Unit,
-            Normalize::None => Form::Layers,
+            Normalize::L2 => MapsKind::Unit,
+            Normalize::None => MapsKind::Layers,
         }
     }
 

@@ -9,7 +9,7 @@ use super::admission::{Admission, Admitted, ArrivingBody};
 use super::cpu_pool::CpuPool;
 use super::rate_limit::RateLimits;
 use crate::api_keys::{ApiKeys, KeyFileError};
-use crate::cache::{CacheError, CachedFeatures, FeatureCache, FeatureId, Flights};
+use crate::cache::{CacheError, CachedFeatures, FeatureCache, FeatureId, SingleFlight};
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
@@ -64,7 +64,7 @@ struct Shared {
 }
 
 /// Features on their way, by what they are of.
-pub(super) type Computations = Flights<FeatureId, Result<Arc<CachedFeatures>, Arc<ApiError>>>;
+pub(super) type Computations = SingleFlight<FeatureId, Result<Arc<CachedFeatures>, Arc<ApiError>>>;
 
 impl AppState {
     /// A server that has no models yet.
@@ -170,7 +170,7 @@ impl AppState {
         match keys.reload() {
             Ok(gone) => {
                 for name in &gone {
-                    self.metrics().keys.forget(name);
+                    self.metrics().keys.remove(name);
                 }
                 tracing::info!(keys = keys.count(), gone = gone.len(), "read the API keys again");
             }

@@ -176,7 +176,7 @@ impl Door {
 
     fn count(&self) {
         if self.entrance == Entrance::Main {
-            self.shared.state.metrics().http.connections(self.open.len());
+            self.shared.state.metrics().http.set_connections(self.open.len());
         }
     }
 }
