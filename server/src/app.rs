@@ -208,9 +208,9 @@ pub fn load(state: &AppState) -> Result<(), ServeError> {
 
 /// What runs models, for the metrics.
 fn note_engines(state: &AppState, providers: &[Provider]) {
-    state.metrics().build.engines(engine::library_commit(), providers.iter().map(Provider::to_string).collect());
+    state.metrics().build.set_engines(engine::library_commit(), providers.iter().map(Provider::to_string).collect());
     if providers.iter().any(|provider| matches!(provider, Provider::Cuda(_))) {
-        state.metrics().gpu.watch();
+        state.metrics().gpu.start();
     }
 }
 

@@ -12,5 +12,6 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod metrics;
+pub mod rate;
 pub mod serving;
 pub mod spans;

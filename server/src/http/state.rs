@@ -137,7 +137,7 @@ impl AppState {
         match keys.reload() {
             Ok(gone) => {
                 for name in &gone {
-                    self.metrics().keys.forget(name);
+                    self.metrics().keys.remove(name);
                 }
                 tracing::info!(keys = keys.count(), gone = gone.len(), "read the API keys again");
             }

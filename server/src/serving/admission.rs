@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ServingError;
 use crate::config::RequestLimits;
-use crate::metrics::{BudgetMetrics, BudgetName, BudgetUse};
+use crate::metrics::{BudgetMetrics, BudgetName, BudgetGauges};
 
 /// Bodies may take this part of the memory for work, on top of it: compressed images are small.
 const BODIES_SHARE: u64 = 4;
@@ -32,8 +32,8 @@ impl Admission {
         Self {
             images: Arc::new(Semaphore::new(max_images)),
             max_images,
-            memory: Budget::new(limits.memory_bytes, metrics.of(BudgetName::Work)),
-            bodies: Budget::new(body_bytes, metrics.of(BudgetName::Bodies)),
+            memory: Budget::new(limits.memory_bytes, metrics.for_budget(BudgetName::Work)),
+            bodies: Budget::new(body_bytes, metrics.for_budget(BudgetName::Bodies)),
         }
     }
 
@@ -162,12 +162,12 @@ struct Budget(Arc<Account>);
 struct Account {
     limit: u64,
     taken: AtomicU64,
-    metrics: BudgetUse,
+    metrics: BudgetGauges,
 }
 
 impl Budget {
-    fn new(limit: u64, metrics: BudgetUse) -> Self {
-        metrics.limit(limit);
+    fn new(limit: u64, metrics: BudgetGauges) -> Self {
+        metrics.set_limit(limit);
         Self(Arc::new(Account { limit, taken: AtomicU64::new(0), metrics }))
     }
 
@@ -181,14 +181,14 @@ impl Budget {
         let add = |now: u64| now.checked_add(bytes).filter(|sum| sum <= limit);
         let before = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         if let Ok(before) = before {
-            metrics.taken(before + bytes);
+            metrics.set_reserved(before + bytes);
         }
         before.is_ok()
     }
 
     fn give_back(&self, bytes: u64) {
         let before = self.0.taken.fetch_sub(bytes, Ordering::Relaxed);
-        self.0.metrics.taken(before - bytes);
+        self.0.metrics.set_reserved(before - bytes);
     }
 }
 
@@ -203,8 +203,8 @@ pub(crate) mod tests {
         Admission {
             images: Arc::new(Semaphore::new(max_images)),
             max_images,
-            memory: Budget::new(memory_bytes, Metrics::new().budget.of(BudgetName::Work)),
-            bodies: Budget::new(10, Metrics::new().budget.of(BudgetName::Bodies)),
+            memory: Budget::new(memory_bytes, Metrics::new().budget.for_budget(BudgetName::Work)),
+            bodies: Budget::new(10, Metrics::new().budget.for_budget(BudgetName::Bodies)),
         }
     }
 

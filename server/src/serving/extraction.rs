@@ -11,7 +11,7 @@ use super::known_features::is_served_here;
 use super::selection::Selection;
 use super::service::Service;
 use super::timings::{Stage, WorkContext};
-use crate::cache::{CachedFeatures, FeatureCache, FeatureId, FeatureKey, Form, Maps, Recipe, Role};
+use crate::cache::{CachedFeatures, FeatureCache, FeatureId, FeatureKey, MapsKind, CachedMaps, Recipe, Role};
 use densecl_inference::batch::LayerOutput;
 use densecl_inference::registry::ModelInput;
 use densecl_vision::features::FeatureMap;
@@ -61,7 +61,7 @@ impl RequestedImage {
     }
 
     /// Looks for the features of an uploaded picture; of one that is not known only the header is read.
-    pub(crate) async fn open(extraction: &FeatureExtraction, file: Bytes, form: Form) -> Result<Self, ServingError> {
+    pub(crate) async fn open(extraction: &FeatureExtraction, file: Bytes, form: MapsKind) -> Result<Self, ServingError> {
         let key = key_of(&file, extraction.selection.recipe()).await?;
         let id = key.id();
         if let Some(cache) = extraction.service.cache()
@@ -79,7 +79,7 @@ impl RequestedImage {
     pub(crate) async fn features(
         self,
         extraction: &FeatureExtraction,
-        form: Form,
+        form: MapsKind,
     ) -> Result<Arc<CachedFeatures>, ServingError> {
         let Some(cache) = extraction.service.cache() else {
             return match self.features {
@@ -90,12 +90,12 @@ impl RequestedImage {
         let found = match self.features {
             FeatureState::Found(found) => found,
             FeatureState::Missing(missing) => match extraction.join_or_compute(cache, self.id, missing).await? {
-                (features, Role::Led) => return Ok(features),
+                (features, Role::Started) => return Ok(features),
                 (features, Role::Joined) => features,
             },
         };
         // What is asked for a second time may be asked for often.
-        if form == Form::Unit { extraction.prepared(cache, found).await } else { Ok(found) }
+        if form == MapsKind::Unit { extraction.prepared(cache, found).await } else { Ok(found) }
     }
 }
 
@@ -133,7 +133,7 @@ impl FeatureExtraction {
         let mut count = 0;
         for picture in pictures {
             if let FeatureState::Missing(missing) = &mut picture.features
-                && !self.service.computations().is_under_way(&picture.id)
+                && !self.service.computations().is_running(&picture.id)
             {
                 missing.has_place = true;
                 count += 1;
@@ -159,18 +159,18 @@ impl FeatureExtraction {
     ) -> Result<(Arc<CachedFeatures>, Role), ServingError> {
         let computations = self.service.computations();
         loop {
-            if !missing.has_place && !computations.is_under_way(&id) {
+            if !missing.has_place && !computations.is_running(&id) {
                 // Whoever computed them has ended a moment ago.
-                if let Some(found) = cache.recall(id, Form::Layers).await {
+                if let Some(found) = cache.find_in_memory(id, MapsKind::Layers).await {
                     return Ok((found, Role::Joined));
                 }
                 self.service.take_places(&self.admitted, 1, self.context.deadline)?;
                 missing.has_place = true;
             }
             let work = self.clone().compute_and_keep(cache.clone(), id, missing.clone());
-            let (flight, role) = computations.join_or_lead(id, work);
+            let (flight, role) = computations.join_or_start(id, work);
             if role == Role::Joined {
-                cache.coalesced();
+                cache.count_coalesced();
             }
             match flight.await {
                 Ok(features) => return Ok((features, role)),
@@ -180,7 +180,7 @@ impl FeatureExtraction {
         }
     }
 
-    /// Features as [`Form::Unit`], made once for all who want them, and kept.
+    /// Features as [`MapsKind::Unit`], made once for all who want them, and kept.
     async fn prepared(
         &self,
         cache: &FeatureCache,
@@ -188,18 +188,18 @@ impl FeatureExtraction {
     ) -> Result<Arc<CachedFeatures>, ServingError> {
         let id = features.id();
         // Another request may have brought them into it since.
-        let features = cache.recall(id, Form::Unit).await.unwrap_or(features);
-        if features.form() == Form::Unit {
+        let features = cache.find_in_memory(id, MapsKind::Unit).await.unwrap_or(features);
+        if features.kind() == MapsKind::Unit {
             return Ok(features);
         }
         let (extraction, cache) = (self.clone(), cache.clone());
         let preparing = async move {
             let to_unit = move || Ok(Arc::new(features.to_unit().map_err(ServingError::internal)?));
             let unit = extraction.on_cpu(Stage::Encode, to_unit).await.map_err(Arc::new)?;
-            cache.keep(Arc::clone(&unit)).await;
+            cache.insert(Arc::clone(&unit)).await;
             Ok(unit)
         };
-        let (flight, _) = self.service.preparations().join_or_lead(id, preparing);
+        let (flight, _) = self.service.preparations().join_or_start(id, preparing);
         flight.await.map_err(ServingError::Shared)
     }
 
@@ -210,11 +210,11 @@ impl FeatureExtraction {
         missing: Missing,
     ) -> Result<Arc<CachedFeatures>, Arc<ServingError>> {
         // Another computation may have ended between this request's look into the cache and now.
-        if let Some(found) = cache.recall(id, Form::Layers).await {
+        if let Some(found) = cache.find_in_memory(id, MapsKind::Layers).await {
             return Ok(found);
         }
         let features = Arc::new(self.compute(missing).await.map_err(Arc::new)?);
-        cache.keep(Arc::clone(&features)).await;
+        cache.insert(Arc::clone(&features)).await;
         Ok(features)
     }
 
@@ -236,7 +236,7 @@ impl FeatureExtraction {
         let layers = self.infer(input).await?.into_iter();
         let maps = layers.map(|layer| FeatureMap::new(layer.channels, layer.height, layer.width, layer.data));
         let maps = maps.collect::<Result<_, _>>().map_err(ServingError::internal)?;
-        Ok(CachedFeatures { key, image, maps: Maps::Layers(maps) })
+        Ok(CachedFeatures { key, image, maps: CachedMaps::Layers(maps) })
     }
 
     /// What a picture may cost.
@@ -247,9 +247,9 @@ impl FeatureExtraction {
 
 async fn key_of(file: &Bytes, recipe: Arc<Recipe>) -> Result<FeatureKey, ServingError> {
     if file.len() <= HASHED_INLINE_BYTES {
-        return Ok(FeatureKey::of(file, recipe));
+        return Ok(FeatureKey::from_file(file, recipe));
     }
     let file = file.clone();
-    let hashing = tokio::task::spawn_blocking(move || FeatureKey::of(&file, recipe));
+    let hashing = tokio::task::spawn_blocking(move || FeatureKey::from_file(&file, recipe));
     hashing.await.map_err(ServingError::internal)
 }

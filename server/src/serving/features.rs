@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 
 use super::error::ServingError;
 use super::extraction::{FeatureExtraction, RequestedImage};
-use crate::cache::{CachedFeatures, FeatureId, Form};
+use crate::cache::{CachedFeatures, FeatureId, MapsKind};
 
 /// Descriptors that are wanted of each image, before its size is known.
 #[derive(Clone, Debug)]
@@ -31,8 +31,8 @@ pub(crate) enum WantedPlaces {
 
 impl WantedFeatures {
     /// The form that the features must have.
-    fn form(&self) -> Form {
-        if self.unit { Form::Unit } else { Form::Layers }
+    fn form(&self) -> MapsKind {
+        if self.unit { MapsKind::Unit } else { MapsKind::Layers }
     }
 
     /// The rendering for an image of this size.

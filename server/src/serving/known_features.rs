@@ -6,7 +6,7 @@ use densecl_models::Layer;
 
 use super::error::ServingError;
 use super::service::Service;
-use crate::cache::{CachedFeatures, Check, Form, Recipe, Unfit};
+use crate::cache::{CachedFeatures, EntryCheck, MapsKind, Recipe, FeatureMismatch};
 
 /// Features that a request names by their id.
 ///
@@ -17,15 +17,15 @@ pub(crate) async fn find_known_features(service: &Service, text: &str) -> Result
     let unknown = || ServingError::UnknownFeatureId { id: text.chars().take(64).collect() };
     let id = text.parse().map_err(|_| unknown())?;
     let cache = service.cache().ok_or_else(unknown)?;
-    let found = cache.find(id, Form::Unit, is_served_here(service)).await.ok_or_else(unknown)?;
+    let found = cache.find(id, MapsKind::Unit, is_served_here(service)).await.ok_or_else(unknown)?;
     if served_layers(service, &found.key.recipe).is_none() { Err(unknown()) } else { Ok(found) }
 }
 
 /// Checks that an entry of another process is of a model that is served here, with the shapes that it computes.
-pub(super) fn is_served_here(service: &Service) -> Check {
+pub(super) fn is_served_here(service: &Service) -> EntryCheck {
     let service = service.clone();
     Arc::new(move |features| {
-        let layers = served_layers(&service, &features.key.recipe).ok_or(Unfit::Model)?;
+        let layers = served_layers(&service, &features.key.recipe).ok_or(FeatureMismatch::Model)?;
         features.check_shapes(&layers)
     })
 }

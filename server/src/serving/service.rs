@@ -8,12 +8,12 @@ use densecl_inference::registry::{ModelLoader, Registry};
 use super::admission::{Admission, Admitted, BodyMemory};
 use super::cpu_pool::CpuPool;
 use super::error::ServingError;
-use crate::cache::{CachedFeatures, FeatureCache, FeatureId, Flights};
+use crate::cache::{CachedFeatures, FeatureCache, FeatureId, SingleFlight};
 use crate::config::RequestLimits;
 use crate::metrics::BudgetMetrics;
 
 /// Computations under way, by the features that they compute.
-pub(super) type Computations = Flights<FeatureId, Result<Arc<CachedFeatures>, Arc<ServingError>>>;
+pub(super) type Computations = SingleFlight<FeatureId, Result<Arc<CachedFeatures>, Arc<ServingError>>>;
 
 /// Models, cache, CPU pool and admission; cloning shares them.
 #[derive(Clone)]

@@ -127,7 +127,7 @@ fn describe(recipe: &Recipe) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{FeatureKey, Maps};
+    use crate::cache::{CachedMaps, FeatureKey};
     use densecl_inference::engine::LayerSet;
     use densecl_vision::image::ImageSize;
 
@@ -163,8 +163,8 @@ mod tests {
             let layers = LayerSet::new(["res3", "res4"]).unwrap();
             let recipe = Recipe { model: "m".into(), version: 2, digest: [0; 32], layers, side_px };
             let image = ImageSize { width: 1, height: 1 };
-            let key = FeatureKey::of(b"", Arc::new(recipe));
-            Arc::new(CachedFeatures { key, image, maps: Maps::Layers(Vec::new()) })
+            let key = FeatureKey::from_file(b"", Arc::new(recipe));
+            Arc::new(CachedFeatures { key, image, maps: CachedMaps::Layers(Vec::new()) })
         };
         let known = |sides: &[u32]| KnownFeatures {
             source: Some(features(64)),

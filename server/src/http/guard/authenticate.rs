@@ -49,8 +49,8 @@ pub(in crate::http) async fn authenticate(
     // A path that matches nothing has nothing to protect.
     let is_locked = request.extensions().get::<MatchedPath>().is_some_and(|path| !is_open(path.as_str()));
     if let Some(keys) = app.api_keys().filter(|_| is_locked) {
-        let key = keys.check(&sent.ok_or(KeyRefusal::Missing)?, SystemTime::now())?;
-        app.metrics().keys.asked(key.name());
+        let key = keys.authenticate(&sent.ok_or(KeyRefusal::Missing)?, SystemTime::now())?;
+        app.metrics().keys.count_request(key.name());
         if let Some(context) = request.extensions().get::<RequestContext>() {
             context.notes.set_key(Arc::clone(key.name()));
         }

@@ -22,7 +22,7 @@ pub(in crate::http) async fn limit_rate(
 ) -> Result<Response, GuardError> {
     // A key with a rate of its own has that, wherever it is used from.
     let caller = request.extensions().get::<Caller>();
-    if let Some(turn) = caller.and_then(|Caller(key)| key.take_turn()) {
+    if let Some(turn) = caller.and_then(|Caller(key)| key.take_token()) {
         turn.map_err(|wait| GuardError::RateLimited { wait })?;
     } else if let Some(rates) = app.client_rates()
         && let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>()

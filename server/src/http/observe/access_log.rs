@@ -13,9 +13,9 @@ use axum::http::HeaderValue;
 use super::counted_body::Count;
 use crate::http::probes::is_probe;
 use crate::http::state::AppState;
-use crate::metrics::{Answered, Sent};
+use crate::metrics::{AnsweredRequest, SentReply};
 use crate::serving::{Stage, Timings};
-use crate::spans::{Outcome, RequestSpan, StageSpan, TraceParent};
+use crate::spans::{RequestEnd, RequestSpan, StageSpan, TraceParent};
 use densecl_inference::engine::LayerSet;
 use densecl_inference::registry::ServedModel;
 
@@ -115,7 +115,7 @@ impl RequestRecord {
         let http = &self.app.metrics().http;
         let model = self.notes.subject.get().map_or("", |subject| subject.model.as_str());
         let RequestHead { route, method, .. } = &self.head;
-        http.answered(Answered { route, method, status, model, duration });
+        http.answered(AnsweredRequest { route, method, status, model, duration });
         for stage in Stage::ALL {
             let time = self.timings.total(stage);
             if !time.is_zero() {
@@ -170,7 +170,7 @@ impl RequestRecord {
     fn end_span(&self, span: RequestSpan) {
         let subject = self.notes.subject.get();
         let model = subject.map(|subject| format!("{}/{}", subject.model, subject.version));
-        let outcome = Outcome {
+        let outcome = RequestEnd {
             status: self.reply.map(|reply| reply.status),
             model: model.as_deref(),
             layer: subject.map(|subject| subject.layer.as_str()),
@@ -188,7 +188,7 @@ impl Drop for RequestRecord {
         match &self.reply {
             Some(reply) => {
                 let duration = self.head.begun.elapsed();
-                http.sent(Sent { route: &self.head.route, duration, bytes: reply.bytes });
+                http.sent(SentReply { route: &self.head.route, duration, bytes: reply.bytes });
             }
             None => http.abandoned(),
         }

@@ -21,7 +21,7 @@ use super::guard::client_address::client_address;
 use super::problem::ProblemSlug;
 use super::state::AppState;
 use crate::serving::{ServingError, Timings, WorkContext};
-use crate::spans::{Arrival, TraceParent};
+use crate::spans::{RequestStart, TraceParent};
 
 pub(in crate::http) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(in crate::http) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -90,7 +90,7 @@ fn begin(app: AppState, request: &Request) -> RequestRecord {
     let (method, request_id) = (bounded(request.method()), request_id(request.headers()));
     let span = app.span_export().map(|export| {
         let request_id = request_id.to_str().unwrap_or_default();
-        export.begin(&Arrival { method, route: &route, request_id, parent, client, begun })
+        export.begin(&RequestStart { method, route: &route, request_id, parent, client, begun })
     });
     let head = RequestHead { route, method, request_id, client, parent, begun };
     RequestRecord { app, head, timings: Arc::default(), notes: Arc::default(), span, reply: None }
@@ -100,7 +100,7 @@ fn begin(app: AppState, request: &Request) -> RequestRecord {
 fn parent(headers: &HeaderMap) -> Option<TraceParent> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let first = values.next()?;
-    if values.next().is_some() { None } else { TraceParent::read(first.as_bytes()) }
+    if values.next().is_some() { None } else { TraceParent::parse(first.as_bytes()) }
 }
 
 /// The client's own id if it is fit for logs, else a new one.

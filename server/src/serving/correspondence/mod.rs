@@ -15,7 +15,7 @@ use self::job::{Job, Work};
 use super::error::ServingError;
 use super::extraction::{FeatureExtraction, RequestedImage};
 use super::timings::Stage;
-use crate::cache::{CachedFeatures, Form};
+use crate::cache::{CachedFeatures, MapsKind};
 
 /// What is to be found.
 #[derive(Clone, Debug)]
@@ -134,7 +134,7 @@ impl Inputs {
             };
             let (file, requested) = match input {
                 Input::Known(features) => (None, RequestedImage::known(extraction, features)),
-                Input::Upload(file) => (Some(file.clone()), RequestedImage::open(extraction, file, Form::Unit).await),
+                Input::Upload(file) => (Some(file.clone()), RequestedImage::open(extraction, file, MapsKind::Unit).await),
             };
             match requested {
                 Ok(requested) => Ok(OpenedImage { name, file, requested }),
@@ -167,7 +167,7 @@ impl OpenedImage {
                 None => Ok(None),
             }
         };
-        let (features, pixels) = tokio::try_join!(requested.features(extraction, Form::Unit), pixels)
+        let (features, pixels) = tokio::try_join!(requested.features(extraction, MapsKind::Unit), pixels)
             .map_err(|error| error.for_image(name))?;
         Ok((MatchedPicture { pixels, size, id }, features))
     }

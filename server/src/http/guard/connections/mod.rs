@@ -173,7 +173,7 @@ impl OpenConnections {
 
     fn count(&self) {
         if self.role == ListenerRole::Main {
-            self.shared.state.metrics().http.connections(self.open.len());
+            self.shared.state.metrics().http.set_connections(self.open.len());
         }
     }
 }

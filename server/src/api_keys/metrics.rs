@@ -1,4 +1,4 @@
-//! Requests by the name of the API key that they came with.
+//! Metrics of API keys.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -10,26 +10,27 @@ struct KeyLabels {
     key: String,
 }
 
-/// Requests by key. There are as many series as keys.
+/// Requests by the name of their API key: one series a key.
 #[derive(Clone, Debug)]
 pub struct KeyMetrics {
     requests: Family<KeyLabels, Counter>,
 }
 
 impl KeyMetrics {
-    pub(super) fn register(registry: &mut Registry) -> Self {
+    /// Registers the metrics in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self { requests: Family::default() };
         registry.register("key_requests", "Requests that came with this API key", metrics.requests.clone());
         metrics
     }
 
-    /// Notes a request with the key of this name.
-    pub fn asked(&self, name: &str) {
+    /// Counts a request with the key of this name.
+    pub fn count_request(&self, name: &str) {
         self.requests.get_or_create(&KeyLabels { key: name.to_owned() }).inc();
     }
 
-    /// Forgets a key that exists no more.
-    pub fn forget(&self, name: &str) {
+    /// Removes the series of a key that no longer exists.
+    pub fn remove(&self, name: &str) {
         self.requests.remove(&KeyLabels { key: name.to_owned() });
     }
 }
