@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ServingError;
 use crate::config::RequestLimits;
-use crate::metrics::{BudgetMetrics, BudgetName, BudgetGauges};
+use crate::metrics::{BudgetGauges, BudgetMetrics, BudgetName};
 
 /// Bodies may take this part of the memory for work, on top of it: compressed images are small.
 const BODIES_SHARE: u64 = 4;

@@ -11,7 +11,7 @@ use super::known_features::is_served_here;
 use super::selection::Selection;
 use super::service::Service;
 use super::timings::{Stage, WorkContext};
-use crate::cache::{CachedFeatures, FeatureCache, FeatureId, FeatureKey, MapsKind, CachedMaps, Recipe, Role};
+use crate::cache::{CachedFeatures, CachedMaps, FeatureCache, FeatureId, FeatureKey, MapsKind, Recipe, Role};
 use densecl_inference::batch::LayerOutput;
 use densecl_inference::registry::ModelInput;
 use densecl_vision::features::FeatureMap;
@@ -61,7 +61,11 @@ impl RequestedImage {
     }
 
     /// Looks for the features of an uploaded picture; of one that is not known only the header is read.
-    pub(crate) async fn open(extraction: &FeatureExtraction, file: Bytes, form: MapsKind) -> Result<Self, ServingError> {
+    pub(crate) async fn open(
+        extraction: &FeatureExtraction,
+        file: Bytes,
+        form: MapsKind,
+    ) -> Result<Self, ServingError> {
         let key = key_of(&file, extraction.selection.recipe()).await?;
         let id = key.id();
         if let Some(cache) = extraction.service.cache()

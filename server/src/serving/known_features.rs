@@ -6,7 +6,7 @@ use densecl_models::Layer;
 
 use super::error::ServingError;
 use super::service::Service;
-use crate::cache::{CachedFeatures, EntryCheck, MapsKind, Recipe, FeatureMismatch};
+use crate::cache::{CachedFeatures, EntryCheck, FeatureMismatch, MapsKind, Recipe};
 
 /// Features that a request names by their id.
 ///

@@ -65,16 +65,11 @@ impl PartialSchema for FeaturesDocument {
 
 impl ToSchema for FeaturesDocument {}
 
+/// Little-endian numbers in C order as base64; nested arrays of numbers if `encoding` is `array`.
 fn text_or_array() -> RefOr<Schema> {
     let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
     let array = ArrayBuilder::new().items(ObjectBuilder::new().schema_type(SchemaType::AnyValue));
-    OneOfBuilder::new()
-        .item(text)
-        .item(array)
-        .description(Some(
-            "Little-endian numbers in C order as base64; nested arrays of numbers if `encoding` is `array`.",
-        ))
-        .into()
+    OneOfBuilder::new().item(text).item(array).into()
 }
 
 /// Pixels of the image from one descriptor of a map to the next.

@@ -134,7 +134,9 @@ impl Inputs {
             };
             let (file, requested) = match input {
                 Input::Known(features) => (None, RequestedImage::known(extraction, features)),
-                Input::Upload(file) => (Some(file.clone()), RequestedImage::open(extraction, file, MapsKind::Unit).await),
+                Input::Upload(file) => {
+                    (Some(file.clone()), RequestedImage::open(extraction, file, MapsKind::Unit).await)
+                }
             };
             match requested {
                 Ok(requested) => Ok(OpenedImage { name, file, requested }),
