@@ -19,6 +19,7 @@ mod probes;
 mod problem;
 mod reply;
 mod request;
+mod schema;
 mod state;
 
 use axum::Router;
