@@ -9,8 +9,8 @@ use crate::error::ApiError;
 use densecl_vision::features::{ImagePoints, NormalizedMap};
 use densecl_vision::image::{ImageSize, LabelPicture, LabelStyle, RgbImage};
 use densecl_vision::matching::{
-    Cancellation, ImagePair, MatchError, MatchOptions, MatchSide, PointMatch, Queries, SimilarityMaps, Verification,
-    VerifyOptions, correspond, propagate_labels, verify,
+    Cancellation, ImagePair, MatchError, MatchOptions, MatchedImage, PointMatch, Queries, SimilarityMaps, Verification,
+    VerifyOptions, find_correspondences, propagate_labels, verify,
 };
 
 /// Multiply-adds that one request may cost in matching. A match of every cell with every cell grows with the fourth
@@ -153,8 +153,8 @@ impl Described {
         Ok(Self { side, map: features.unit_map().map_err(ApiError::internal)? })
     }
 
-    fn as_match_side(&self) -> MatchSide<'_> {
-        MatchSide { map: &self.map, image: self.side.size }
+    fn as_match_side(&self) -> MatchedImage<'_> {
+        MatchedImage { map: &self.map, image: self.side.size }
     }
 }
 
@@ -205,10 +205,9 @@ impl Search<'_> {
     ) -> Result<TargetMatches, MatchError> {
         let pair = ImagePair { source: source.as_match_side(), target: target.as_match_side() };
         let queries = self.points.map_or(Queries::Cells, Queries::Points);
-        let mut matches = correspond(pair, queries, &self.options, cancellation)?;
-        let (from, to) = (source.map.geometry(source.side.size), target.map.geometry(target.side.size));
+        let mut matches = find_correspondences(pair, queries, &self.options, cancellation)?;
         let verification =
-            self.verify.map(|options| verify(&mut matches, from, to, &options, cancellation)).transpose()?;
+            self.verify.map(|options| verify(&mut matches, pair.into(), &options, cancellation)).transpose()?;
         Ok(TargetMatches { target, matches, verification })
     }
 }

@@ -15,7 +15,7 @@ use super::state::AppState;
 use crate::error::ApiError;
 use densecl_vision::features::{ImagePoints, PixelPoint};
 use densecl_vision::image::ImageSize;
-use densecl_vision::matching::{GeometricModel, MatchOptions, Refine, VerifyOptions};
+use densecl_vision::matching::{GeometricModel, MatchOptions, Refinement, VerifyOptions};
 
 /// More candidates than anyone looks at.
 const MAX_TOP_K: usize = 100;
@@ -106,7 +106,7 @@ pub(super) struct CorrespondenceQuery {
     max_ratio: Option<f32>,
     /// `softargmax`: a place between the cells. `none`: the centre of the best cell.
     #[schema(schema_with = refinements)]
-    refine: Option<Refine>,
+    refine: Option<Refinement>,
     /// Find the geometry that most matches agree on (RANSAC) and flag those that do: `homography` of a plane or a turning camera, `fundamental` matrix of any rigid scene.
     #[schema(schema_with = geometric_models)]
     verify: Option<GeometricModel>,

@@ -17,10 +17,10 @@ use super::pipeline::Extraction;
 use super::reply_body::ReplyBody;
 use crate::error::ApiError;
 use densecl_vision::features::{
-    Dtype, EncodedTensor, ImagePoints, NumberForm, Tensor, encode_npy, encode_npy_bytes, npy_header,
+    Dtype, EncodedTensor, ImagePoints, NumberForm, Tensor, encode_npy, encode_npy_u8, npy_header,
 };
 use densecl_vision::image::{LabelStyle, RgbImage, encode_labels, encode_png};
-use densecl_vision::matching::{MatchSide, SimilarityMaps, draw_matches, draw_similarity};
+use densecl_vision::matching::{MatchedImage, SimilarityMaps, draw_matches, draw_similarity};
 
 /// What all replies to a request have in common.
 pub(super) struct CorrespondenceReply {
@@ -69,7 +69,7 @@ impl CorrespondenceReply {
         }
         let [TargetLabels { size, labels }] = targets else { return Err(not_one()) };
         if self.format == CorrespondenceFormat::Npy {
-            return Ok(encode_npy_bytes(labels, &[size.height as usize, size.width as usize]));
+            return Ok(encode_npy_u8(labels, &[size.height as usize, size.width as usize]));
         }
         encode_labels(labels, *size, style).map_err(ApiError::internal)
     }
@@ -103,7 +103,7 @@ fn picture(source: &Described, found: TargetMatches, points: Option<&ImagePoints
     let Some((points, &[point])) = points.map(|points| (points, points.as_slice())) else {
         return draw_matches(source_image, target_image, &matches).map_err(ApiError::internal);
     };
-    let source_side = MatchSide { map: &source.map, image: source.side.size };
+    let source_side = MatchedImage { map: &source.map, image: source.side.size };
     let maps = SimilarityMaps::new(source_side, points, target.map)?;
     let mut similarities = Vec::new();
     maps.append(0..maps.unit(), &mut similarities);
