@@ -12,8 +12,8 @@ use crate::config::{
     ByteSize, CacheSettings, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span,
 };
 use densecl_inference::batch::Batching;
-use densecl_inference::engine::{Device, EngineOptions, Precision};
-use densecl_inference::registry::Rehearsal;
+use densecl_inference::onnx_runtime::{Device, EngineOptions, Precision};
+use densecl_inference::registry::WarmUpLayers;
 
 mod administration;
 mod cache;
@@ -162,7 +162,7 @@ pub struct ServeArgs {
     /// Layers to make ready before the first request, LAYER or LAYER@SIDE, separated by commas; the
     /// default layer at the default side always is
     #[arg(long, env = "DENSECL_WARM_UP", value_name = "LAYER", value_delimiter = ',')]
-    warm_up: Vec<Rehearsal>,
+    warm_up: Vec<WarmUpLayers>,
     /// Images of equal size that run together; on a CPU only small ones do
     #[arg(long, env = "DENSECL_MAX_BATCH", value_name = "N", default_value = "32")]
     max_batch: NonZeroUsize,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::spans::CollectorUrl;
 use densecl_inference::batch::{BatcherOptions, Batching, QueueLimits};
-use densecl_inference::engine::EngineOptions;
-use densecl_inference::registry::Rehearsal;
+use densecl_inference::onnx_runtime::EngineOptions;
+use densecl_inference::registry::WarmUpLayers;
 
 mod cache;
 mod connections;
@@ -29,7 +29,7 @@ pub struct Config {
     /// The model repository.
     pub models: PathBuf,
     /// Layers that are made ready beside the default ones.
-    pub rehearsals: Vec<Rehearsal>,
+    pub rehearsals: Vec<WarmUpLayers>,
     /// Device, threads and the library behind them.
     pub engine: EngineOptions,
     /// What may share a run.

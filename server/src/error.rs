@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::api_keys::KeyRefusal;
 use densecl_inference::batch::BatchError;
-use densecl_inference::engine::EngineError;
+use densecl_inference::backend::BackendError;
 use densecl_inference::registry::{ChangeError, LookupError};
 use densecl_vision::features::{ComponentsError, GridError, MAX_PLACES_PER_SIDE, PointError, RenderError, WindowError};
 use densecl_vision::image::{DecodeError, ImageSize, LabelError};
@@ -515,11 +515,11 @@ impl From<BatchError> for ApiError {
             BatchError::Closed => Self::Draining,
             // The handler's own deadline fires first and knows the limit; this is the race's other end.
             BatchError::DeadlinePassed => Self::DeadlinePassed { limit: Duration::ZERO },
-            BatchError::Engine(inner) => match &*inner {
-                EngineError::FileChanged { name, version } => {
+            BatchError::Backend(inner) => match &*inner {
+                BackendError::FileChanged { name, version } => {
                     Self::ModelFileChanged { name: name.clone(), version: *version }
                 }
-                _ => Self::internal(BatchError::Engine(inner)),
+                _ => Self::internal(BatchError::Backend(inner)),
             },
             BatchError::Panicked(_) => Self::internal(error),
         }

@@ -17,7 +17,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use densecl_inference::metrics::BatchMetrics;
+use densecl_inference::metrics::InferenceMetrics;
 
 pub use self::budget::{BudgetMetrics, BudgetName, BudgetUse};
 pub use self::build::{BuildMetrics, revision};
@@ -33,7 +33,7 @@ pub struct Metrics {
     /// What HTTP counts.
     pub http: HttpMetrics,
     /// What the batcher counts.
-    pub batch: BatchMetrics,
+    pub batch: InferenceMetrics,
     /// Memory set aside for requests.
     pub budget: BudgetMetrics,
     /// What is counted for each API key.
@@ -54,7 +54,7 @@ impl Metrics {
         process::register(&mut registry);
         let ours = registry.sub_registry_with_prefix("densecl");
         let http = HttpMetrics::register(ours);
-        let batch = BatchMetrics::register(ours);
+        let batch = InferenceMetrics::register(ours);
         let budget = BudgetMetrics::register(ours);
         let keys = KeyMetrics::register(ours);
         let build = BuildMetrics::register(ours);
@@ -68,7 +68,7 @@ impl Metrics {
     /// # Errors
     /// If a metric cannot be written, which strings do not do.
     pub fn text(&self) -> Result<String, fmt::Error> {
-        self.batch.note_age();
+        self.batch.update_oldest_age();
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -93,9 +93,9 @@ fn signed(value: impl TryInto<i64>) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
-    use densecl_inference::metrics::Dropped;
+    use densecl_inference::metrics::DropReason;
 
     use super::*;
 
@@ -112,7 +112,7 @@ mod tests {
         metrics.http.problem("rate-limited");
         metrics.http.sent(Sent { route: "/features", duration: Duration::from_millis(4), bytes: 12 });
         metrics.http.stage("decode", Duration::from_millis(1));
-        metrics.batch.dropped(Dropped::CallerGone);
+        metrics.batch.record_dropped(DropReason::CallerGone);
         metrics.budget.of(BudgetName::Work).taken(7);
         metrics.keys.asked("someone");
         metrics.build.engines("6af1a93", ["cpu".to_owned()].into());
@@ -163,22 +163,5 @@ mod tests {
             assert!(name.starts_with("densecl_") || name.starts_with("process_"), "{name}");
         }
         assert!(count > 20, "{text}");
-    }
-
-    #[test]
-    fn the_oldest_that_waits_grows_older_until_none_waits() {
-        let metrics = Metrics::new();
-        let age = |metrics: &Metrics| -> f64 {
-            let text = metrics.text().unwrap();
-            let line = text.lines().find_map(|line| line.strip_prefix("densecl_queue_oldest_age_seconds "));
-            line.unwrap().parse().unwrap()
-        };
-        metrics.batch.queue(2, Some(Instant::now().checked_sub(Duration::from_secs(3)).unwrap()));
-        let first = age(&metrics);
-        assert!((3.0..60.0).contains(&first), "{first}");
-        std::thread::sleep(Duration::from_millis(5));
-        assert!(age(&metrics) > first);
-        metrics.batch.queue(0, None);
-        assert!(age(&metrics) < 1e-9);
     }
 }

@@ -15,7 +15,7 @@ use super::state::AppState;
 use super::timings::{Stage, Timings};
 use crate::metrics::{Answered, Sent};
 use crate::spans::{Outcome, RequestSpan, StageSpan, TraceParent};
-use densecl_inference::engine::LayerSet;
+use densecl_inference::backend::LayerSet;
 use densecl_inference::registry::ServedModel;
 
 /// What is found out about a request while it is answered.

@@ -134,7 +134,7 @@ fn malformed(name: &str, reason: &str) -> ApiError {
 mod tests {
     use super::*;
     use crate::cache::{FeatureKey, Maps};
-    use densecl_inference::engine::LayerSet;
+    use densecl_inference::backend::LayerSet;
     use densecl_vision::image::ImageSize;
 
     fn named(query: &str) -> Result<NamedFeatures, ApiError> {

@@ -10,7 +10,7 @@ use super::state::AppState;
 use crate::cache::Recipe;
 use crate::error::ApiError;
 use densecl_inference::batch::{BatchError, LayerOutput};
-use densecl_inference::engine::LayerSet;
+use densecl_inference::backend::LayerSet;
 use densecl_inference::registry::{LookupError, ModelInput, Registry, ServedModel};
 use densecl_models::geometry::{CELL_MULTIPLE_PX, inference_size};
 use densecl_vision::features::{FeatureMap, HypercolumnError, LayerScaling, ShapeError, hypercolumn};
