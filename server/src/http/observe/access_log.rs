@@ -15,7 +15,7 @@ use crate::http::state::AppState;
 use crate::metrics::{AnsweredRequest, SentReply};
 use crate::serving::{Stage, Timings};
 use crate::spans::{RequestEnd, RequestSpan, StageSpan, TraceParent};
-use densecl_inference::engine::LayerSet;
+use densecl_inference::backend::LayerSet;
 use densecl_inference::registry::ServedModel;
 
 /// Facts that are found out about a request while it is answered.
