@@ -23,7 +23,7 @@ const CRATES: [&str; 8] = [
 ];
 
 /// Modules that alone may name a library, in the crates that have it: crate, library, module.
-const WRAPPERS: [(&str, &str, &str); 2] = [("trainer", "ort", "onnx_session"), ("server/inference", "ort", "engine")];
+const WRAPPERS: [(&str, &str, &str); 2] = [("trainer", "ort", "onnx_session"), ("server/inference", "ort", "onnx_runtime")];
 
 #[test]
 fn modules_do_not_use_each_other_in_a_circle() {
