@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use densecl_inference::engine::{Device, ImageBatch, LayerSet, Load, ModelFile, Precision};
 use densecl_models::OnnxModel;
+use densecl_models::geometry::ImageSize;
 use densecl_models::resnet::OutputStride;
 use densecl_tests::pictures::{png, texture};
 use densecl_tests::server::{TestServer, config, json, npy};
@@ -85,8 +86,8 @@ fn differences(checkpoint: &Path, onnx: &Path, stride: OutputStride) -> Vec<Diff
             let shape = [found.len(), found[0].channels, found[0].height, found[0].width].map(|dim| dim as i64);
             assert_eq!(shape[..], expected.size(), "{}", layer.name);
             // The manifest's stride is that of the map.
-            let cells = |length: i64| (length as u32).div_ceil(layer.stride) as usize;
-            assert_eq!((found[0].height, found[0].width), (cells(height), cells(width)), "{}", layer.name);
+            let grid = layer.grid(ImageSize { width: width as u32, height: height as u32 });
+            assert_eq!((found[0].height, found[0].width), (grid.height, grid.width), "{}", layer.name);
             let data: Vec<f32> = found.into_iter().flat_map(|image| image.data).collect();
             differences.push(difference(format!("{} {height}x{width}", layer.name), &data, expected));
         }
