@@ -18,6 +18,7 @@ mod graph_inspection;
 pub mod int8;
 mod manifest;
 mod onnx_model;
+pub mod onnx_runtime_library;
 mod random_weights;
 pub mod repository;
 pub mod resnet;
