@@ -98,7 +98,7 @@ impl ModelFile {
         if Sha256::digest(&bytes)[..] != file_digest[..] {
             return Err(changed());
         }
-        let model = OnnxModel::decode_beside(path, bytes, || Ok(Some(manifest.clone()))).map_err(unreadable)?;
+        let model = OnnxModel::decode_file_with(path, bytes, || Ok(Some(manifest.clone()))).map_err(unreadable)?;
         if digest_beside(&model) == *beside_digest { Ok(model) } else { Err(changed()) }
     }
 }
@@ -124,7 +124,7 @@ impl Hash for ModelFile {
 }
 
 fn digest_beside(model: &OnnxModel) -> [u8; 32] {
-    model.files_beside().fold(Sha256::new(), |digest, (_, content)| digest.chain_update(content)).finalize().into()
+    model.external_files().fold(Sha256::new(), |digest, (_, content)| digest.chain_update(content)).finalize().into()
 }
 
 fn whole_digest(file: &[u8; 32], beside: &[u8; 32], manifest: &Manifest) -> [u8; 32] {
