@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::cache::CacheSettings;
 use crate::spans::CollectorUrl;
 use densecl_inference::batch::{BatcherOptions, Batching, QueueLimits};
-use densecl_inference::engine::EngineOptions;
-use densecl_inference::registry::Rehearsal;
+use densecl_inference::onnx_runtime::EngineOptions;
+use densecl_inference::registry::WarmUpLayers;
 
 mod connections;
 
@@ -30,7 +30,7 @@ pub struct Config {
     /// Folder of the model repository.
     pub models: PathBuf,
     /// Layers that are made ready beside the default ones.
-    pub rehearsals: Vec<Rehearsal>,
+    pub rehearsals: Vec<WarmUpLayers>,
     /// Device, threads and library of the engines.
     pub engine: EngineOptions,
     /// Limits of one batch.
