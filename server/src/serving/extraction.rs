@@ -15,7 +15,7 @@ use crate::cache::{CachedFeatures, CachedMaps, FeatureCache, FeatureId, FeatureK
 use densecl_inference::batch::LayerOutput;
 use densecl_inference::registry::ModelInput;
 use densecl_vision::features::FeatureMap;
-use densecl_vision::image::{DecodeLimits, Header, ImageSize, RgbImage, decode, probe};
+use densecl_vision::image::{DecodeLimits, ImageSize, PictureHeader, RgbImage, decode, probe};
 
 /// Files up to this size are hashed where they are: a thread that serves connections is held up for less than a
 /// millisecond, which is what handing them to another one may take.
@@ -46,7 +46,7 @@ enum FeatureState {
 #[derive(Clone)]
 struct Missing {
     file: Bytes,
-    header: Header,
+    header: PictureHeader,
     key: FeatureKey,
     /// Whether the request has a place for it among those that are computed.
     has_place: bool,

@@ -1,28 +1,28 @@
-//! How the samples of a TIFF file are stored.
+//! Layout of the samples in a TIFF file, from the tags of its directory.
 
 use super::compression::Compression;
-use super::directory::{Directory, Tag, Values};
+use super::directory::{Directory, Tag, TagValues};
 use crate::image::ImageSize;
 use crate::image::decode::DecodeError;
 use crate::image::decode::Format::Tiff;
 
-/// Everything about the samples that is the same for all of them.
-pub(super) struct Layout {
+/// Size, kind and arrangement of the samples.
+pub(super) struct SampleLayout {
     pub(super) size: ImageSize,
     pub(super) photometric: Photometric,
-    pub(super) depth: Depth,
+    pub(super) depth: SampleDepth,
     pub(super) compression: Compression,
     pub(super) predictor: Predictor,
     pub(super) is_planar: bool,
     pub(super) is_little_endian: bool,
-    /// All samples of a pixel, those that are no colours too; 1 where they are in planes.
+    /// All samples of a pixel, alpha and other extra ones included; 1 where they are in planes.
     pub(super) samples_per_chunk_pixel: usize,
     samples: usize,
     is_tiled: bool,
     chunk: ImageSize,
 }
 
-/// What the samples mean.
+/// Meaning of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Photometric {
     WhiteIsZero,
@@ -30,32 +30,32 @@ pub(super) enum Photometric {
     Rgb,
     Palette,
     Cmyk,
-    /// Inside a JPEG only, which becomes RGB there.
+    /// Only inside a JPEG, whose decoder converts it to RGB.
     YCbCr,
 }
 
-/// Bits and kind of every sample.
+/// Bits and number format of every sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Depth {
+pub(super) enum SampleDepth {
     /// 1, 2, 4, 8 or 16 bits.
     Unsigned(u32),
     /// 16, 32 or 64 bits.
     Float(u32),
 }
 
-/// What a sample is stored as.
+/// Transformation of the samples before compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Predictor {
-    Itself,
+    None,
     /// The difference to the pixel on the left.
     Difference,
-    /// The same, of the bytes of a row sorted by significance.
+    /// Differences of the bytes of a row, which are sorted by significance first.
     FloatDifference,
 }
 
 /// A strip or a tile.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chunk {
+pub(super) struct TiffChunk {
     pub(super) plane: usize,
     /// Its place on the canvas.
     pub(super) x: usize,
@@ -76,7 +76,7 @@ impl Photometric {
     }
 }
 
-impl Depth {
+impl SampleDepth {
     pub(super) const fn bits(self) -> u32 {
         match self {
             Self::Unsigned(bits) | Self::Float(bits) => bits,
@@ -84,19 +84,19 @@ impl Depth {
     }
 }
 
-impl Layout {
-    /// Most samples of a pixel: four colours and more alpha than anybody needs.
+impl SampleLayout {
+    /// Most samples of a pixel: four colours and some extra ones.
     const MAX_SAMPLES: u64 = 16;
     /// What tiles may have beyond four times the picture.
     const MAX_PADDING_BYTES: u64 = 64 << 20;
 
-    pub(super) fn of(directory: &Directory<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn from_directory(directory: &Directory<'_>) -> Result<Self, DecodeError> {
         let value = |tag, default| directory.value(tag).unwrap_or(default);
         let side = |tag| directory.value(tag).and_then(|side| u32::try_from(side).ok());
         let (Some(width), Some(height)) = (side(Tag::ImageWidth), side(Tag::ImageLength)) else {
             return Err(Tiff.corrupt("it does not say its size"));
         };
-        let compression = Compression::of(value(Tag::Compression, 1))?;
+        let compression = Compression::from_tag(value(Tag::Compression, 1))?;
         let photometric = match value(Tag::PhotometricInterpretation, 1) {
             0 => Photometric::WhiteIsZero,
             1 => Photometric::BlackIsZero,
@@ -137,17 +137,17 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Whether these features go together here.
+    /// Checks that depth, predictor, compression and bit order can be combined here.
     fn check(&self, fill_order: u64) -> Result<(), DecodeError> {
         let predictor_fits = match self.predictor {
-            Predictor::Itself => true,
-            Predictor::Difference => matches!(self.depth, Depth::Unsigned(8 | 16)),
-            Predictor::FloatDifference => matches!(self.depth, Depth::Float(_)),
+            Predictor::None => true,
+            Predictor::Difference => matches!(self.depth, SampleDepth::Unsigned(8 | 16)),
+            Predictor::FloatDifference => matches!(self.depth, SampleDepth::Float(_)),
         };
         let depth_fits = match self.compression {
-            Compression::Jpeg => self.depth == Depth::Unsigned(8) && self.predictor == Predictor::Itself,
-            Compression::Fax4 => self.depth == Depth::Unsigned(1) && self.samples == 1,
-            _ => self.photometric != Photometric::Palette || matches!(self.depth, Depth::Unsigned(1..=8)),
+            Compression::Jpeg => self.depth == SampleDepth::Unsigned(8) && self.predictor == Predictor::None,
+            Compression::Fax4 => self.depth == SampleDepth::Unsigned(1) && self.samples == 1,
+            _ => self.photometric != Photometric::Palette || matches!(self.depth, SampleDepth::Unsigned(1..=8)),
         };
         if fill_order != 1 {
             return Err(Tiff.unsupported(format!("fill order {fill_order}")));
@@ -159,7 +159,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Time goes with what is decompressed, so what lies beyond the picture has a limit.
+    /// Checks that chunks hold little more than the picture: time grows with what is decompressed.
     pub(super) fn check_padding(&self) -> Result<(), DecodeError> {
         let decoded = self.chunk_count().saturating_mul(self.decompressed_bytes());
         let picture =
@@ -182,7 +182,7 @@ impl Layout {
         row.saturating_mul(u64::from(self.chunk.height.min(self.size.height)))
     }
 
-    /// Most bytes that are held for a chunk of a file: what comes out, its rows as bytes, and a JPEG's copy and decoder.
+    /// Most bytes that are held for a chunk: its decompressed rows, a row as bytes, and a JPEG's copy and decoder.
     pub(super) fn bytes_of_a_chunk(&self, file_bytes: u64) -> u64 {
         let row = u64::from(self.chunk.width).saturating_mul(8 * self.samples_per_chunk_pixel as u64);
         let jpeg = match self.compression {
@@ -218,7 +218,7 @@ impl Layout {
     }
 
     /// Offsets and lengths of all chunks, in the order of [`Self::chunks`].
-    pub(super) fn places<'a>(&self, directory: &Directory<'a>) -> Option<(Values<'a>, Values<'a>)> {
+    pub(super) fn places<'a>(&self, directory: &Directory<'a>) -> Option<(TagValues<'a>, TagValues<'a>)> {
         let (offsets, lengths) = if self.is_tiled {
             (Tag::TileOffsets, Tag::TileByteCounts)
         } else {
@@ -229,7 +229,7 @@ impl Layout {
     }
 
     /// The chunks that hold colours: plane after plane, row after row.
-    pub(super) fn chunks(&self) -> impl Iterator<Item = Chunk> {
+    pub(super) fn chunks(&self) -> impl Iterator<Item = TiffChunk> {
         let (width, height) = (self.chunk.width as usize, self.chunk.height as usize);
         let picture_height = self.size.height as usize;
         let (across, down) = (self.chunks_across() as usize, self.chunks_down() as usize);
@@ -237,21 +237,21 @@ impl Layout {
         (0..planes * down * across).map(move |index| {
             let (plane, place) = (index / (down * across), index % (down * across));
             let (x, y) = (place % across * width, place / across * height);
-            Chunk { plane, x, y, width, height: height.min(picture_height - y) }
+            TiffChunk { plane, x, y, width, height: height.min(picture_height - y) }
         })
     }
 }
 
-fn depth(directory: &Directory<'_>) -> Result<Depth, DecodeError> {
+fn depth(directory: &Directory<'_>) -> Result<SampleDepth, DecodeError> {
     // One value for every sample, or one for all of them.
     let uniform = |tag, default| {
         let Some(values) = directory.values(tag) else { return Some(default) };
         let first = values.get(0)?;
-        values.iter().take(Layout::MAX_SAMPLES as usize).all(|value| value == first).then_some(first)
+        values.iter().take(SampleLayout::MAX_SAMPLES as usize).all(|value| value == first).then_some(first)
     };
     match (uniform(Tag::SampleFormat, 1), uniform(Tag::BitsPerSample, 1)) {
-        (Some(1 | 4), Some(bits @ (1 | 2 | 4 | 8 | 16))) => Ok(Depth::Unsigned(bits as u32)),
-        (Some(3), Some(bits @ (16 | 32 | 64))) => Ok(Depth::Float(bits as u32)),
+        (Some(1 | 4), Some(bits @ (1 | 2 | 4 | 8 | 16))) => Ok(SampleDepth::Unsigned(bits as u32)),
+        (Some(3), Some(bits @ (16 | 32 | 64))) => Ok(SampleDepth::Float(bits as u32)),
         (Some(2), _) => Err(Tiff.unsupported("signed samples")),
         (_, Some(bits)) => Err(Tiff.unsupported(format!("samples of {bits} bits"))),
         (_, None) => Err(Tiff.unsupported("samples of different depths")),
@@ -260,7 +260,7 @@ fn depth(directory: &Directory<'_>) -> Result<Depth, DecodeError> {
 
 fn predictor(value: u64) -> Result<Predictor, DecodeError> {
     match value {
-        1 => Ok(Predictor::Itself),
+        1 => Ok(Predictor::None),
         2 => Ok(Predictor::Difference),
         3 => Ok(Predictor::FloatDifference),
         other => Err(Tiff.unsupported(format!("predictor {other}"))),
