@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_in_time_is_drop_reason() {
+    fn a_request_that_cannot_be_in_time_is_dropped() {
         let with = |time_left_ms, expected_ms| Waiting {
             time_left: Duration::from_millis(time_left_ms),
             expected: Duration::from_millis(expected_ms),
