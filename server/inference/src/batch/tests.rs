@@ -80,12 +80,18 @@ fn value(reply: &BatchReply) -> f32 {
     reply.layers[0].data[0]
 }
 
+/// The answer to a request. One that never comes fails the test instead of stopping it.
+async fn answer(reply: Reply) -> Result<BatchReply, BatchError> {
+    let answer = tokio::time::timeout(Duration::from_hours(1), reply).await;
+    answer.expect("an answer within an hour of the paused clock").expect("the reply was dropped")
+}
+
 #[tokio::test(start_paused = true)]
 async fn requests_that_wait_share_a_run_and_each_gets_its_own_answer() {
     let fixture = Fixture::new(1, 4);
     let replies: Vec<_> = (0..7).map(|value| fixture.submit(value).unwrap()).collect();
     for (expected, reply) in (0_u8..).zip(replies) {
-        let reply = reply.await.unwrap().unwrap();
+        let reply = answer(reply).await.unwrap();
         assert!((value(&reply) - f32::from(expected)).abs() < 1e-6, "{expected}");
     }
     assert_eq!(fixture.runs(), [4, 3]);
@@ -96,7 +102,7 @@ async fn a_reply_tells_the_time_in_the_queue_and_of_the_run() {
     let fixture = Fixture::new(1, 1);
     let replies: Vec<_> = (0..3).map(|value| fixture.submit(value).unwrap()).collect();
     for (runs_before, reply) in (0..).zip(replies) {
-        let reply = reply.await.unwrap().unwrap();
+        let reply = answer(reply).await.unwrap();
         assert_eq!((reply.queued, reply.inference), (RUN_TIME * runs_before, RUN_TIME));
     }
 }
@@ -107,7 +113,7 @@ async fn engines_run_at_the_same_time() {
     let begun = Instant::now();
     let replies: Vec<_> = (0..8).map(|value| fixture.submit(value).unwrap()).collect();
     for reply in replies {
-        reply.await.unwrap().unwrap();
+        answer(reply).await.unwrap();
     }
     assert_eq!(begun.elapsed(), RUN_TIME * 2);
 }
@@ -121,8 +127,8 @@ async fn a_request_whose_caller_leaves_the_queue_is_not_run() {
     // On the paused clock: the run has begun and not ended.
     tokio::time::sleep(RUN_TIME / 2).await;
     drop(leaves);
-    assert_eq!(stays.await.unwrap().unwrap().queued, RUN_TIME);
-    runs.await.unwrap().unwrap();
+    assert_eq!(answer(stays).await.unwrap().queued, RUN_TIME);
+    answer(runs).await.unwrap();
     assert_eq!(fixture.runs(), [1, 1]);
 }
 
@@ -130,14 +136,14 @@ async fn a_request_whose_caller_leaves_the_queue_is_not_run() {
 async fn an_overloaded_queue_refuses_with_the_time_to_come_back() {
     let fixture = Fixture::new(1, 1);
     // The forecast learns the time of a run from the first.
-    fixture.submit(0).unwrap().await.unwrap().unwrap();
+    answer(fixture.submit(0).unwrap()).await.unwrap();
     let waiting: Vec<_> = (0..LIMITS.max_requests).map(|_| fixture.submit(1).unwrap()).collect();
     let Err(BatchError::Overloaded { retry_after }) = fixture.submit(2) else { panic!("it is full") };
     let expected = RUN_TIME * LIMITS.max_requests as u32;
     assert!(retry_after.abs_diff(expected) < Duration::from_micros(10), "{retry_after:?}");
     assert_eq!(fixture.batcher.predicted_wait(), retry_after);
     for reply in waiting {
-        reply.await.unwrap().unwrap();
+        answer(reply).await.unwrap();
     }
     assert_eq!(fixture.batcher.predicted_wait(), Duration::ZERO);
     assert!(fixture.submit(3).is_ok());
@@ -154,10 +160,10 @@ async fn a_panic_fails_its_batch_alone_and_resets_its_engine() {
     let replies = [13, 13, 1].map(|value| fixture.submit(value).unwrap());
     let [first, second, third] = replies;
     for reply in [first, second] {
-        let error = reply.await.unwrap().unwrap_err();
+        let error = answer(reply).await.unwrap_err();
         assert!(matches!(&error, BatchError::Panicked(text) if text.contains("unlucky")), "{error:?}");
     }
-    assert!(third.await.unwrap().is_ok());
+    assert!(answer(third).await.is_ok());
     let events = fixture.log.take();
     assert!(matches!(
         events[..],
@@ -175,7 +181,7 @@ async fn an_error_of_a_run_reaches_every_caller_of_its_batch() {
     let fail = |_: &FakeModel, _: &LayerSet, _: ImageBatch<'_>| Err(BackendError::Run("out of memory".into()));
     let fixture = Fixture::with_backends(FakeBackend::with_compute(1, RUN_TIME, &log, fail), log, 2);
     for reply in [1, 2].map(|value| fixture.submit(value).unwrap()) {
-        let error = reply.await.unwrap().unwrap_err();
+        let error = answer(reply).await.unwrap_err();
         assert!(matches!(&error, BatchError::Backend(error) if matches!(**error, BackendError::Run(_))), "{error:?}");
     }
     assert_eq!(fixture.runs(), [2]);
@@ -221,7 +227,7 @@ async fn warm_up_gives_every_engine_its_session() {
     assert_eq!(fixture.log.take(), [steps(0), steps(1)].concat());
     let replies = [1, 2].map(|value| fixture.submit(value).unwrap());
     for reply in replies {
-        reply.await.unwrap().unwrap();
+        answer(reply).await.unwrap();
     }
     assert!(fixture.log.take().iter().all(|event| matches!(event, FakeEvent::Ran { built: false, .. })));
 }
@@ -272,7 +278,7 @@ async fn engines_forget_a_model_between_two_runs() {
     let id = fixture.model.id();
     let reply = fixture.submit(1).unwrap();
     fixture.batcher.forget(id);
-    reply.await.unwrap().unwrap();
+    answer(reply).await.unwrap();
     let Fixture { batcher, tasks, log, .. } = fixture;
     drop(batcher);
     tasks.join_all().await;

@@ -16,7 +16,7 @@ pub(crate) fn model() -> Result<Vec<u8>, ModelError> {
     model_with_method(OUTPUT)
 }
 
-/// The same model with another text in its manifest, and so with another digest.
+/// Like [`model`], with a text in its manifest that gives it another digest.
 pub(crate) fn model_with_method(method: &str) -> Result<Vec<u8>, ModelError> {
     let axes = [Axis::Named("N"), Axis::Named("H"), Axis::Named("W"), Axis::Fixed(3)];
     let mut graph = GraphBuilder::new(OUTPUT);
