@@ -45,7 +45,7 @@ impl From<(u32, u32)> for ImageSize {
 /// multiple).
 ///
 /// ```
-/// # use densecl_vision::image::{ImageSize, inference_size};
+/// # use densecl_models::geometry::{ImageSize, inference_size};
 /// let photo = ImageSize { width: 640, height: 480 };
 /// assert_eq!(inference_size(photo, 512), ImageSize { width: 512, height: 384 });
 /// ```

@@ -8,6 +8,7 @@
 //! This crate runs no network and knows neither libtorch nor ONNX Runtime. Tensors go in and
 //! come out as slices and shapes.
 
+pub mod atomic_file;
 mod cut;
 mod fidelity;
 mod float16;

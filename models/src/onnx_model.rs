@@ -13,14 +13,14 @@ mod soundness;
 mod tensor_data;
 mod wire;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message;
-use tempfile::NamedTempFile;
 
+use crate::atomic_file::AtomicFile;
 use crate::cut::cut;
 use crate::float16::{Float16Error, to_float16};
 use crate::int8::is_quantized;
@@ -250,7 +250,7 @@ impl OnnxModel {
         Ok(ModelProto { graph: self.proto.graph.clone(), ..header }.encode_to_vec())
     }
 
-    /// Writes the file beside its place and renames it there, so that a reader never sees half.
+    /// Writes the file as [`atomic_file`](crate::atomic_file) does: a reader never sees half of it.
     ///
     /// # Errors
     /// If the folder cannot be made or the file cannot be written.
@@ -258,8 +258,8 @@ impl OnnxModel {
         self.save_if(path, |_| Ok(()))
     }
 
-    /// As [`OnnxModel::save`], once `check` has approved of the file while it still lies beside its
-    /// place; if it has not, nothing remains.
+    /// Writes the file as [`OnnxModel::save`] does, if `check` accepts it under its temporary name. If not, the file
+    /// is deleted and what was at `path` is as it was.
     ///
     /// # Errors
     /// If the folder cannot be made, the file cannot be written, or `check` returns an error.
@@ -270,10 +270,10 @@ impl OnnxModel {
     ) -> Result<(), E> {
         let bytes = self.encode()?;
         let failed = |source| ModelError::Io { path: path.to_owned(), source };
-        let aside = write_aside(path, &bytes).map_err(failed)?;
-        check(aside.path())?;
-        aside.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        let mut file = AtomicFile::create(path).map_err(failed)?;
+        file.write_all(&bytes).map_err(failed)?;
+        check(file.temporary_path())?;
+        Ok(file.commit().map_err(failed)?)
     }
 
     fn graph(&self) -> &GraphProto {
@@ -349,22 +349,6 @@ fn header_of(model: &ModelProto) -> ModelProto {
         metadata_props: model.metadata_props.clone(),
         functions: model.functions.clone(),
     }
-}
-
-/// A file in the folder of `path` that goes away again if it is not renamed.
-fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut aside = tempfile::Builder::new().prefix(".model-").permissions(readable()).tempfile_in(folder)?;
-    aside.write_all(bytes)?;
-    aside.as_file().sync_all()?;
-    Ok(aside)
-}
-
-/// A temporary file is private by default; a model is for the server's user to read.
-#[cfg(unix)]
-fn readable() -> fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::http::{AppState, Entrance, Phase, StateError, Unfinished, serve};
+use crate::http::{AppState, ListenerRole, Phase, StateError, Unfinished, admin_router, router, serve};
 use densecl_inference::backend::Provider;
 use densecl_inference::batch::{Batcher, StartError};
 use densecl_inference::onnx_runtime::library_commit;
@@ -21,19 +21,19 @@ const BACKLOG: u32 = 1024;
 
 /// A server that listens but does not answer yet.
 pub struct Application {
-    main: Door,
-    administration: Option<Door>,
+    main: BoundListener,
+    administration: Option<BoundListener>,
     state: AppState,
 }
 
 /// A listener, and where it is.
-struct Door {
+struct BoundListener {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-impl Door {
-    fn at(address: SocketAddr) -> Result<Self, ServeError> {
+impl BoundListener {
+    fn bind(address: SocketAddr) -> Result<Self, ServeError> {
         let unavailable = |source| ServeError::Listen { address, source };
         let listener = listen_on(address).map_err(unavailable)?;
         Ok(Self { address: listener.local_addr().map_err(unavailable)?, listener })
@@ -83,8 +83,8 @@ impl Application {
     /// If the address cannot be listened on, or threads cannot be started.
     #[expect(clippy::unused_async, reason = "listening needs the runtime that it is called in")]
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
-        let main = Door::at(config.listen)?;
-        let administration = config.admin_listen.map(Door::at).transpose()?;
+        let main = BoundListener::bind(config.listen)?;
+        let administration = config.admin_listen.map(BoundListener::bind).transpose()?;
         Ok(Self { main, administration, state: AppState::new(config)? })
     }
 
@@ -95,7 +95,7 @@ impl Application {
 
     /// The address it listens on to administrators.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.administration.as_ref().map(|door| door.address)
+        self.administration.as_ref().map(|listener| listener.address)
     }
 
     /// What the requests share, to watch the server from outside.
@@ -112,8 +112,8 @@ impl Application {
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
         let Self { main, administration, state } = self;
         tracing::info!(address = %main.address, "listening");
-        if let Some(door) = &administration {
-            tracing::info!(address = %door.address, "listening to administrators");
+        if let Some(listener) = &administration {
+            tracing::info!(address = %listener.address, "listening to administrators");
         }
         // Both close when it is dropped.
         let (close, closed) = watch::channel(());
@@ -160,25 +160,26 @@ impl Application {
     }
 }
 
-/// Serves both doors until `closed`, and then to the end.
+/// Serves both listeners until `closed`, and then to the end.
 async fn serve_both(
-    main: Door,
-    administration: Option<Door>,
+    main: BoundListener,
+    administration: Option<BoundListener>,
     state: AppState,
     closed: watch::Receiver<()>,
 ) -> Result<(), Unfinished> {
     let closed = || {
         let mut closed = closed.clone();
         async move {
-            // A sender that is gone closes the door.
+            // A sender that is gone closes the listener.
             while closed.changed().await.is_ok() {}
         }
     };
     let administration = async {
-        let Some(door) = administration else { return Ok(()) };
-        serve(door.listener, Entrance::Administration, state.clone(), closed()).await
+        let Some(bound) = administration else { return Ok(()) };
+        serve(bound.listener, ListenerRole::Administration, (admin_router(state.clone()), state.clone()), closed())
+            .await
     };
-    let main = serve(main.listener, Entrance::Main, state.clone(), closed());
+    let main = serve(main.listener, ListenerRole::Main, (router(state.clone()), state.clone()), closed());
     let (main, administration) = tokio::join!(main, administration);
     main.and(administration)
 }
@@ -208,9 +209,9 @@ pub fn load(state: &AppState) -> Result<(), ServeError> {
 
 /// What runs models, for the metrics.
 fn note_engines(state: &AppState, providers: &[Provider]) {
-    state.metrics().build.engines(library_commit(), providers.iter().map(Provider::to_string).collect());
+    state.metrics().build.set_engines(library_commit(), providers.iter().map(Provider::to_string).collect());
     if providers.iter().any(|provider| matches!(provider, Provider::Cuda(_))) {
-        state.metrics().gpu.watch();
+        state.metrics().gpu.start();
     }
 }
 
@@ -224,7 +225,7 @@ pub async fn reload(state: &AppState) {
     Application::ready(state).await;
     let state = state.clone();
     let rescan = tokio::task::spawn_blocking(move || {
-        let Ok(models) = state.models() else { return };
+        let Ok(models) = state.service().models() else { return };
         // Each failure was logged where it happened.
         if let Ok(changes) = models.rescan() {
             let (loaded, unloaded, failed) = (changes.loaded.len(), changes.unloaded.len(), changes.failed.len());

@@ -1,19 +1,18 @@
 //! Serves dense features and point correspondences from ONNX models over HTTP.
 //!
-//! The way of a request: [`http`] reads it, [`image`] decodes it, [`registry`] finds the model,
-//! [`batch`] collects what can run together, [`engine`] runs it, [`cache`] keeps what came of it, and [`features`] or [`matching`]
-//! make the answer. [`app`] puts these together; [`error`] is the only place where a failure
-//! becomes a status.
+//! [`http`] reads a request and writes its reply; [`serving`] does the work, with the models of `densecl_inference` and the
+//! images, features and matching of `densecl_vision`; [`cache`] keeps features. [`app`] puts these together.
 //!
-//! `http → registry → batch → engine → models`, and `http → image, features, matching`: no module
-//! uses one to its left.
+//! `http → serving → cache`, and no module uses one to its left.
 
 pub mod api_keys;
 pub mod app;
 pub mod cache;
 pub mod cli;
 pub mod config;
-pub mod error;
 pub mod http;
 pub mod metrics;
+pub mod rate;
+mod rate_limits;
+pub mod serving;
 pub mod spans;

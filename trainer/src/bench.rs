@@ -147,7 +147,7 @@ impl Bench {
         Setting {
             program: "densecl-trainer",
             device: format!("{:?}", self.device),
-            ranks: self.world.place().size,
+            ranks: self.world.size(),
             threads: tch::get_num_threads(),
             workers: self.config.data.workers,
             batch: self.config.optimizer.batch,
@@ -157,9 +157,9 @@ impl Bench {
     }
 
     fn start_loader(&self) -> Result<Loader> {
-        self.config.check_world(self.world.place().size)?;
+        self.config.check_world(self.world.size())?;
         let (source, steps_per_epoch) = open_data(&self.config)?;
-        let options = loader_options(&self.config, self.world.place(), self.device, steps_per_epoch);
+        let options = loader_options(&self.config, self.world.process(), self.device, steps_per_epoch);
         Loader::start(source, options, 0)
     }
 

@@ -10,10 +10,10 @@ use crate::distributed::{World, WorldError};
 use crate::loss::{LossOptions, info_nce};
 use crate::measures::Measures;
 use crate::native::{self, NativeError};
-use crate::network::{DenseEmbedding, Embedding, Encoder, EncoderSpec, Part, Statistics};
+use crate::network::{BatchPart, DenseEmbedding, Embedding, Encoder, EncoderSpec, Statistics};
 use crate::queue::Queue;
 
-/// What the loss is made of.
+/// Options of the contrastive loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ContrastOptions {
     /// Vectors in each queue, K.
@@ -35,7 +35,7 @@ pub struct ContrastOptions {
 pub struct DenseCl {
     /// Trained by gradient descent.
     pub query: Encoder,
-    /// Follows the query encoder; its BatchNorm buffers are its own.
+    /// The momentum encoder; its BatchNorm buffers are its own.
     pub key: Encoder,
     /// Global keys of earlier batches.
     pub global_queue: Queue,
@@ -44,7 +44,7 @@ pub struct DenseCl {
     options: ContrastOptions,
 }
 
-/// A batch and how it is gone through.
+/// A batch and how it passes through the encoders.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
     /// The processes that share the batch. Each has N of its images, those of process 0 first.
@@ -99,12 +99,12 @@ impl DenseCl {
     /// # Errors
     /// If another process is lost, or libtorch refuses.
     pub fn forward_backward(&mut self, step: &Step<'_>) -> Result<(Measures, NewKeys), WorldError> {
-        self.follow()?;
+        self.update_momentum_encoder()?;
         let keys = tch::no_grad(|| self.embed_keys(step))?;
         let size = step.view_q.size()[0] / step.parts;
         let mut measures = Vec::new();
         for index in 0..step.parts {
-            let part = Part { index, of: step.parts };
+            let part = BatchPart { index, count: step.parts };
             let query = self.embed(&self.query, &step.view_q.narrow(0, index * size, size), step, part)?;
             let (loss, measured) = self.contrast(&query, &keys.narrow(index * size, size), step.loss_lambda);
             (loss / step.parts as f64).backward();
@@ -158,7 +158,7 @@ impl DenseCl {
     }
 
     /// key ← m·key + (1 − m)·query, parameters only (arXiv 1911.05722, equation 2).
-    fn follow(&self) -> Result<(), NativeError> {
+    fn update_momentum_encoder(&self) -> Result<(), NativeError> {
         let list = |encoder: &Encoder| encoder.tensors().parameters().map(Tensor::shallow_clone).collect::<Vec<_>>();
         native::lerp(&list(&self.key), &list(&self.query), 1.0 - self.options.momentum)
     }
@@ -168,7 +168,7 @@ impl DenseCl {
     fn embed_keys(&self, step: &Step<'_>) -> Result<Embedding, WorldError> {
         let shuffled = step.shuffle.map(|order| step.world.reorder(step.view_k, order)).transpose()?;
         let views = shuffled.as_ref().unwrap_or(step.view_k).chunk(step.parts, 0);
-        let embed = |(index, view)| self.embed(&self.key, view, step, Part { index, of: step.parts });
+        let embed = |(index, view)| self.embed(&self.key, view, step, BatchPart { index, count: step.parts });
         let embeddings = (0..).zip(&views).map(embed).collect::<Result<Vec<_>, _>>()?;
         let embedding = Embedding::cat(embeddings);
         match step.shuffle {
@@ -180,8 +180,14 @@ impl DenseCl {
         }
     }
 
-    fn embed(&self, encoder: &Encoder, views: &Tensor, step: &Step<'_>, part: Part) -> Result<Embedding, NativeError> {
-        let splits = self.options.bn_splits / step.world.place().size as i64 / part.of;
+    fn embed(
+        &self,
+        encoder: &Encoder,
+        views: &Tensor,
+        step: &Step<'_>,
+        part: BatchPart,
+    ) -> Result<Embedding, NativeError> {
+        let splits = self.options.bn_splits / step.world.size() as i64 / part.count;
         let statistics = Statistics::Batch { splits, part };
         match self.options.products {
             Kind::BFloat16 => native::autocast_bf16(views.device(), || encoder.embed(views, statistics)),
@@ -260,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_encoder_follows_and_gets_no_gradient() {
+    fn the_key_encoder_is_a_moving_average_without_gradient() {
         let mut model = model(1, false);
         let first = |e: &Encoder| e.tensors().parameters().next().unwrap().copy();
         tch::no_grad(|| {

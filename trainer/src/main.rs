@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use densecl_trainer::cli::Cli;
-use densecl_trainer::distributed::is_follower;
+use densecl_trainer::distributed::is_secondary_rank;
 use densecl_trainer::monitor::LogWriter;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     // Of several processes that train together, the first tells how it goes.
-    let level = if is_follower() { "warn" } else { "info,ort=warn" };
+    let level = if is_secondary_rank() { "warn" } else { "info,ort=warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(LogWriter).init();

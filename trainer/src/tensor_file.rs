@@ -92,7 +92,7 @@ impl TensorFile {
     /// # Errors
     /// If a tensor has a type that the format lacks.
     pub fn encode(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-        let views = self.tensors.iter().map(|(name, tensor)| (name, Bytes::of(tensor)));
+        let views = self.tensors.iter().map(|(name, tensor)| (name, TensorBytes::from_tensor(tensor)));
         let metadata: HashMap<_, _> = self.metadata.clone().into_iter().collect();
         safetensors::serialize(views, Some(metadata))
     }
@@ -107,14 +107,14 @@ impl TensorFile {
 }
 
 /// A tensor's bytes in the format's order.
-struct Bytes {
+struct TensorBytes {
     dtype: Dtype,
     shape: Vec<usize>,
     data: Vec<u8>,
 }
 
-impl Bytes {
-    fn of(tensor: &Tensor) -> Self {
+impl TensorBytes {
+    fn from_tensor(tensor: &Tensor) -> Self {
         let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
         let (dtype, kind) = match tensor.kind() {
             Kind::Double => (Dtype::F64, Kind::Double),
@@ -131,7 +131,7 @@ impl Bytes {
     }
 }
 
-impl View for Bytes {
+impl View for TensorBytes {
     fn dtype(&self) -> Dtype {
         self.dtype
     }

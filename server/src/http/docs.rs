@@ -12,8 +12,8 @@ use utoipa::openapi::{OpenApi as Document, RefOr, Schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::authenticate::is_open;
-use super::problem_responses::unauthorized;
+use super::guard::authenticate::is_open;
+use super::problem::responses::unauthorized;
 use super::state::AppState;
 
 /// The pages style themselves as they go; scripts come from this server alone.

@@ -1,49 +1,27 @@
 //! The wire: routes, bodies, parameters, replies.
 //!
-//! This is the only module that knows axum. A handler reads its request into values that are
-//! already valid, lets `extraction` find or make the feature maps, and writes the reply in the format that
-//! was asked for. Decoding, matching and encoding run on `cpu_pool`, never on the threads that
-//! serve connections.
+//! `request` reads bodies and parameters into valid values, the use cases in [`crate::serving`] do the work, `reply`
+//! writes the format that was asked for, and `problem` says what went wrong. `guard` stands before all handlers, `observe`
+//! around them. This is the only module that knows axum and the wire types.
 
-mod access_log;
-mod administration;
-mod admission;
-mod authenticate;
 mod client_address;
-mod connections;
 mod correspondence;
-mod correspondence_document;
-mod correspondence_job;
-mod correspondence_parameters;
-mod correspondence_reply;
-mod correspondence_tensors;
-mod counted_body;
-mod cpu_pool;
 mod docs;
-mod extraction;
-mod feature_ids;
 mod features;
-mod features_document;
-mod features_parameters;
-mod features_reply;
 #[doc(hidden)]
 pub mod fuzzing;
+mod guard;
 mod models;
-mod negotiation;
 mod observe;
+pub mod offline;
 mod open_inference;
 mod page;
-mod parameters;
-mod pipeline;
 mod probes;
 mod problem;
-mod problem_responses;
-mod rate_limit;
-mod reply_body;
-mod reply_headers;
+mod reply;
+mod request;
+mod schema;
 mod state;
-mod timings;
-mod upload;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -56,12 +34,13 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use self::connections::{Entrance, Unfinished, serve};
 pub use self::docs::document;
-pub use self::pipeline::{FeatureExtractor, PipelineError};
+pub(crate) use self::guard::connections::{ListenerRole, Unfinished, serve};
+use self::guard::{administration, authenticate, rate_limit};
+pub use self::problem::{Problem, ProblemKind, ToProblem};
+pub use self::request::RequestError;
 pub use self::state::{AppState, Phase, StateError};
 use crate::config::CorsOrigin;
-use crate::error::ApiError;
 
 /// The whole server, without a listener.
 pub fn router(state: AppState) -> Router {
@@ -71,23 +50,33 @@ pub fn router(state: AppState) -> Router {
     finish(routes.layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate)), state)
 }
 
+/// The second listener's routes, for administrators: everything about the server, and nothing that computes.
+pub(crate) fn admin_router(state: AppState) -> Router {
+    let routes = operations()
+        .merge(models::routes())
+        .merge(open_inference::descriptions())
+        .merge(open_inference::administration());
+    let (routes, _) = routes.split_for_parts();
+    finish(routes.layer(middleware::from_fn(administration::as_administrator)), state)
+}
+
 /// Adds what all routes have in common.
 fn finish(routes: Router<AppState>, state: AppState) -> Router {
     let cors = cors_layer(&state.config().cors_origins);
     let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
     routes
-        .fallback(|| async { ApiError::NoSuchPath })
+        .fallback(|| async { RequestError::NoSuchPath })
         .method_not_allowed_fallback(|request: Request| async move {
-            ApiError::MethodNotAllowed { method: request.method().to_string() }
+            RequestError::MethodNotAllowed { method: request.method().to_string() }
         })
         .layer(DefaultBodyLimit::max(max_body_bytes))
-        .layer(CatchPanicLayer::custom(problem::PanicReply(state.clone())))
+        .layer(CatchPanicLayer::custom(observe::PanicReply(state.clone())))
         .layer(middleware::from_fn(open_inference::name_errors))
         .layer(zstd_layer())
         .layer(gzip_layer())
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .layer(cors)
-        .layer(middleware::map_response_with_state(state.clone(), reply_headers::protect))
+        .layer(middleware::map_response_with_state(state.clone(), reply::protect))
         .with_state(state)
 }
 
@@ -156,7 +145,7 @@ fn cors_layer(origins: &[CorsOrigin]) -> CorsLayer {
     } else {
         AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok()))
     };
-    let exposed = features_reply::HEADERS.into_iter().chain([observe::REQUEST_ID, observe::SERVER_TIMING]);
+    let exposed = features::HEADERS.into_iter().chain([observe::REQUEST_ID, observe::SERVER_TIMING]);
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])

@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::problem_responses::{ListProblems, LookupProblems};
+use super::problem::responses::{ListProblems, LookupProblems};
+use super::request::RequestError;
 use super::state::AppState;
-use crate::error::ApiError;
 use densecl_inference::registry::{LookupError, Provider, Registry, VersionState, VersionStatus};
 
 /// Where the models are described.
@@ -93,8 +93,8 @@ fn devices(providers: &[Provider]) -> String {
         ListProblems,
     )
 )]
-pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<ModelsDocument>, ApiError> {
-    let registry = app.registry()?;
+pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<ModelsDocument>, RequestError> {
+    let registry = app.service().registry()?;
     let models = registry.versions().map(|version| ModelDocument::new(&registry, version)).collect();
     Ok(Json(ModelsDocument { models }))
 }
@@ -113,15 +113,15 @@ pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<Mode
 pub(super) async fn get_model(
     State(app): State<AppState>,
     name: Result<Path<String>, axum::extract::rejection::PathRejection>,
-) -> Result<Json<ModelDocument>, ApiError> {
+) -> Result<Json<ModelDocument>, RequestError> {
     // The only failure is a name that is not UTF-8, and no model has such a name.
-    let Path(name) = name.map_err(|_| ApiError::NoSuchPath)?;
-    let registry = app.registry()?;
+    let Path(name) = name.map_err(|_| RequestError::NoSuchPath)?;
+    let registry = app.service().registry()?;
     let version = match registry.find(Some(&name), None) {
         Ok(served) => served.version(),
         Err(LookupError::NotLoaded { version, .. }) => version,
         Err(error) => return Err(error.into()),
     };
     let status = registry.versions().find(|status| status.name == name && status.version == version);
-    Ok(Json(ModelDocument::new(&registry, status.ok_or(ApiError::NoSuchPath)?)))
+    Ok(Json(ModelDocument::new(&registry, status.ok_or(RequestError::NoSuchPath)?)))
 }

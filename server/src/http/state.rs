@@ -1,20 +1,18 @@
 //! What all requests share.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::admission::{Admission, Admitted, ArrivingBody};
-use super::cpu_pool::CpuPool;
-use super::rate_limit::RateLimits;
+use densecl_inference::registry::ModelLoader;
+
 use crate::api_keys::{ApiKeys, KeyFileError};
-use crate::cache::{CacheError, CachedFeatures, FeatureCache, FeatureId, Flights};
+use crate::cache::{CacheError, FeatureCache};
 use crate::config::Config;
-use crate::error::ApiError;
 use crate::metrics::Metrics;
+use crate::rate_limits::RateLimits;
+use crate::serving::Service;
 use crate::spans::{ExportError, SpanExport};
-use densecl_inference::registry::{ModelLoader, Registry};
 
 /// Where the server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,19 +50,11 @@ struct Shared {
     config: Config,
     metrics: Metrics,
     phase: watch::Sender<Phase>,
-    models: OnceLock<ModelLoader>,
-    cpu: CpuPool,
-    admission: Admission,
+    service: Service,
     rates: Option<RateLimits>,
     api_keys: Option<ApiKeys>,
     spans: Option<SpanExport>,
-    cache: Option<FeatureCache>,
-    computations: Computations,
-    preparations: Computations,
 }
-
-/// Features on their way, by what they are of.
-pub(super) type Computations = Flights<FeatureId, Result<Arc<CachedFeatures>, Arc<ApiError>>>;
 
 impl AppState {
     /// A server that has no models yet.
@@ -75,22 +65,16 @@ impl AppState {
     /// # Panics
     /// Outside a runtime of tokio, if a Redis is to be used.
     pub fn new(config: Config) -> Result<Self, StateError> {
-        let cpu = CpuPool::new(config.engine.threads)?;
         let metrics = Metrics::new();
-        let admission = Admission::new(&config.limits, &metrics.budget);
+        let cache = FeatureCache::start(&config.cache, &metrics.cache)?;
         Ok(Self(Arc::new(Shared {
             rates: RateLimits::new(&config.rates),
             api_keys: config.api_keys.as_deref().map(ApiKeys::open).transpose()?,
             spans: config.traces.as_ref().map(SpanExport::start).transpose()?,
-            cache: FeatureCache::start(&config.cache, &metrics.cache)?,
-            computations: Computations::default(),
-            preparations: Computations::default(),
+            service: Service::new(config.limits, config.engine.threads, cache, &metrics.budget)?,
             config,
             metrics,
             phase: watch::Sender::new(Phase::Loading),
-            models: OnceLock::new(),
-            cpu,
-            admission,
         })))
     }
 
@@ -116,8 +100,7 @@ impl AppState {
 
     /// The models are loaded: requests are answered from now on.
     pub fn become_ready(&self, models: ModelLoader) {
-        // Called once, at the end of loading; a second loader would be dropped here.
-        drop(self.0.models.set(models));
+        self.0.service.set_models(models);
         self.0.phase.send_if_modified(|phase| {
             let was_loading = *phase == Phase::Loading;
             if was_loading {
@@ -132,25 +115,9 @@ impl AppState {
         self.0.phase.send_replace(Phase::Draining);
     }
 
-    /// The models as they are served now. A request asks once, and keeps what it found.
-    ///
-    /// # Errors
-    /// If they are still loading.
-    pub fn registry(&self) -> Result<Arc<Registry>, ApiError> {
-        self.models().map(ModelLoader::current)
-    }
-
-    /// What changes the models while they are served.
-    ///
-    /// # Errors
-    /// If they are still loading.
-    pub fn models(&self) -> Result<&ModelLoader, ApiError> {
-        self.0.models.get().ok_or(ApiError::Loading)
-    }
-
-    /// The pool for work that would block the async threads.
-    pub(super) fn cpu(&self) -> &CpuPool {
-        &self.0.cpu
+    /// The use cases.
+    pub(crate) fn service(&self) -> &Service {
+        &self.0.service
     }
 
     /// How often each client may ask for work, if that is limited.
@@ -170,7 +137,7 @@ impl AppState {
         match keys.reload() {
             Ok(gone) => {
                 for name in &gone {
-                    self.metrics().keys.forget(name);
+                    self.metrics().keys.remove(name);
                 }
                 tracing::info!(keys = keys.count(), gone = gone.len(), "read the API keys again");
             }
@@ -188,40 +155,6 @@ impl AppState {
         if let Some(export) = self.span_export() {
             export.shut_down();
         }
-    }
-
-    /// Makes room for the body of a request, as it comes.
-    pub(super) fn arriving_body(&self) -> ArrivingBody {
-        self.0.admission.body()
-    }
-
-    /// Begins a request, which holds nothing yet.
-    pub(super) fn admit(&self) -> Admitted {
-        self.0.admission.begin()
-    }
-
-    /// Takes places for images that must be computed by `deadline`.
-    ///
-    /// # Errors
-    /// If the models are still loading, or there is as much to do as can be done in time.
-    pub(super) fn take_places(&self, admitted: &Admitted, images: usize, deadline: Instant) -> Result<(), ApiError> {
-        let wait = self.registry()?.predicted_wait();
-        admitted.take_places(images, wait, deadline.saturating_duration_since(Instant::now()))
-    }
-
-    /// What was computed before, if anything is kept.
-    pub(super) fn cache(&self) -> Option<&FeatureCache> {
-        self.0.cache.as_ref()
-    }
-
-    /// What is being computed, if anything will be kept.
-    pub(super) fn computations(&self) -> &Computations {
-        &self.0.computations
-    }
-
-    /// What is being brought into the form that matching and most replies use.
-    pub(super) fn preparations(&self) -> &Computations {
-        &self.0.preparations
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use densecl_models::atomic_file::AtomicFile;
 use densecl_models::graph::Weight;
 use densecl_models::resnet::Weights;
 
@@ -79,8 +79,7 @@ impl Target {
     }
 }
 
-/// Writes weights whole or not at all: aside, in the same folder, then by a rename. `metadata` goes
-/// into safetensors files. Returns the names of the weights that the layout has no place for.
+/// Writes weights as [`atomic_file`](densecl_models::atomic_file) does. `metadata` goes into safetensors files. Returns the names of the weights that the layout has no place for.
 ///
 /// # Errors
 /// If the file cannot be written; what was there before is then as it was.
@@ -97,13 +96,8 @@ pub fn write(
             None => left_aside.push(name.clone()),
         }
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut builder = tempfile::Builder::new();
-    // What a plain file would get; the umask applies. The default would shut out other users.
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut aside = builder.prefix(".writing-").tempfile_in(folder)?;
-    let out = BufWriter::new(aside.as_file_mut());
+    let mut file = AtomicFile::create(path)?;
+    let out = BufWriter::new(&mut file);
     match target {
         _ if path.extension().is_some_and(|extension| extension == "safetensors") => {
             write_safetensors(out, &named, metadata)?;
@@ -113,9 +107,7 @@ pub fn write(
         Target::Mmpretrain => write_torch(out, Some("state_dict"), &named)?,
         Target::Detectron2 => write_detectron2(out, &named)?,
     }
-    aside.as_file().sync_all()?;
-    aside.persist(path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()?;
+    file.commit()?;
     Ok(left_aside)
 }
 

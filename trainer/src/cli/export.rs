@@ -8,7 +8,7 @@ use densecl_models::resnet::{Architecture, OutputStride};
 use densecl_models::{Fidelity, OutputFidelity};
 use tch::{Device, Kind};
 
-use crate::export::{Calibration, ExportOptions, Exported, Form, Speed, SpeedTest, WeightFormat, export};
+use crate::export::{Calibration, ExportOptions, ExportVariant, Exported, Speed, SpeedTest, WeightFormat, export};
 use crate::network::{Encoder, EncoderSpec};
 use crate::pretrained::Pretrained;
 
@@ -123,8 +123,8 @@ impl ExportArgs {
             Weights::Float16 => WeightFormat::Float16,
             Weights::Int8 => WeightFormat::Int8(calibration.calibration(default_side)),
         };
-        let form = Form { weights, output_stride, layers };
-        let options = ExportOptions { form, default_layer, default_side, licence };
+        let variant = ExportVariant { weights, output_stride, layers };
+        let options = ExportOptions { variant, default_layer, default_side, licence };
         let Exported { path, fidelity } = export(&self.checkpoint, &self.out, &options).context("the export failed")?;
         let mut lines = vec![format!("exported: {}", path.display())];
         lines.extend(fidelity_lines(&fidelity));

@@ -1,30 +1,30 @@
-//! What a launcher such as `torchrun` says in the environment.
+//! The environment variables that a launcher such as `torchrun` sets.
 
 use std::env;
 
-use super::Place;
+use super::ProcessRank;
 
-/// Variables that a launcher sets, all of them.
+/// Variables that a launcher sets, always all of them.
 const VARIABLES: [&str; 5] = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"];
 
 /// One process of several, as its launcher started it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// Which process this is, and of how many.
-    pub place: Place,
-    /// Which it is of those on this machine: the number of its GPU.
+    /// Rank of the process and number of processes.
+    pub process: ProcessRank,
+    /// Rank among the processes of this machine: the number of its GPU.
     pub local_rank: usize,
-    /// Where process 0 runs, as a name or an address.
+    /// Name or address of the machine of process 0.
     pub master_host: String,
     /// A free port there, or that of the launcher's store.
     pub master_port: u16,
     /// Whether the launcher has opened a store there (`torchrun` does).
     pub launchers_store: bool,
-    /// How often the launcher has started the processes anew.
+    /// Number of times that the launcher has restarted the processes.
     pub restarts: String,
 }
 
-/// An environment that makes no sense.
+/// Environment variables that contradict each other.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LaunchError {
     /// Some of the variables are there, others are not.
@@ -38,20 +38,20 @@ pub enum LaunchError {
         /// Variables that are not.
         missing: Vec<&'static str>,
     },
-    /// A value is not what it should be.
+    /// A variable has an invalid value.
     #[error("{variable} is `{value}` in the environment; expected {expected}")]
     Value {
         /// The variable.
         variable: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// A description of valid values.
         expected: String,
     },
 }
 
 impl Launch {
-    /// The launch that the environment tells of; `None` if it tells of none, or of one process.
+    /// Reads the launch from the environment; `None` without one, or with one process.
     ///
     /// # Errors
     /// If some variables are missing, or values do not fit.
@@ -81,7 +81,7 @@ impl Launch {
         let local_rank = number("LOCAL_RANK", &below, &|rank| rank < size)?;
         let master_port = number("MASTER_PORT", "a port", &|port| (1..=65_535).contains(&port))? as u16;
         Ok(Some(Self {
-            place: Place { rank, size },
+            process: ProcessRank { rank, size },
             local_rank,
             master_host: find("MASTER_ADDR").unwrap_or_default(),
             master_port,
@@ -91,10 +91,10 @@ impl Launch {
     }
 }
 
-/// Whether the environment says that this process is not the first of several: it then leaves it
-/// to the first to tell how the run goes.
-pub fn is_follower() -> bool {
-    matches!(Launch::from_env(), Ok(Some(Launch { place: Place { rank: 1.., .. }, .. })))
+/// Returns `true` if, by the environment, this process is one of several but not the first, which
+/// reports for all.
+pub fn is_secondary_rank() -> bool {
+    matches!(Launch::from_env(), Ok(Some(Launch { process: ProcessRank { rank: 1.., .. }, .. })))
 }
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(read(&[]), Ok(None));
         assert_eq!(read(&[("WORLD_SIZE", "1"), ("RANK", "0")]), Ok(None));
         let launch = read(&WHOLE).unwrap().unwrap();
-        assert_eq!(launch.place, Place { rank: 3, size: 4 });
+        assert_eq!(launch.process, ProcessRank { rank: 3, size: 4 });
         assert_eq!((launch.local_rank, launch.master_port, launch.launchers_store), (1, 29_500, false));
         let mut torchrun = WHOLE.to_vec();
         torchrun.extend([("TORCHELASTIC_USE_AGENT_STORE", "True"), ("TORCHELASTIC_RESTART_COUNT", "2")]);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_makes_no_sense_is_named() {
+    fn missing_and_invalid_variables_are_named() {
         let message = |variables: &[(&str, &str)]| read(variables).unwrap_err().to_string();
         let half = message(&WHOLE[..3]);
         assert!(half.contains("says RANK, LOCAL_RANK, WORLD_SIZE but not MASTER_ADDR, MASTER_PORT:"), "{half}");

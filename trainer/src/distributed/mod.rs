@@ -1,16 +1,16 @@
 //! Processes that train one model together, each on its share of every batch.
 //!
-//! A [`World`] is the process's place among them and what they do in common: averages, gathered
-//! rows, rows in another order. In a world of one all of it does nothing. Every process does the
-//! same in the same order; what only the first does (writing files, reporting) needs no other.
+//! A [`World`] holds the rank of the process and the collectives: averages, gathered rows, rows in
+//! another order. In a world of one they do nothing. Every process calls the same collectives in the
+//! same order; only the first process writes files and reports.
 //!
-//! Nothing here knows the method. How a collective that will never end is told from a slow one is
-//! [`watch`]'s.
+//! This module does not depend on the method. [`watch`] tells a collective that will never end from
+//! a slow one.
 
 mod buckets;
 mod launch;
-mod moves;
 mod rendezvous;
+mod row_exchange;
 pub mod watch;
 
 use std::io;
@@ -22,32 +22,32 @@ use tch::{Device, Tensor};
 
 use crate::native::NativeError;
 use crate::native::process_group::{Group, Pending, Rows};
-use moves::Moves;
-use watch::{Loss, Watch};
+use row_exchange::RowExchange;
+use watch::{LostRank, PeerWatch};
 
-pub use crate::native::process_group::Place;
-pub use launch::{Launch, LaunchError, is_follower};
+pub use crate::native::process_group::ProcessRank;
+pub use launch::{Launch, LaunchError, is_secondary_rank};
 
-/// How long processes wait for each other to start.
-const START: Duration = Duration::from_mins(5);
+/// Longest time that processes wait for each other to start.
+const START_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// Time between two looks at whether a process is lost, while a collective is waited for.
-const LOOK: Duration = Duration::from_millis(100);
+/// Time between two checks for a lost process while a collective runs.
+const LOSS_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Name of the network interface to use, as PyTorch's.
-const INTERFACE: &str = "GLOO_SOCKET_IFNAME";
+/// Environment variable with the network interface to use, the same as PyTorch's.
+const INTERFACE_VARIABLE: &str = "GLOO_SOCKET_IFNAME";
 
 /// This process among those that train together.
 #[derive(Debug)]
 pub struct World {
-    place: Place,
+    process: ProcessRank,
     links: Option<Links>,
 }
 
 /// Connections to the others.
 #[derive(Debug)]
 struct Links {
-    watch: Watch,
+    watch: PeerWatch,
     /// For tensors on the CPU.
     cpu: Rc<Group>,
     /// For those on a GPU, if the processes train on GPUs.
@@ -57,14 +57,14 @@ struct Links {
 impl Drop for Links {
     fn drop(&mut self) {
         if !self.watch.is_finished() {
-            // Its end would wait for collectives that another process has left. Its threads sleep
-            // until this process ends.
+            // Dropping a group would wait for collectives that another process has left. Its threads
+            // sleep until this process ends.
             mem::forget((Rc::clone(&self.cpu), self.gpu.clone()));
         }
     }
 }
 
-/// What keeps processes from training together.
+/// A failure of the connection between the processes.
 #[derive(Debug, thiserror::Error)]
 pub enum WorldError {
     /// Process 0 cannot be reached, or cannot open its port.
@@ -76,35 +76,35 @@ pub enum WorldError {
         host: String,
         /// The port.
         port: u16,
-        /// What libtorch said.
+        /// The error of libtorch.
         source: NativeError,
     },
     /// Some processes never started.
-    #[error("of {size} ranks, {missing} did not come within {} s", START.as_secs())]
+    #[error("of {size} ranks, {missing} did not come within {} s", START_TIMEOUT.as_secs())]
     Missing {
-        /// How many there should be.
+        /// The expected number.
         size: usize,
-        /// Their numbers.
+        /// The ranks that are missing.
         missing: String,
     },
-    /// They see each other at the store but cannot connect.
+    /// They have met at the store but cannot connect.
     #[error(
-        "the ranks cannot connect with each other; {INTERFACE} names the network interface to use if this machine \
+        "the ranks cannot connect with each other; {INTERFACE_VARIABLE} names the network interface to use if this machine \
          has several"
     )]
     Connect(#[source] NativeError),
-    /// They cannot connect to process 0's watch.
+    /// They cannot connect to the watch of process 0.
     #[error("cannot connect to rank 0's watch over the others, on a port of its own choice at {host}")]
     Watch {
         /// Process 0's machine.
         host: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// Another process is lost.
     #[error("{0}; the run has stopped, go on from its last checkpoint with --resume")]
-    Lost(Loss),
-    /// libtorch refused.
+    Lost(LostRank),
+    /// An error of libtorch.
     #[error(transparent)]
     Native(#[from] NativeError),
 }
@@ -112,26 +112,36 @@ pub enum WorldError {
 impl World {
     /// The world of a process that trains alone.
     pub fn alone() -> Self {
-        Self { place: Place { rank: 0, size: 1 }, links: None }
+        Self { process: ProcessRank { rank: 0, size: 1 }, links: None }
     }
 
-    /// Meets the other processes of a launch, which train on devices of the same kind. One that gives no sign of life for `patience` counts
-    /// as lost from then on.
+    /// Connects to the other processes of a launch, which train on devices of the same kind. One
+    /// that sends no heartbeat for `timeout` counts as lost.
     ///
     /// # Errors
     /// If they do not all come, or cannot connect with each other.
-    pub fn connect(launch: &Launch, device: Device, patience: Duration) -> Result<Self, WorldError> {
-        Ok(Self { place: launch.place, links: Some(rendezvous::meet(launch, device, patience)?) })
+    pub fn connect(launch: &Launch, device: Device, timeout: Duration) -> Result<Self, WorldError> {
+        Ok(Self { process: launch.process, links: Some(rendezvous::connect(launch, device, timeout)?) })
     }
 
-    /// This process's place.
-    pub fn place(&self) -> Place {
-        self.place
+    /// Rank of this process and number of processes.
+    pub fn process(&self) -> ProcessRank {
+        self.process
     }
 
-    /// Whether this is the process that writes and reports.
+    /// Rank of this process, counted from 0.
+    pub fn rank(&self) -> usize {
+        self.process.rank
+    }
+
+    /// Number of processes.
+    pub fn size(&self) -> usize {
+        self.process.size
+    }
+
+    /// Whether this is process 0, which writes files and reports.
     pub fn is_first(&self) -> bool {
-        self.place.rank == 0
+        self.process.rank == 0
     }
 
     /// Replaces each tensor by the mean of all processes' tensors.
@@ -148,7 +158,7 @@ impl World {
             }
             for (bucket, pending, flat) in under_way {
                 links.wait(&pending)?;
-                bucket.put_back(&(flat / self.place.size as f64));
+                bucket.put_back(&(flat / self.process.size as f64));
             }
             Ok(())
         })
@@ -161,7 +171,7 @@ impl World {
     pub fn gather(&self, rows: &Tensor) -> Result<Tensor, WorldError> {
         let Some(links) = &self.links else { return Ok(rows.shallow_clone()) };
         let mut size = rows.size();
-        size[0] *= self.place.size as i64;
+        size[0] *= self.process.size as i64;
         let all = Tensor::empty(size, (rows.kind(), rows.device()));
         links.wait(&links.group(&all).gather(&all, &rows.contiguous())?)?;
         Ok(all)
@@ -177,14 +187,14 @@ impl World {
     pub fn reorder(&self, rows: &Tensor, order: &[i64]) -> Result<Tensor, WorldError> {
         let index = |numbers: &[i64]| Tensor::from_slice(numbers).to_device(rows.device());
         let Some(links) = &self.links else { return Ok(rows.index_select(0, &index(order))) };
-        let moves = Moves::of(self.place, order);
-        let sent = rows.index_select(0, &index(&moves.sent)).contiguous();
+        let exchange = RowExchange::new(self.process, order);
+        let sent = rows.index_select(0, &index(&exchange.sent)).contiguous();
         let received = sent.empty_like();
         links.wait(&links.group(&sent).exchange(
-            Rows { tensor: &received, counts: &moves.received_counts },
-            Rows { tensor: &sent, counts: &moves.sent_counts },
+            Rows { tensor: &received, counts: &exchange.received_counts },
+            Rows { tensor: &sent, counts: &exchange.sent_counts },
         )?)?;
-        Ok(received.index_select(0, &index(&moves.arrived)))
+        Ok(received.index_select(0, &index(&exchange.arrived)))
     }
 
     /// Sums of all processes' numbers.
@@ -200,22 +210,22 @@ impl World {
         Ok(sums)
     }
 
-    /// The processes at which something is so.
+    /// The ranks of the processes that pass `true`.
     ///
     /// # Errors
     /// If a process is lost.
     pub fn which(&self, here: bool) -> Result<Vec<usize>, WorldError> {
         let all = self.gather(&Tensor::from_slice(&[i64::from(here)]))?;
-        Ok((0..self.place.size).filter(|&rank| all.int64_value(&[rank as i64]) != 0).collect())
+        Ok((0..self.process.size).filter(|&rank| all.int64_value(&[rank as i64]) != 0).collect())
     }
 
-    /// Ends the common work with what came out of it: waits for the others to be done too, or tells
-    /// them why this process cannot go on.
+    /// Ends the common work: waits until the others have finished too, or tells them why this process
+    /// has failed.
     ///
     /// # Errors
-    /// The outcome's own, or that of another process that has failed meanwhile.
+    /// Returns the error of the outcome, or that of another process that has failed meanwhile.
     pub fn conclude<T>(&self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
-        let Place { rank, size } = self.place;
+        let ProcessRank { rank, size } = self.process;
         let Some(Links { watch, .. }) = &self.links else { return outcome };
         let together = outcome.and_then(|value| self.sums([1]).map(|_| value).map_err(Into::into));
         match &together {
@@ -227,7 +237,7 @@ impl World {
 }
 
 impl Links {
-    /// The group that works on tensors where this one is.
+    /// The group for the device of a tensor.
     fn group(&self, tensor: &Tensor) -> &Group {
         match &self.gpu {
             Some(gpu) if tensor.device().is_cuda() => gpu,
@@ -237,10 +247,12 @@ impl Links {
 
     fn wait(&self, pending: &Pending) -> Result<(), WorldError> {
         loop {
-            match pending.wait(LOOK) {
+            match pending.wait(LOSS_CHECK_INTERVAL) {
                 Ok(true) => return Ok(()),
                 Ok(false) => self.watch.loss().map_or(Ok(()), |loss| Err(WorldError::Lost(loss)))?,
-                Err(error) => return Err(self.watch.explain().map_or(WorldError::Native(error), WorldError::Lost)),
+                Err(error) => {
+                    return Err(self.watch.wait_for_loss().map_or(WorldError::Native(error), WorldError::Lost));
+                }
             }
         }
     }
@@ -255,12 +267,12 @@ mod tests {
 
     use super::*;
 
-    /// What each of several processes, here threads, returns.
+    /// Runs `body` in several processes, here threads, and returns their results.
     fn at_each<T: Send + 'static>(size: usize, body: fn(World) -> T) -> Vec<T> {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let start = |rank| {
             let launch = Launch {
-                place: Place { rank, size },
+                process: ProcessRank { rank, size },
                 local_rank: rank,
                 master_host: "127.0.0.1".to_owned(),
                 master_port: free,
@@ -280,7 +292,7 @@ mod tests {
     #[test]
     fn averages_rows_and_sums_are_those_of_all() {
         let found = at_each(3, |world| {
-            let rank = world.place().rank as i64;
+            let rank = world.rank() as i64;
             let mine = (Tensor::arange(4, (Kind::Double, Device::Cpu)) + rank * 4).view([2, 2]);
             let averaged = [mine.copy(), Tensor::from(rank as f32)];
             world.average(&averaged).unwrap();
@@ -303,7 +315,7 @@ mod tests {
     #[test]
     fn the_failure_of_one_ends_all() {
         let errors = at_each(3, |world| {
-            let outcome = match world.place().rank {
+            let outcome = match world.rank() {
                 2 => Err(anyhow::anyhow!("no space left")),
                 // The others wait for it, in vain.
                 _ => world.sums([1]).map_err(Into::into),

@@ -1,4 +1,4 @@
-//! How the processes of a launch find each other.
+//! Connects the processes of a launch with each other.
 
 use std::env;
 use std::io;
@@ -8,72 +8,79 @@ use std::time::Duration;
 
 use tch::{Device, Tensor};
 
-use super::watch::{Gate, Watch};
-use super::{INTERFACE, LOOK, Launch, Links, Place, START, WorldError};
-use crate::native::process_group::{Group, Reach, Store, StoreAddress};
+use super::watch::{PeerListener, PeerWatch};
+use super::{INTERFACE_VARIABLE, LOSS_CHECK_INTERVAL, Launch, Links, ProcessRank, START_TIMEOUT, WorldError};
+use crate::native::process_group::{Group, LocalEndpoint, Store, StoreAddress};
 
-/// How long a collective may take while all processes are alive: the first of them may be writing a
+/// Longest time of a collective while all processes are alive: the first of them may be writing a
 /// checkpoint meanwhile.
-const COLLECTIVE: Duration = Duration::from_mins(30);
+const COLLECTIVE_TIMEOUT: Duration = Duration::from_mins(30);
 
 /// Connects this process with all others.
-pub(super) fn meet(launch: &Launch, device: Device, patience: Duration) -> Result<Links, WorldError> {
-    let (place, host) = (launch.place, &launch.master_host);
-    let open = place.rank == 0 && !launch.launchers_store;
+pub(super) fn connect(launch: &Launch, device: Device, timeout: Duration) -> Result<Links, WorldError> {
+    let (process, host) = (launch.process, &launch.master_host);
+    let open = process.rank == 0 && !launch.launchers_store;
     let prefix = format!("densecl/{}", launch.restarts);
     let address = StoreAddress { host: host.clone(), port: launch.master_port, prefix };
-    let store = Store::connect(&address, open, START).map_err(|source| WorldError::Store {
+    let store = Store::connect(&address, open, START_TIMEOUT).map_err(|source| WorldError::Store {
         doing: if open { "open the store at" } else { "reach the store at" },
         host: host.clone(),
         port: launch.master_port,
         source,
     })?;
-    let missing = store.meet(place, START).map_err(WorldError::Connect)?;
+    let missing = store.meet(process, START_TIMEOUT).map_err(WorldError::Connect)?;
     if !missing.is_empty() {
         let missing = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        return Err(WorldError::Missing { size: place.size, missing });
+        return Err(WorldError::Missing { size: process.size, missing });
     }
-    let reach = reach(host, launch.master_port);
-    let cpu = Group::gloo(&store, place, &reach, [START, COLLECTIVE]).map_err(WorldError::Connect)?;
+    let endpoint = local_endpoint(host, launch.master_port);
+    let cpu =
+        Group::gloo(&store, process, &endpoint, [START_TIMEOUT, COLLECTIVE_TIMEOUT]).map_err(WorldError::Connect)?;
     let watch_failed = |source| WorldError::Watch { host: host.clone(), source };
-    let mut watch = watch_over(&cpu, place, host, patience)?.map_err(watch_failed)?;
+    let mut watch = start_watch(&cpu, process, host, timeout)?.map_err(watch_failed)?;
     let gpu = match device {
         Device::Cuda(number) => {
-            // A collective on a GPU that never ends keeps the whole process.
+            // A collective on a GPU that never ends keeps the process from ending.
             watch.end_process_after_loss().map_err(watch_failed)?;
-            Some(Group::nccl(&store, place, number, COLLECTIVE).map_err(WorldError::Connect)?)
+            Some(Group::nccl(&store, process, number, COLLECTIVE_TIMEOUT).map_err(WorldError::Connect)?)
         }
         _ => None,
     };
     Ok(Links { watch, cpu: Rc::new(cpu), gpu: gpu.map(Rc::new) })
 }
 
-/// How the others reach this machine: where it reaches process 0 from.
-fn reach(host: &str, port: u16) -> Reach {
-    if let Ok(name) = env::var(INTERFACE) {
-        return Reach::Interface(name);
+/// The endpoint at which the others reach this machine: the address from which it reaches process 0.
+fn local_endpoint(host: &str, port: u16) -> LocalEndpoint {
+    if let Ok(name) = env::var(INTERFACE_VARIABLE) {
+        return LocalEndpoint::Interface(name);
     }
     let any = ["0.0.0.0:0", "[::]:0"];
     let local = |any| {
-        // Nothing is sent: the system only says which of its addresses it would send from.
+        // Nothing is sent: the system only chooses the address that it would send from.
         let socket = UdpSocket::bind(any)?;
         socket.connect((host, port))?;
         socket.local_addr()
     };
     let address = any.into_iter().find_map(|any| local(any).ok());
-    Reach::Address(address.map_or_else(|| "localhost".to_owned(), |address| address.ip().to_string()))
+    LocalEndpoint::Address(address.map_or_else(|| "localhost".to_owned(), |address| address.ip().to_string()))
 }
 
-/// Opens the watch at process 0, and tells the others where it is.
-fn watch_over(group: &Group, place: Place, host: &str, patience: Duration) -> Result<io::Result<Watch>, WorldError> {
-    let gate = (place.rank == 0).then(Gate::open);
-    let port = gate.as_ref().map_or(0, |gate| gate.as_ref().ok().and_then(|gate| gate.port().ok()).unwrap_or(0));
+/// Binds the watch's port at process 0, tells the others its number, and connects.
+fn start_watch(
+    group: &Group,
+    process: ProcessRank,
+    host: &str,
+    timeout: Duration,
+) -> Result<io::Result<PeerWatch>, WorldError> {
+    let listener = (process.rank == 0).then(PeerListener::bind);
+    let bound = listener.as_ref().and_then(|listener| listener.as_ref().ok());
+    let port = bound.and_then(|listener| listener.port().ok()).unwrap_or(0);
     let ports = Tensor::from_slice(&[i64::from(port)]);
     let pending = group.sum(&ports)?;
-    while !pending.wait(LOOK)? {}
+    while !pending.wait(LOSS_CHECK_INTERVAL)? {}
     let port = ports.int64_value(&[0]) as u16;
-    Ok(match gate {
-        Some(gate) => gate.and_then(|gate| gate.admit(place.size, patience)),
-        None => Watch::join(place.rank, (host, port), patience),
+    Ok(match listener {
+        Some(listener) => listener.and_then(|listener| listener.accept_all(process.size, timeout)),
+        None => PeerWatch::connect(process.rank, (host, port), timeout),
     })
 }

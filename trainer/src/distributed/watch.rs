@@ -1,13 +1,13 @@
-//! Who is still there: every process of a run hears of the others, by a connection of its own.
+//! Detects processes that are lost, and tells all others which one and why.
 //!
-//! Collectives tell that something is wrong, but neither what nor with whom: a process that is
-//! killed breaks its neighbours' connections, whose ends break the next ones, and one that hangs or
-//! cannot be reached breaks nothing at all. So every process keeps a connection to process 0,
-//! through which both say every second that they are alive. Process 0 tells all others of the first
-//! loss, and of its reason: an error that the process gave itself, the end of its connection, or
-//! silence. A process that merely is slow is never lost.
+//! A failed collective says neither what is wrong nor with which process: a killed process breaks
+//! the connections of its neighbours, which break the next ones, and a process that hangs or cannot
+//! be reached breaks none. So every process keeps a connection to process 0, through which both send
+//! a heartbeat every second. Process 0 tells all others of the first loss and its reason: an error
+//! that the process reported, the end of its connection, or missing heartbeats. A process that is
+//! only slow is never lost.
 //!
-//! Messages are lines of JSON. Nothing here knows of tensors.
+//! Messages are lines of JSON. This module does not handle tensors.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
@@ -18,29 +18,29 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// Time between two signs of life, at most.
-const BEAT: Duration = Duration::from_secs(1);
+/// Longest time between two heartbeats.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a process that fails waits for its last message to be heard.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// Longest time that a process which ends waits for the others to have read its last message.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a process may take to end after a loss, where it is ended if need be.
-const LAST_WORDS: Duration = Duration::from_secs(15);
+/// Time after a loss at which a process that has not ended by itself is aborted.
+const ABORT_AFTER_LOSS: Duration = Duration::from_secs(15);
 
-/// Bytes of a first line, at most.
-const LONGEST_GREETING: usize = 100;
+/// Most bytes of the first line of a connection.
+const MAX_HELLO_BYTES: usize = 100;
 
-/// A process without which the run cannot go on, and why it is lost.
+/// A process that the run has lost, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("rank {rank} {reason}")]
-pub struct Loss {
+pub struct LostRank {
     /// The process.
     pub rank: usize,
-    /// What follows its name.
+    /// The rest of the sentence that begins with its number.
     pub reason: String,
 }
 
-impl Loss {
+impl LostRank {
     fn failed(rank: usize, error: &str) -> Self {
         Self { rank, reason: format!("has failed: {error}") }
     }
@@ -49,29 +49,29 @@ impl Loss {
         Self { rank, reason: "is gone: its process was killed or has crashed".to_owned() }
     }
 
-    fn silent(rank: usize, patience: Duration) -> Self {
-        let seconds = patience.as_secs();
+    fn silent(rank: usize, timeout: Duration) -> Self {
+        let seconds = timeout.as_secs();
         let reason = format!("has not been heard of for {seconds} s: its process hangs, or the link to it is cut");
         Self { rank, reason }
     }
 }
 
-/// What processes say to each other.
+/// A message between process 0 and another one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Message {
     /// This process has connected.
     Hello { rank: usize },
-    /// A sign of life.
-    Alive,
+    /// The process is alive.
+    Heartbeat,
     /// The run cannot go on.
-    Lost(Loss),
-    /// All is done; the connection will end.
+    Lost(LostRank),
+    /// The process has finished; the connection will end.
     Done,
 }
 
-/// The eye that a process keeps on the others.
+/// The connections of a process to the others, and what is known of them.
 #[derive(Debug)]
-pub struct Watch {
+pub struct PeerWatch {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -79,13 +79,13 @@ pub struct Watch {
 #[derive(Debug)]
 struct Shared {
     rank: usize,
-    /// To all others at process 0, to process 0 at the others.
+    /// Process 0: to all others; any other process: to process 0.
     links: Vec<Link>,
-    /// Held while something is said, so that lines stay whole.
-    speaking: Mutex<()>,
+    /// Held while a line is written, so that lines stay whole.
+    writing: Mutex<()>,
     state: Mutex<State>,
     changed: Condvar,
-    patience: Duration,
+    timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -96,23 +96,23 @@ struct Link {
 
 #[derive(Debug, Default)]
 struct State {
-    loss: Option<Loss>,
-    /// Connections that have ended, as they should or not.
+    loss: Option<LostRank>,
+    /// Number of connections that have ended, as expected or not.
     ended: usize,
-    /// Whether this process needs nobody any more.
+    /// Whether this process has finished.
     over: bool,
 }
 
-/// The place where process 0 waits for the others' connections.
+/// The port at which process 0 waits for the connections of the others.
 #[derive(Debug)]
-pub struct Gate(TcpListener);
+pub struct PeerListener(TcpListener);
 
-impl Gate {
-    /// Opens it on a free port of all addresses.
+impl PeerListener {
+    /// Binds a free port of all addresses.
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn open() -> io::Result<Self> {
+    pub fn bind() -> io::Result<Self> {
         // Both families where the system has them.
         let listener = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0"))?;
         Ok(Self(listener))
@@ -129,17 +129,18 @@ impl Gate {
     /// Waits for the connections of all `size − 1` others.
     ///
     /// # Errors
-    /// If they do not come in time.
-    pub fn admit(self, size: usize, patience: Duration) -> io::Result<Watch> {
+    /// If they do not connect within `timeout`.
+    pub fn accept_all(self, size: usize, timeout: Duration) -> io::Result<PeerWatch> {
         self.0.set_nonblocking(true)?;
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let mut links: Vec<Link> = Vec::new();
         while links.len() + 1 < size {
             match self.0.accept() {
                 Ok((stream, _)) => {
                     stream.set_nonblocking(false)?;
-                    // A stranger at the door, a scanner of ports for example, is no reason to end.
-                    if let Some(link) = greeted(stream, patience).filter(|new| links.iter().all(|l| l.peer != new.peer))
+                    // Connections that are not of this run, such as a port scanner's, are ignored.
+                    if let Some(link) =
+                        read_hello(stream, timeout).filter(|new| links.iter().all(|l| l.peer != new.peer))
                     {
                         links.push(link);
                     }
@@ -153,16 +154,16 @@ impl Gate {
                 Err(error) => return Err(error),
             }
         }
-        Watch::start(0, links, patience)
+        PeerWatch::start(0, links, timeout)
     }
 }
 
-/// The first line of a connection, which says whose it is.
-fn greeted(stream: TcpStream, patience: Duration) -> Option<Link> {
-    stream.set_read_timeout(Some(patience.min(BEAT))).ok()?;
+/// Reads the first line of a connection, which holds the rank of the other process.
+fn read_hello(stream: TcpStream, timeout: Duration) -> Option<Link> {
+    stream.set_read_timeout(Some(timeout.min(HEARTBEAT_INTERVAL))).ok()?;
     let (mut line, mut byte) = (Vec::new(), [0]);
-    // Byte by byte, so that nothing is taken of what follows.
-    while line.len() < LONGEST_GREETING && byte != *b"\n" {
+    // Byte by byte, so that nothing is read of the lines that follow.
+    while line.len() < MAX_HELLO_BYTES && byte != *b"\n" {
         (&stream).read_exact(&mut byte).ok()?;
         line.push(byte[0]);
     }
@@ -172,19 +173,19 @@ fn greeted(stream: TcpStream, patience: Duration) -> Option<Link> {
     }
 }
 
-impl Watch {
-    /// Connects to process 0, whose gate is at this place.
+impl PeerWatch {
+    /// Connects to process 0, which listens at this host and port.
     ///
     /// # Errors
     /// If it cannot be reached.
-    pub fn join(rank: usize, gate: (&str, u16), patience: Duration) -> io::Result<Self> {
+    pub fn connect(rank: usize, address: (&str, u16), timeout: Duration) -> io::Result<Self> {
         let mut refused = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in gate.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, patience) {
+        for socket in address.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&socket, timeout) {
                 Ok(stream) => {
                     let link = Link { peer: 0, stream };
-                    link.say(&Message::Hello { rank })?;
-                    return Self::start(rank, vec![link], patience);
+                    link.send(&Message::Hello { rank })?;
+                    return Self::start(rank, vec![link], timeout);
                 }
                 Err(error) => refused = error,
             }
@@ -192,20 +193,20 @@ impl Watch {
         Err(refused)
     }
 
-    fn start(rank: usize, links: Vec<Link>, patience: Duration) -> io::Result<Self> {
+    fn start(rank: usize, links: Vec<Link>, timeout: Duration) -> io::Result<Self> {
         for Link { stream, .. } in &links {
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(patience))?;
-            stream.set_write_timeout(Some(patience))?;
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
         }
-        let (speaking, state, changed) = (Mutex::default(), Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { rank, links, speaking, state, changed, patience });
+        let (writing, state, changed) = (Mutex::default(), Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { rank, links, writing, state, changed, timeout });
         let mut watch = Self { shared: Arc::clone(&shared), threads: Vec::new() };
         for index in 0..shared.links.len() {
             let shared = Arc::clone(&shared);
-            watch.spawn("watch", move || shared.listen(index))?;
+            watch.spawn("peer", move || shared.receive(index))?;
         }
-        watch.spawn("alive", move || shared.beat())?;
+        watch.spawn("heartbeat", move || shared.send_heartbeats())?;
         Ok(watch)
     }
 
@@ -214,16 +215,16 @@ impl Watch {
         Ok(())
     }
 
-    /// From now on ends the process if it is still there a while after a loss, because it waits for
-    /// what it cannot be woken from.
+    /// From now on aborts the process if it still runs some time after a loss, because it waits for
+    /// a collective that cannot be interrupted.
     ///
     /// # Errors
-    /// If there can be no more threads.
+    /// If no thread can be started.
     pub fn end_process_after_loss(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        self.spawn("end", move || {
+        self.spawn("abort", move || {
             shared.wait(Duration::MAX, |state| state.over || state.loss.is_some());
-            shared.wait(LAST_WORDS, |state| state.over);
+            shared.wait(ABORT_AFTER_LOSS, |state| state.over);
             let state = shared.state();
             if let (false, Some(loss)) = (state.over, &state.loss) {
                 tracing::error!(%loss, "the device does not come back; go on from the last checkpoint with --resume");
@@ -233,48 +234,48 @@ impl Watch {
     }
 
     /// The first loss, if there is one.
-    pub fn loss(&self) -> Option<Loss> {
+    pub fn loss(&self) -> Option<LostRank> {
         self.shared.state().loss.clone()
     }
 
-    /// The loss that explains why a collective has failed; waits for it as long as a process may
-    /// be silent.
-    pub fn explain(&self) -> Option<Loss> {
-        let patience = self.shared.patience + BEAT;
-        self.shared.wait(patience, |state| state.loss.is_some());
+    /// The loss because of which a collective has failed; waits for it for as long as heartbeats may
+    /// be missing.
+    pub fn wait_for_loss(&self) -> Option<LostRank> {
+        let timeout = self.shared.timeout + HEARTBEAT_INTERVAL;
+        self.shared.wait(timeout, |state| state.loss.is_some());
         self.loss()
     }
 
     /// Tells the others that this process cannot go on.
     pub fn fail(&self, error: &str) {
-        self.shared.lose(Loss::failed(self.shared.rank, error));
-        self.part();
+        self.shared.record_loss(LostRank::failed(self.shared.rank, error));
+        self.close();
     }
 
-    /// Tells the others that this process is done, and waits until they are.
+    /// Tells the others that this process has finished, and waits until they have.
     pub fn finish(&self) {
         self.shared.state().over = true;
-        self.shared.tell(&Message::Done);
-        self.part();
+        self.shared.broadcast(&Message::Done);
+        self.close();
     }
 
-    /// Whether this process was done when nothing was lost.
+    /// Whether this process has finished without a loss.
     pub fn is_finished(&self) -> bool {
         let state = self.shared.state();
         state.over && state.loss.is_none()
     }
 
-    /// Waits until the others have heard what was said last. A connection that is closed with
-    /// anything unread in it would take it along.
-    fn part(&self) {
+    /// Waits until the others have read the last message: a connection that is closed earlier would
+    /// discard it.
+    fn close(&self) {
         for link in &self.shared.links {
             let _ = link.stream.shutdown(Shutdown::Write);
         }
-        self.shared.wait(FAREWELL, |state| state.ended == self.shared.links.len());
+        self.shared.wait(CLOSE_TIMEOUT, |state| state.ended == self.shared.links.len());
     }
 }
 
-impl Drop for Watch {
+impl Drop for PeerWatch {
     fn drop(&mut self) {
         self.shared.state().over = true;
         self.shared.changed.notify_all();
@@ -290,7 +291,7 @@ impl Drop for Watch {
 }
 
 impl Link {
-    fn say(&self, message: &Message) -> io::Result<()> {
+    fn send(&self, message: &Message) -> io::Result<()> {
         let mut line = serde_json::to_string(message)?;
         line.push('\n');
         (&self.stream).write_all(line.as_bytes())
@@ -302,23 +303,23 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(&self, patience: Duration, come: impl Fn(&State) -> bool) {
+    fn wait(&self, timeout: Duration, condition: impl Fn(&State) -> bool) {
         let state = self.state();
-        let waited = self.changed.wait_timeout_while(state, patience, |state| !come(state));
+        let waited = self.changed.wait_timeout_while(state, timeout, |state| !condition(state));
         drop(waited);
     }
 
-    /// Says it to all, as far as they can be reached.
-    fn tell(&self, message: &Message) {
-        let _alone = self.speaking.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Sends a message to all others that can be reached.
+    fn broadcast(&self, message: &Message) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         for link in &self.links {
-            // Who cannot be written to is missed by the thread that reads from it.
-            let _ = link.say(message);
+            // The thread that reads from this connection detects that it is broken.
+            let _ = link.send(message);
         }
     }
 
-    /// Notes the first loss and tells of it: process 0 all others, another one process 0.
-    fn lose(&self, loss: Loss) {
+    /// Records the first loss and sends it: process 0 to all others, any other process to process 0.
+    fn record_loss(&self, loss: LostRank) {
         let mut state = self.state();
         if state.loss.is_some() || state.over {
             return;
@@ -326,16 +327,16 @@ impl Shared {
         state.loss = Some(loss.clone());
         drop(state);
         self.changed.notify_all();
-        self.tell(&Message::Lost(loss));
+        self.broadcast(&Message::Lost(loss));
     }
 
-    /// Says that this process is alive until it is over.
-    fn beat(&self) {
-        let pause = BEAT.min(self.patience / 5);
+    /// Sends heartbeats until this process has finished.
+    fn send_heartbeats(&self) {
+        let pause = HEARTBEAT_INTERVAL.min(self.timeout / 5);
         let mut state = self.state();
         while !state.over {
             drop(state);
-            self.tell(&Message::Alive);
+            self.broadcast(&Message::Heartbeat);
             state = self.state();
             if !state.over {
                 let woken = self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
@@ -344,28 +345,28 @@ impl Shared {
         }
     }
 
-    /// Reads what a process says until it has nothing more to say.
-    fn listen(&self, index: usize) {
+    /// Reads the messages of a process until its connection ends.
+    fn receive(&self, index: usize) {
         let Link { peer, stream } = &self.links[index];
         let (mut reader, mut line) = (BufReader::new(stream), String::new());
         loop {
             line.clear();
             let read = reader.read_line(&mut line);
             match (read, serde_json::from_str(&line)) {
-                (Ok(1..), Ok(Message::Alive)) => {}
-                (Ok(1..), Ok(Message::Lost(loss))) => self.lose(loss),
+                (Ok(1..), Ok(Message::Heartbeat)) => {}
+                (Ok(1..), Ok(Message::Lost(loss))) => self.record_loss(loss),
                 (Ok(1..), Ok(Message::Done)) => break,
                 (Err(error), _) if is_timeout(&error) => {
-                    self.lose(Loss::silent(*peer, self.patience));
+                    self.record_loss(LostRank::silent(*peer, self.timeout));
                     break;
                 }
                 _ => {
-                    self.lose(Loss::vanished(*peer));
+                    self.record_loss(LostRank::vanished(*peer));
                     break;
                 }
             }
         }
-        // Lets a process that waits for this one part.
+        // A process that waits in `close` for this one can end.
         let _ = stream.shutdown(Shutdown::Write);
         self.state().ended += 1;
         self.changed.notify_all();
@@ -380,68 +381,92 @@ fn is_timeout(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(600);
+    const TIMEOUT: Duration = Duration::from_secs(1);
 
     /// The watches of processes that all run here.
-    fn watches(size: usize) -> Vec<Watch> {
-        let gate = Gate::open().unwrap();
-        let port = gate.port().unwrap();
-        let joining: Vec<_> =
-            (1..size).map(|rank| thread::spawn(move || Watch::join(rank, ("localhost", port), PATIENCE))).collect();
-        // Who has nothing to say is not let in.
+    fn watches(size: usize) -> Vec<PeerWatch> {
+        let listener = PeerListener::bind().unwrap();
+        let port = listener.port().unwrap();
+        let connecting: Vec<_> = (1..size)
+            .map(|rank| thread::spawn(move || PeerWatch::connect(rank, ("localhost", port), TIMEOUT)))
+            .collect();
+        // A connection without a first line is ignored.
         drop(TcpStream::connect(("localhost", port)).unwrap());
-        let mut all = vec![gate.admit(size, PATIENCE).unwrap()];
-        all.extend(joining.into_iter().map(|thread| thread.join().unwrap().unwrap()));
+        let mut all = vec![listener.accept_all(size, TIMEOUT).unwrap()];
+        all.extend(connecting.into_iter().map(|thread| thread.join().unwrap().unwrap()));
         all
     }
 
-    fn explained(watch: &Watch) -> String {
-        watch.explain().expect("an explanation").to_string()
+    /// The watch of process 0, and the connection of a process 1 that the test plays.
+    fn watch_of_one_peer() -> (PeerWatch, Link) {
+        let listener = PeerListener::bind().unwrap();
+        let stream = TcpStream::connect(("localhost", listener.port().unwrap())).unwrap();
+        let link = Link { peer: 0, stream };
+        link.send(&Message::Hello { rank: 1 }).unwrap();
+        (listener.accept_all(2, TIMEOUT).unwrap(), link)
+    }
+
+    fn loss(watch: &PeerWatch) -> String {
+        watch.wait_for_loss().expect("a loss").to_string()
+    }
+
+    /// Heartbeats are exchanged for longer than the timeout, then the connection ends as it should.
+    #[test]
+    fn a_process_with_heartbeats_is_not_lost() {
+        let (watch, link) = watch_of_one_peer();
+        let mut lines = BufReader::new(&link.stream).lines();
+        // A heartbeat comes every fifth of the timeout.
+        for _ in 0..11 {
+            let line = lines.next().expect("a heartbeat").expect("a line");
+            assert!(matches!(serde_json::from_str(&line), Ok(Message::Heartbeat)), "{line}");
+            link.send(&Message::Heartbeat).unwrap();
+        }
+        link.send(&Message::Done).unwrap();
+        watch.finish();
+        assert_eq!(watch.loss(), None);
+        assert!(watch.is_finished());
     }
 
     #[test]
-    fn who_is_there_stays_there() {
-        let all = watches(3);
-        thread::sleep(2 * PATIENCE);
-        assert!(all.iter().all(|watch| watch.loss().is_none()));
-        let parting = all.into_iter().map(|watch| thread::spawn(move || watch.finish()));
-        let started = Instant::now();
-        parting.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
-        assert!(started.elapsed() < FAREWELL, "nobody waits in vain");
+    fn processes_that_finish_together_have_lost_none() {
+        let finishing = watches(3).into_iter().map(|watch| {
+            thread::spawn(move || {
+                watch.finish();
+                let state = watch.shared.state();
+                (state.ended == watch.shared.links.len(), state.loss.clone())
+            })
+        });
+        for thread in finishing.collect::<Vec<_>>() {
+            assert_eq!(thread.join().unwrap(), (true, None));
+        }
     }
 
     #[test]
-    fn an_error_is_told_to_all() {
+    fn an_error_is_sent_to_all() {
         for failing in [0, 2] {
             let mut all = watches(3);
             all[failing].fail("no space left");
             drop(all.remove(failing));
             for watch in &all {
-                assert_eq!(explained(watch), format!("rank {failing} has failed: no space left"));
+                assert_eq!(loss(watch), format!("rank {failing} has failed: no space left"));
             }
         }
     }
 
     #[test]
-    fn who_ends_without_a_word_is_named() {
+    fn a_process_that_ends_without_a_message_is_named() {
         for killed in [0, 1] {
             let mut all = watches(3);
             drop(all.remove(killed));
             for watch in &all {
-                assert!(explained(watch).starts_with(&format!("rank {killed} is gone")));
+                assert!(loss(watch).starts_with(&format!("rank {killed} is gone")));
             }
         }
     }
 
-    /// The stranger answers as rank 1, and then nothing any more.
     #[test]
-    fn who_is_silent_is_named_in_time() {
-        let gate = Gate::open().unwrap();
-        let stranger = TcpStream::connect(("localhost", gate.port().unwrap())).unwrap();
-        Link { peer: 0, stream: stranger.try_clone().unwrap() }.say(&Message::Hello { rank: 1 }).unwrap();
-        let started = Instant::now();
-        let watch = gate.admit(2, PATIENCE).unwrap();
-        assert!(explained(&watch).starts_with("rank 1 has not been heard of"));
-        assert!(started.elapsed() < 3 * PATIENCE);
+    fn a_process_without_heartbeats_is_named() {
+        let (watch, _link) = watch_of_one_peer();
+        assert!(loss(&watch).starts_with("rank 1 has not been heard of"));
     }
 }

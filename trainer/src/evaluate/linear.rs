@@ -43,7 +43,7 @@ pub struct Probe {
 pub fn probe(train: &LabelledFeatures, test: &LabelledFeatures, seed: u64) -> Probe {
     let (fitted, held_out) = hold_out(train, seed);
     let weight_decay = choose(&fitted, &held_out);
-    let scale = Scale::of(&train.features);
+    let scale = Scale::from_features(&train.features);
     let start = zeros(train);
     let weights = fit(&scale.apply(&train.features), &train.labels, &start, weight_decay);
     Probe { matrix: classify(&scale.apply(&test.features), &test.labels, &weights), weight_decay }
@@ -51,7 +51,7 @@ pub fn probe(train: &LabelledFeatures, test: &LabelledFeatures, seed: u64) -> Pr
 
 /// The decay whose weights, fitted to `fitted`, predict `held_out` best; the strongest of equals.
 fn choose(fitted: &LabelledFeatures, held_out: &LabelledFeatures) -> f64 {
-    let scale = Scale::of(&fitted.features);
+    let scale = Scale::from_features(&fitted.features);
     let (features, unseen) = (scale.apply(&fitted.features), scale.apply(&held_out.features));
     let mut weights = zeros(fitted);
     let (mut best, mut best_accuracy) = (WEIGHT_DECAYS[0], -1.0);
@@ -121,7 +121,7 @@ struct Scale {
 }
 
 impl Scale {
-    fn of(features: &Tensor) -> Self {
+    fn from_features(features: &Tensor) -> Self {
         let features = features.to_kind(Kind::Double);
         let deviation = features.std_dim(Some([0].as_slice()), false, true); // [1, C]
         let constant = deviation.lt(MIN_DEVIATION);
@@ -181,7 +181,7 @@ mod tests {
     fn the_gradient_is_that_of_the_loss() {
         tch::manual_seed(3);
         let of = clusters(30, 1.0);
-        let features = Scale::of(&of.features).apply(&of.features);
+        let features = Scale::from_features(&of.features).apply(&of.features);
         let weights = fit(&features, &of.labels, &zeros(&of), 0.1).set_requires_grad(true);
         // At the lowest point the gradient that libtorch derives of the same loss vanishes.
         let decayed = weights.narrow(0, 0, 8);

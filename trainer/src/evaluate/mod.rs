@@ -29,7 +29,7 @@ pub use linear::{Probe, probe};
 pub use metrics::{ConfusionMatrix, VOID};
 pub use model::{FrozenNetwork, Model, ModelSource, Setup, TorchNetwork};
 pub use segmentation::{Protocol, Schedule, Segmentation, TrainingOptions, segment};
-pub use table::{Repetition, Report, Row, Spread};
+pub use table::{Repetition, Report, ReportRow, Spread};
 
 /// Which models are measured how often.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ fn compare(
     comparison: &Comparison,
     written: Option<&Path>,
     mut measure: impl FnMut(usize, &Model, u64) -> Result<Repetition>,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<ReportRow>> {
     if let Some(path) = written {
         let models = comparison.models.len();
         ensure!(models == 1, "{} can hold what one model makes; there are {models}", path.display());
@@ -63,7 +63,7 @@ fn compare(
             repetitions.push(repetition);
         }
         let (model, method, architecture) = (model.name.clone(), model.method.clone(), model.architecture());
-        rows.push(Row { model, method, architecture, repetitions });
+        rows.push(ReportRow { model, method, architecture, repetitions });
     }
     Ok(rows)
 }

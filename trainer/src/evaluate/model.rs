@@ -10,7 +10,7 @@ use densecl_models::{OnnxModel, Precision};
 use tch::{Device, Kind, Tensor};
 
 use crate::augment::Normalization;
-use crate::network::{Backbone, Encoder, EncoderSpec, Part, Statistics};
+use crate::network::{Backbone, BatchPart, Encoder, EncoderSpec, Statistics};
 use crate::onnx_session::OnnxSession;
 use crate::pretrained::Pretrained;
 
@@ -61,19 +61,19 @@ pub struct Model {
     pub name: String,
     /// How its weights came about.
     pub method: String,
-    source: Source,
+    source: LoadedModel,
 }
 
 #[derive(Debug)]
-enum Source {
+enum LoadedModel {
     Trained(Box<Pretrained>),
     Onnx(Box<OnnxModel>),
-    Random(Size),
+    Random(NetworkSize),
 }
 
 /// Which ResNet, and how wide.
 #[derive(Clone, Copy, Debug)]
-struct Size {
+struct NetworkSize {
     architecture: Architecture,
     stem_width: i64,
 }
@@ -104,12 +104,12 @@ impl Model {
         let like = models.iter().flatten().next().map(Self::size).transpose()?;
         let complete = models.into_iter().zip(sources).map(|(model, source)| {
             model.unwrap_or_else(|| {
-                let standard = |architecture| Size { architecture, stem_width: STANDARD_STEM };
+                let standard = |architecture| NetworkSize { architecture, stem_width: STANDARD_STEM };
                 let size = match source {
                     ModelSource::Random(Some(architecture)) => standard(*architecture),
                     _ => like.unwrap_or(standard(DEFAULT_ARCHITECTURE)),
                 };
-                Self { name: source.to_string(), method: "random".to_owned(), source: Source::Random(size) }
+                Self { name: source.to_string(), method: "random".to_owned(), source: LoadedModel::Random(size) }
             })
         });
         Ok(complete.collect())
@@ -120,40 +120,40 @@ impl Model {
         let is_onnx = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
         Ok(if is_onnx {
             let model = OnnxModel::open(path).with_context(|| format!("cannot read the model {name}"))?;
-            Self { name, method: model.manifest().method.clone(), source: Source::Onnx(Box::new(model)) }
+            Self { name, method: model.manifest().method.clone(), source: LoadedModel::Onnx(Box::new(model)) }
         } else {
             let pretrained = Pretrained::read(path).with_context(|| format!("cannot read the model {name}"))?;
-            Self { name, method: pretrained.method.clone(), source: Source::Trained(Box::new(pretrained)) }
+            Self { name, method: pretrained.method.clone(), source: LoadedModel::Trained(Box::new(pretrained)) }
         })
     }
 
     /// The backbone's name.
     pub fn architecture(&self) -> String {
         match &self.source {
-            Source::Trained(pretrained) => pretrained.architecture.to_string(),
-            Source::Onnx(model) => model.manifest().architecture.clone(),
-            Source::Random(size) => size.architecture.to_string(),
+            LoadedModel::Trained(pretrained) => pretrained.architecture.to_string(),
+            LoadedModel::Onnx(model) => model.manifest().architecture.clone(),
+            LoadedModel::Random(size) => size.architecture.to_string(),
         }
     }
 
     /// Whether every seed has weights of its own.
     pub fn is_random(&self) -> bool {
-        matches!(self.source, Source::Random(_))
+        matches!(self.source, LoadedModel::Random(_))
     }
 
-    fn size(&self) -> Result<Size> {
+    fn size(&self) -> Result<NetworkSize> {
         match &self.source {
-            Source::Random(size) => Ok(*size),
-            Source::Trained(pretrained) => {
+            LoadedModel::Random(size) => Ok(*size),
+            LoadedModel::Trained(pretrained) => {
                 let stem = pretrained.weights.get("conv1.weight").context("the weights lack `conv1.weight`")?;
-                Ok(Size { architecture: pretrained.architecture, stem_width: stem.dims[0] as i64 })
+                Ok(NetworkSize { architecture: pretrained.architecture, stem_width: stem.dims[0] as i64 })
             }
-            Source::Onnx(model) => {
+            LoadedModel::Onnx(model) => {
                 let manifest = model.manifest();
                 let architecture: Architecture = manifest.architecture.parse().map_err(anyhow::Error::msg)?;
                 let channels = |name: &str| manifest.layer(name).map(|layer| i64::from(layer.channels));
                 let first = channels("res2").map(|channels| channels / architecture.expansion() as i64);
-                Ok(Size { architecture, stem_width: first.unwrap_or(STANDARD_STEM) })
+                Ok(NetworkSize { architecture, stem_width: first.unwrap_or(STANDARD_STEM) })
             }
         }
     }
@@ -163,8 +163,8 @@ impl Model {
     /// # Errors
     /// If the weights do not make up the network, or it has no such `layer`.
     pub fn frozen(&self, layer: &str, seed: u64, setup: Setup) -> Result<FrozenNetwork> {
-        let Source::Onnx(model) = &self.source else {
-            return Ok(FrozenNetwork(Computes::Torch(self.torch(layer, seed, setup)?)));
+        let LoadedModel::Onnx(model) = &self.source else {
+            return Ok(FrozenNetwork(FrozenBackend::Torch(self.torch(layer, seed, setup)?)));
         };
         let known = || model.outputs().collect::<Vec<_>>().join(", ");
         ensure!(model.outputs().any(|name| name == layer), "it has no layer `{layer}`, but {}", known());
@@ -172,7 +172,7 @@ impl Model {
         let graph = model.cut(&[layer], Precision::Float32)?;
         let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
         let session = OnnxSession::from_bytes(&graph, threads)?;
-        Ok(FrozenNetwork(Computes::Onnx { session, layer: layer.to_owned(), device: setup.device }))
+        Ok(FrozenNetwork(FrozenBackend::Onnx { session, layer: layer.to_owned(), device: setup.device }))
     }
 
     /// The backbone with gradients, to be fine-tuned; `seed` draws random weights.
@@ -180,7 +180,7 @@ impl Model {
     /// # Errors
     /// As for [`Model::frozen`], and if it is an ONNX model.
     pub fn trainable(&self, layer: &str, seed: u64, setup: Setup) -> Result<TorchNetwork> {
-        if let Source::Onnx(_) = self.source {
+        if let LoadedModel::Onnx(_) = self.source {
             bail!("an ONNX model cannot be fine-tuned; name the checkpoint that it was exported from");
         }
         let network = self.torch(layer, seed, setup)?;
@@ -190,9 +190,9 @@ impl Model {
     fn torch(&self, layer: &str, seed: u64, setup: Setup) -> Result<TorchNetwork> {
         let stage = LAYERS.iter().position(|name| *name == layer);
         let stage = stage.with_context(|| format!("there is no layer `{layer}`, but {}", LAYERS.join(", ")))?;
-        let Size { architecture, .. } = self.size()?;
+        let NetworkSize { architecture, .. } = self.size()?;
         let drawn;
-        let weights = if let Source::Trained(pretrained) = &self.source {
+        let weights = if let LoadedModel::Trained(pretrained) = &self.source {
             &pretrained.weights
         } else {
             drawn = random_weights(self.size()?, seed);
@@ -204,8 +204,8 @@ impl Model {
 }
 
 /// The weights that a training with this seed begins with.
-fn random_weights(size: Size, seed: u64) -> Weights {
-    let Size { architecture, stem_width } = size;
+fn random_weights(size: NetworkSize, seed: u64) -> Weights {
+    let NetworkSize { architecture, stem_width } = size;
     tch::manual_seed(seed as i64);
     let spec = EncoderSpec { architecture, stem_width, dim: 1, dense: false };
     Encoder::new(spec, Kind::Float, Device::Cpu).weights()
@@ -213,10 +213,10 @@ fn random_weights(size: Size, seed: u64) -> Weights {
 
 /// A network that is used as it is.
 #[derive(Debug)]
-pub struct FrozenNetwork(Computes);
+pub struct FrozenNetwork(FrozenBackend);
 
 #[derive(Debug)]
-enum Computes {
+enum FrozenBackend {
     Torch(TorchNetwork),
     Onnx { session: OnnxSession, layer: String, device: Device },
 }
@@ -228,8 +228,8 @@ impl FrozenNetwork {
     /// If an ONNX model refuses them.
     pub fn features(&mut self, images: &Tensor) -> Result<Tensor> {
         match &mut self.0 {
-            Computes::Torch(network) => Ok(tch::no_grad(|| network.forward(images, Statistics::Running))),
-            Computes::Onnx { session, layer, device } => {
+            FrozenBackend::Torch(network) => Ok(tch::no_grad(|| network.forward(images, Statistics::Running))),
+            FrozenBackend::Onnx { session, layer, device } => {
                 let maps = session.run(images, &[layer])?;
                 Ok(maps[0].to_device(*device))
             }
@@ -247,7 +247,7 @@ pub struct TorchNetwork {
 
 impl TorchNetwork {
     /// The statistics of the whole batch, for training.
-    pub const OF_BATCH: Statistics = Statistics::Batch { splits: 1, part: Part::WHOLE };
+    pub const OF_BATCH: Statistics = Statistics::Batch { splits: 1, part: BatchPart::WHOLE };
 
     /// uint8 images `[N, H, W, 3]` → `[N, C, h, w]`.
     pub fn forward(&self, images: &Tensor, statistics: Statistics) -> Tensor {

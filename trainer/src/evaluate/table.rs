@@ -17,7 +17,7 @@ pub struct Repetition {
 
 /// A model and what it reached.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
+pub struct ReportRow {
     /// As it was named on the command line.
     pub model: String,
     /// `densecl`, `moco-v2`, `random`, …
@@ -40,7 +40,7 @@ pub struct Report {
     /// Names of the measures.
     pub measures: Vec<String>,
     /// One row a model, in the order of the command line.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ReportRow>,
 }
 
 /// A mean and the sample standard deviation (over n − 1).
@@ -54,7 +54,7 @@ pub struct Spread {
 
 impl Spread {
     /// Of at least one value.
-    pub fn of(values: &[f64]) -> Self {
+    pub fn from_values(values: &[f64]) -> Self {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
         let deviation = (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt());
@@ -70,12 +70,12 @@ impl Spread {
     }
 }
 
-impl Row {
+impl ReportRow {
     /// Over the repetitions, for each measure.
     pub fn spreads(&self) -> Vec<Spread> {
         let count = self.repetitions.first().map_or(0, |repetition| repetition.measures.len());
         let values = |i: usize| self.repetitions.iter().map(|repetition| repetition.measures[i]).collect::<Vec<_>>();
-        (0..count).map(|i| Spread::of(&values(i))).collect()
+        (0..count).map(|i| Spread::from_values(&values(i))).collect()
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
             measures: vec![measure, 1.0],
             details: serde_json::Value::Null,
         };
-        let row = Row {
+        let row = ReportRow {
             model: "runs/a".to_owned(),
             method: "densecl".to_owned(),
             architecture: "resnet18".to_owned(),

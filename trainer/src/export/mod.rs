@@ -50,7 +50,7 @@ impl fmt::Display for WeightFormat {
 
 /// What a network becomes.
 #[derive(Clone, Debug)]
-pub struct Form {
+pub struct ExportVariant {
     /// How weights are stored.
     pub weights: WeightFormat,
     /// Which of the backbone's strides are dilations instead.
@@ -63,7 +63,7 @@ pub struct Form {
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
     /// What the graph computes, and in what.
-    pub form: Form,
+    pub variant: ExportVariant,
     /// The layer, or several joined by `+`, for requests that name none; `res4` by default, or the
     /// last layer of a model without it.
     pub default_layer: Option<String>,
@@ -92,7 +92,7 @@ pub struct Exported {
 pub fn export(checkpoint: &Path, out: &Path, options: &ExportOptions) -> Result<Exported> {
     let (name, version) = name_and_version(out)?;
     let Pretrained { method, architecture, weights, training } = Pretrained::read(checkpoint)?;
-    let BuiltGraph { graph, layers, global } = build_graph(architecture, &weights, &options.form)?;
+    let BuiltGraph { graph, layers, global } = build_graph(architecture, &weights, &options.variant)?;
     let last = layers.last().context("--layers names no layer: `global` alone is not a map")?.name.clone();
     let has_default = layers.iter().any(|layer| layer.name == DEFAULT_LAYER);
     let default_layer = if has_default { DEFAULT_LAYER.to_owned() } else { last };
@@ -112,31 +112,31 @@ pub fn export(checkpoint: &Path, out: &Path, options: &ExportOptions) -> Result<
         fidelity: None,
         licence: options.licence.clone(),
     };
-    let network = FeatureNetwork::from_weights(architecture, &weights, options.form.output_stride)?;
+    let network = FeatureNetwork::from_weights(architecture, &weights, options.variant.output_stride)?;
     drop(weights);
     let mut session = session(&OnnxModel::new(graph.clone(), manifest.clone())?.encode()?)?;
-    let fidelity = fidelity::measure(&mut session, &network, &options.form.weights, options.default_side)?;
+    let fidelity = fidelity::measure(&mut session, &network, &options.variant.weights, options.default_side)?;
     drop(session);
     manifest.fidelity = Some(fidelity.clone());
     let path = out.join(MODEL_FILE);
-    let is_sound = |file: &Path| fidelity::check_file(file, &network, &options.form.weights);
+    let is_sound = |file: &Path| fidelity::check_file(file, &network, &options.variant.weights);
     OnnxModel::new(graph, manifest)?.save_if(&path, is_sound)?;
     Ok(Exported { path, fidelity })
 }
 
 /// A network in the form asked for.
-fn build_graph(architecture: Architecture, weights: &Weights, form: &Form) -> Result<BuiltGraph> {
+fn build_graph(architecture: Architecture, weights: &Weights, variant: &ExportVariant) -> Result<BuiltGraph> {
     let Normalization { mean, std } = Normalization::IMAGENET;
-    let storage = match form.weights {
+    let storage = match variant.weights {
         WeightFormat::Float32 | WeightFormat::Int8(_) => WeightStorage::Float32,
         WeightFormat::Float16 => WeightStorage::Float16,
     };
-    let spec = GraphSpec { architecture, output_stride: form.output_stride, mean, std, storage };
+    let spec = GraphSpec { architecture, output_stride: variant.output_stride, mean, std, storage };
     let mut built = build(&spec, weights)?;
-    if let Some(layers) = &form.layers {
+    if let Some(layers) = &variant.layers {
         built = built.keep(layers)?;
     }
-    if let WeightFormat::Int8(calibration) = &form.weights {
+    if let WeightFormat::Int8(calibration) = &variant.weights {
         let ranges = calibration.ranges(&built.graph).context("the calibration failed")?;
         built.graph = int8::quantize(&built.graph, &ranges)?;
     }
@@ -153,11 +153,12 @@ fn threads() -> usize {
 }
 
 fn name_and_version(out: &Path) -> Result<(String, u32)> {
-    let part = |path: Option<&Path>| path.and_then(|p| p.file_name()).and_then(|name| name.to_str()).map(str::to_owned);
+    let component =
+        |path: Option<&Path>| path.and_then(|p| p.file_name()).and_then(|name| name.to_str()).map(str::to_owned);
     let expected = || format!("--out {}: expected <repository>/<name>/<version>", out.display());
-    let version = part(Some(out)).with_context(expected)?;
+    let version = component(Some(out)).with_context(expected)?;
     let version: u32 = version.parse().ok().filter(|&version| version > 0).with_context(expected)?;
-    let name = part(out.parent()).with_context(expected)?;
+    let name = component(out.parent()).with_context(expected)?;
     ensure!(!name.is_empty(), expected());
     Ok((name, version))
 }

@@ -12,7 +12,7 @@ use densecl_models::{Manifest, OnnxModel, Precision};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::{Calibration, Form, WeightFormat, build_graph};
+use super::{Calibration, ExportVariant, WeightFormat, build_graph};
 use crate::bench::median;
 use crate::onnx_session::OnnxSession;
 
@@ -55,7 +55,7 @@ pub struct Speed {
     pub over_stride_32: f64,
 }
 
-struct Contestant {
+struct TimedModel {
     output_stride: OutputStride,
     weights: WeightFormat,
     session: OnnxSession,
@@ -73,41 +73,44 @@ impl SpeedTest {
         let calibration =
             Calibration { source: "synthetic".to_owned(), images: CALIBRATION_IMAGES, seed: 0, side_px: self.side_px };
         let formats = [WeightFormat::Float32, WeightFormat::Float16, WeightFormat::Int8(calibration)];
-        let mut contestants = Vec::new();
+        let mut models = Vec::new();
         for output_stride in OutputStride::ALL {
             for weights in &formats {
-                contestants.push(self.contestant(output_stride, weights)?);
+                models.push(self.model(output_stride, weights)?);
             }
         }
         let side = i64::from(self.side_px);
         let images = Tensor::randint(256, [1, side, side, 3], (Kind::Uint8, Device::Cpu)); // [1, S, S, 3]
         // The first round fills caches.
         for round in 0..=self.rounds {
-            for contestant in &mut contestants {
+            for model in &mut models {
                 let started = Instant::now();
-                contestant.session.run(&images, &[&self.layer])?;
+                model.session.run(&images, &[&self.layer])?;
                 if round > 0 {
-                    contestant.seconds.push(started.elapsed().as_secs_f64());
+                    model.seconds.push(started.elapsed().as_secs_f64());
                 }
             }
         }
-        let medians: Vec<f64> = contestants.iter().map(|contestant| median(&contestant.seconds)).collect();
-        let speed = |(i, contestant): (usize, &Contestant)| Speed {
-            output_stride: contestant.output_stride.pixels(),
-            weights: contestant.weights.to_string(),
+        let medians: Vec<f64> = models.iter().map(|model| median(&model.seconds)).collect();
+        let speed = |(i, model): (usize, &TimedModel)| Speed {
+            output_stride: model.output_stride.pixels(),
+            weights: model.weights.to_string(),
             side_px: self.side_px,
             median_seconds: medians[i],
             images_per_second: 1.0 / medians[i],
             over_float32: medians[i - i % formats.len()] / medians[i],
             over_stride_32: medians[0] / medians[i],
         };
-        Ok(contestants.iter().enumerate().map(speed).collect())
+        Ok(models.iter().enumerate().map(speed).collect())
     }
 
-    fn contestant(&self, output_stride: OutputStride, weights: &WeightFormat) -> Result<Contestant> {
+    fn model(&self, output_stride: OutputStride, weights: &WeightFormat) -> Result<TimedModel> {
         let layers = Some(vec![self.layer.clone()]);
-        let built =
-            build_graph(self.architecture, &self.weights, &Form { weights: weights.clone(), output_stride, layers })?;
+        let built = build_graph(
+            self.architecture,
+            &self.weights,
+            &ExportVariant { weights: weights.clone(), output_stride, layers },
+        )?;
         let manifest = Manifest {
             name: "speed".to_owned(),
             version: 1,
@@ -126,7 +129,7 @@ impl SpeedTest {
         let model = OnnxModel::new(built.graph, manifest)?.cut(&[&self.layer], Precision::Float32)?;
         let session = OnnxSession::from_bytes(&model, self.threads)
             .with_context(|| format!("{weights} at output stride {output_stride}"))?;
-        Ok(Contestant { output_stride, weights: weights.clone(), session, seconds: Vec::with_capacity(self.rounds) })
+        Ok(TimedModel { output_stride, weights: weights.clone(), session, seconds: Vec::with_capacity(self.rounds) })
     }
 }
 

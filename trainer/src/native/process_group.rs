@@ -1,8 +1,8 @@
 //! libtorch's process groups: several processes that sum, gather and exchange tensors.
 //!
-//! Collectives are started here and waited for by the caller, in pieces of time, so that it can
-//! give up on one that will never end. Every process of a group starts the same collectives in the
-//! same order. Which process does what is [`crate::distributed`]'s.
+//! Collectives are started here; the caller waits for them in short intervals, so that it can give
+//! up on one that will never end. Every process of a group starts the same collectives in the same
+//! order. The roles of the processes are in [`crate::distributed`].
 
 use std::ffi::{CString, c_char, c_int};
 use std::marker::{PhantomData, PhantomPinned};
@@ -83,36 +83,36 @@ struct Opaque {
     _not_send: PhantomData<(*mut u8, PhantomPinned)>,
 }
 
-/// A place of a process among others.
+/// Rank of a process among others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ProcessRank {
     /// Counted from 0.
     pub rank: usize,
     /// Number of processes.
     pub size: usize,
 }
 
-/// Where a store is.
+/// Address of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreAddress {
     /// Name or address of its machine.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// What tells the keys of one run from those of another in the same store.
+    /// Prefix of the keys, which separates runs that share a store.
     pub prefix: String,
 }
 
-/// Where processes find each other.
+/// Key-value store at which processes find each other.
 #[derive(Debug)]
 pub struct Store(NonNull<Opaque>);
 
-/// How others reach this process.
+/// Network endpoint at which other processes reach this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum LocalEndpoint {
     /// Through the network interface of this name.
     Interface(String),
-    /// At this address, or name, of this machine.
+    /// At this address or name of this machine.
     Address(String),
 }
 
@@ -129,14 +129,14 @@ pub struct Group {
 pub struct Pending(NonNull<Opaque>);
 
 impl Store {
-    /// Opens the store, or reaches the one that another process opens.
+    /// Opens the store, or connects to the one that another process opens.
     ///
     /// # Errors
-    /// If the port is taken, or nobody answers in time.
+    /// If the port is taken, or there is no answer within `timeout`.
     #[expect(unsafe_code, reason = "connects to a store")]
     pub fn connect(address: &StoreAddress, open: bool, timeout: Duration) -> Result<Self, NativeError> {
         let (host, prefix) = (c_string(&address.host)?, c_string(&address.prefix)?);
-        created(|store| {
+        create(|store| {
             // SAFETY: two C strings that outlive the call, and a place for the result.
             unsafe {
                 ffi::densecl_store_connect(
@@ -152,19 +152,19 @@ impl Store {
         .map(Self)
     }
 
-    /// Says that this process is here, and waits for the others. Returns the ranks that have not come.
+    /// Registers this process and waits for the others. Returns the ranks that are missing.
     ///
     /// # Errors
     /// If the store goes away.
     #[expect(unsafe_code, reason = "waits for others at a store")]
-    pub fn meet(&self, place: Place, timeout: Duration) -> Result<Vec<usize>, NativeError> {
-        let mut here: Vec<c_int> = vec![0; place.size];
-        let (rank, size) = numbers(place)?;
+    pub fn meet(&self, process: ProcessRank, timeout: Duration) -> Result<Vec<usize>, NativeError> {
+        let mut here: Vec<c_int> = vec![0; process.size];
+        let (rank, size) = c_rank(process)?;
         // SAFETY: a live store, and as many places for results as there are processes.
         let message =
             unsafe { ffi::densecl_store_meet(self.0.as_ptr(), rank, size, milliseconds(timeout), here.as_mut_ptr()) };
         check(message)?;
-        Ok((0..place.size).filter(|&rank| here[rank] == 0).collect())
+        Ok((0..process.size).filter(|&rank| here[rank] == 0).collect())
     }
 }
 
@@ -185,25 +185,25 @@ impl Group {
     #[expect(unsafe_code, reason = "connects processes")]
     pub fn gloo(
         store: &Store,
-        place: Place,
-        reach: &Reach,
+        process: ProcessRank,
+        endpoint: &LocalEndpoint,
         [connect_timeout, timeout]: [Duration; 2],
     ) -> Result<Self, NativeError> {
-        let (rank, size) = numbers(place)?;
-        let name = c_string(match reach {
-            Reach::Interface(name) | Reach::Address(name) => name,
+        let (rank, size) = c_rank(process)?;
+        let name = c_string(match endpoint {
+            LocalEndpoint::Interface(name) | LocalEndpoint::Address(name) => name,
         })?;
-        let (interface, address) = match reach {
-            Reach::Interface(_) => (name.as_ptr(), ptr::null()),
-            Reach::Address(_) => (ptr::null(), name.as_ptr()),
+        let (interface, address) = match endpoint {
+            LocalEndpoint::Interface(_) => (name.as_ptr(), ptr::null()),
+            LocalEndpoint::Address(_) => (ptr::null(), name.as_ptr()),
         };
         let [connect_timeout, timeout] = [connect_timeout, timeout].map(milliseconds);
         let store = store.0.as_ptr();
-        let group = created(|group| {
+        let group = create(|group| {
             // SAFETY: a live store, one C string that outlives the call, and a place for the result.
             unsafe { ffi::densecl_gloo_connect(store, rank, size, interface, address, connect_timeout, timeout, group) }
         })?;
-        Ok(Self { group, size: place.size })
+        Ok(Self { group, size: process.size })
     }
 
     /// Connects processes that have met at a store through NCCL: for tensors on this GPU of each. The
@@ -212,7 +212,7 @@ impl Group {
     /// # Errors
     /// If the library for it is missing, or the GPUs cannot reach each other.
     #[expect(unsafe_code, reason = "loads a library of ours and connects processes")]
-    pub fn nccl(store: &Store, place: Place, gpu: usize, timeout: Duration) -> Result<Self, NativeError> {
+    pub fn nccl(store: &Store, process: ProcessRank, gpu: usize, timeout: Duration) -> Result<Self, NativeError> {
         type Connect = unsafe extern "C" fn(*const Opaque, c_int, c_int, c_int, i64, *mut *mut Opaque) -> *mut c_char;
         let failed = |error| {
             let build = "make setup-trainer DEVICE=cuda";
@@ -226,14 +226,14 @@ impl Group {
         let connect = *unsafe { library.get::<Connect>(b"densecl_nccl_connect\0") }.map_err(failed)?;
         // The group's code is in it.
         std::mem::forget(library);
-        let ((rank, size), store, timeout) = (numbers(place)?, store.0.as_ptr(), milliseconds(timeout));
+        let ((rank, size), store, timeout) = (c_rank(process)?, store.0.as_ptr(), milliseconds(timeout));
         let gpu = c_int::try_from(gpu).map_err(|_| NativeError(format!("GPU {gpu}")))?;
         // SAFETY: a live store and a place for the result.
-        let group = created(|group| unsafe { connect(store, rank, size, gpu, timeout, group) })?;
-        Ok(Self { group, size: place.size })
+        let group = create(|group| unsafe { connect(store, rank, size, gpu, timeout, group) })?;
+        Ok(Self { group, size: process.size })
     }
 
-    /// Starts to replace the tensor by the sum of all processes' tensors.
+    /// Starts a sum over all processes, in place.
     ///
     /// # Errors
     /// If the tensor is not contiguous, or on a device that the group does not work on.
@@ -241,10 +241,10 @@ impl Group {
     pub fn sum(&self, tensor: &Tensor) -> Result<Pending, NativeError> {
         let group = self.group.as_ptr();
         // SAFETY: a live group and tensor, which the pending collective keeps; so below.
-        created(|pending| unsafe { ffi::densecl_group_sum(group, tensor.as_ptr(), pending) }).map(Pending)
+        create(|pending| unsafe { ffi::densecl_group_sum(group, tensor.as_ptr(), pending) }).map(Pending)
     }
 
-    /// Starts to fill `output` with the processes' inputs, one after the other along the first axis.
+    /// Starts to fill `output` with the inputs of all processes, concatenated along the first axis.
     ///
     /// # Errors
     /// If sizes do not fit, or as for [`Group::sum`].
@@ -252,10 +252,10 @@ impl Group {
     pub fn gather(&self, output: &Tensor, input: &Tensor) -> Result<Pending, NativeError> {
         let (group, output, input) = (self.group.as_ptr(), output.as_ptr(), input.as_ptr());
         // SAFETY: as in `sum`.
-        created(|pending| unsafe { ffi::densecl_group_gather(group, output, input, pending) }).map(Pending)
+        create(|pending| unsafe { ffi::densecl_group_gather(group, output, input, pending) }).map(Pending)
     }
 
-    /// Starts to give each process its rows of `sent`, and to fill `received` with what they give.
+    /// Starts to send each process its rows of `sent`, and to fill `received` with the rows of the others.
     ///
     /// # Errors
     /// If counts and sizes do not fit, or as for [`Group::sum`].
@@ -268,17 +268,17 @@ impl Group {
         let (output, input) = (received.tensor.as_ptr(), sent.tensor.as_ptr());
         let (to, from) = (received.counts.as_ptr(), sent.counts.as_ptr());
         // SAFETY: as in `sum`; both lists have one count for each process, as was just checked.
-        created(|pending| unsafe { ffi::densecl_group_exchange(group, output, input, to, from, size, pending) })
+        create(|pending| unsafe { ffi::densecl_group_exchange(group, output, input, to, from, size, pending) })
             .map(Pending)
     }
 }
 
-/// Rows of a tensor, some for each process.
+/// Rows of a tensor, grouped by process.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
     /// Contiguous, with the rows along the first axis.
     pub tensor: &'a Tensor,
-    /// How many belong to process 0, 1, …, in this order.
+    /// Number of rows of process 0, 1, …, in this order.
     pub counts: &'a [i64],
 }
 
@@ -291,15 +291,15 @@ impl Drop for Group {
 }
 
 impl Pending {
-    /// Waits for the end, at most so long; says whether it has come.
+    /// Waits for the end for at most `timeout`; returns whether it has come.
     ///
     /// # Errors
     /// If the collective has failed.
     #[expect(unsafe_code, reason = "waits for a collective")]
-    pub fn wait(&self, patience: Duration) -> Result<bool, NativeError> {
+    pub fn wait(&self, timeout: Duration) -> Result<bool, NativeError> {
         let mut done: c_int = 0;
         // SAFETY: a live collective, and a place for the answer.
-        check(unsafe { ffi::densecl_pending_wait(self.0.as_ptr(), milliseconds(patience), &raw mut done) })?;
+        check(unsafe { ffi::densecl_pending_wait(self.0.as_ptr(), milliseconds(timeout), &raw mut done) })?;
         Ok(done != 0)
     }
 }
@@ -312,20 +312,20 @@ impl Drop for Pending {
     }
 }
 
-/// What a constructor of `native/process_group.cpp` has made.
-fn created(make: impl FnOnce(*mut *mut Opaque) -> *mut c_char) -> Result<NonNull<Opaque>, NativeError> {
+/// Calls a constructor of `native/process_group.cpp`.
+fn create(make: impl FnOnce(*mut *mut Opaque) -> *mut c_char) -> Result<NonNull<Opaque>, NativeError> {
     let mut object = ptr::null_mut();
     check(make(&raw mut object))?;
-    Ok(NonNull::new(object).expect("what did not fail has made something"))
+    Ok(NonNull::new(object).expect("a constructor that succeeds returns an object"))
 }
 
 fn c_string(text: &str) -> Result<CString, NativeError> {
     CString::new(text).map_err(|_| NativeError(format!("{text:?} holds a NUL")))
 }
 
-fn numbers(place: Place) -> Result<(c_int, c_int), NativeError> {
+fn c_rank(process: ProcessRank) -> Result<(c_int, c_int), NativeError> {
     let number = |value: usize| c_int::try_from(value).map_err(|_| NativeError(format!("{value} processes")));
-    Ok((number(place.rank)?, number(place.size)?))
+    Ok((number(process.rank)?, number(process.size)?))
 }
 
 fn milliseconds(duration: Duration) -> i64 {

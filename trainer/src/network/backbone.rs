@@ -1,4 +1,4 @@
-//! A backbone by itself, with the weights of a file.
+//! A backbone without heads, with the weights of a file.
 
 use anyhow::{Context, Result, anyhow};
 use densecl_models::resnet::{Architecture, OutputStride, Weights};
@@ -8,7 +8,7 @@ use super::batch_norm::Statistics;
 use super::resnet::{FeatureMaps, ResNet, ResNetSpec};
 use super::tensors::NamedTensors;
 
-/// A pre-trained ResNet without heads or classifier, of whatever width, dilated or not.
+/// A pre-trained ResNet without heads or classifier, of any width, dilated or not.
 ///
 /// ```no_run
 /// use densecl_models::resnet::OutputStride;
@@ -37,7 +37,7 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// A backbone of float32 tensors on `device`, which ask for no gradients, with torchvision's names
+    /// Builds a backbone of float32 tensors on `device`, without gradients, with torchvision's names
     /// (`layer1.0.conv1.weight`). Its width is that of `weights`, which may hold more than it needs.
     ///
     /// Building it draws from libtorch's generator: seed that afterwards.
@@ -58,7 +58,7 @@ impl Backbone {
         Ok(Self { resnet, tensors })
     }
 
-    /// Asks for gradients of all parameters.
+    /// Enables gradients of all parameters.
     #[must_use]
     pub fn trainable(self) -> Self {
         for parameter in self.tensors.parameters() {

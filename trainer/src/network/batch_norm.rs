@@ -8,24 +8,24 @@ use super::tensors::NamedTensors;
 /// Share of a new batch in the running statistics, as in PyTorch.
 const MOMENTUM: f64 = 0.1;
 
-/// One of the parts in which a batch goes through a network, one after the other.
+/// One of the equal parts of a batch that pass through a network one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct BatchPart {
     /// Counted from 0.
     pub index: i64,
     /// Number of parts.
-    pub of: i64,
+    pub count: i64,
 }
 
-impl Part {
+impl BatchPart {
     /// The batch in one piece.
-    pub const WHOLE: Self = Self { index: 0, of: 1 };
+    pub const WHOLE: Self = Self { index: 0, count: 1 };
 
     /// Share of this part in the running statistics, such that after the last part every part
     /// has moved them by the same share, all together by [`MOMENTUM`].
     fn momentum(self) -> f64 {
-        let share = MOMENTUM / self.of as f64;
-        share / (1.0 - share * (self.of - 1 - self.index) as f64)
+        let share = MOMENTUM / self.count as f64;
+        share / (1.0 - share * (self.count - 1 - self.index) as f64)
     }
 }
 
@@ -42,7 +42,7 @@ pub enum Statistics {
         /// Number of groups; it divides the batch.
         splits: i64,
         /// Which part of a larger batch this is.
-        part: Part,
+        part: BatchPart,
     },
     /// The running ones, which are left as they are.
     Running,
@@ -101,8 +101,8 @@ impl BatchNorm {
         Tensor::cat(&normalized, 0)
     }
 
-    /// With the statistics of `x`, which then move `mean` and `var` by the share `momentum`; without
-    /// one, with `mean` and `var` themselves.
+    /// Normalises with the statistics of `x`, which then move `mean` and `var` by the share `momentum`;
+    /// without a momentum, with `mean` and `var` themselves.
     fn normalize(&self, x: &Tensor, mean: &Tensor, var: &Tensor, momentum: Option<f64>) -> Tensor {
         x.batch_norm(
             Some(&self.weight),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn batch(splits: i64) -> Statistics {
-        Statistics::Batch { splits, part: Part::WHOLE }
+        Statistics::Batch { splits, part: BatchPart::WHOLE }
     }
 
     fn difference(a: &Tensor, b: &Tensor) -> f64 {
@@ -175,7 +175,7 @@ mod tests {
         let ((_, whole), (_, parts)) = (norm(), norm());
         let _ = whole.forward(&x, batch(3));
         for (index, part) in (0..).zip(x.chunk(3, 0)) {
-            let _ = parts.forward(&part, Statistics::Batch { splits: 1, part: Part { index, of: 3 } });
+            let _ = parts.forward(&part, Statistics::Batch { splits: 1, part: BatchPart { index, count: 3 } });
         }
         assert!(difference(&whole.running_mean, &parts.running_mean) < 1e-12);
         assert!(difference(&whole.running_var, &parts.running_var) < 1e-12);

@@ -1,4 +1,4 @@
-//! A backbone with its projection heads: what is trained, and what follows it by momentum.
+//! A backbone with its projection heads: the query encoder, and the momentum encoder of the keys.
 
 use std::convert::Infallible;
 
@@ -37,7 +37,7 @@ pub struct Embedding {
     pub global: Tensor,
     /// Spatial mean of the backbone's last map `[N, C]`; without gradient.
     pub pooled_backbone: Tensor,
-    /// What only DenseCL computes.
+    /// The embeddings of the cells; `None` for MoCo-v2.
     pub dense: Option<DenseEmbedding>,
 }
 
@@ -53,15 +53,15 @@ pub struct DenseEmbedding {
 }
 
 impl Embedding {
-    /// One batch of several, in their order.
+    /// Concatenates batches in their order.
     pub(crate) fn cat(mut parts: Vec<Self>) -> Self {
         if parts.len() == 1 {
             return parts.remove(0);
         }
-        let cat = |of: &dyn Fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
+        let cat = |field: &dyn Fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(field).collect::<Vec<_>>(), 0);
         let dense: Vec<_> = parts.iter().filter_map(|part| part.dense.as_ref()).collect();
-        let cat_dense = |of: &dyn Fn(&DenseEmbedding) -> &Tensor| {
-            Tensor::cat(&dense.iter().map(|part| of(part)).collect::<Vec<_>>(), 0)
+        let cat_dense = |field: &dyn Fn(&DenseEmbedding) -> &Tensor| {
+            Tensor::cat(&dense.iter().map(|part| field(part)).collect::<Vec<_>>(), 0)
         };
         Self {
             global: cat(&|part| &part.global),
@@ -74,22 +74,26 @@ impl Embedding {
         }
     }
 
-    /// `count` images from number `first` on.
+    /// The `count` images from index `first` on.
     pub(crate) fn narrow(&self, first: i64, count: i64) -> Self {
         let narrowed: Result<_, Infallible> = self.try_map(|x| Ok(x.narrow(0, first, count)));
         let Ok(narrowed) = narrowed;
         narrowed
     }
 
-    /// With each tensor `[N, …]` replaced by another one of as many images.
+    /// Applies `map` to each tensor `[N, …]`; the result has as many images.
     ///
     /// # Errors
-    /// The first that `of` returns.
-    pub(crate) fn try_map<E>(&self, of: impl Fn(&Tensor) -> Result<Tensor, E>) -> Result<Self, E> {
+    /// The first error that `map` returns.
+    pub(crate) fn try_map<E>(&self, map: impl Fn(&Tensor) -> Result<Tensor, E>) -> Result<Self, E> {
         let dense = self.dense.as_ref().map(|dense| {
-            Ok(DenseEmbedding { cells: of(&dense.cells)?, backbone: of(&dense.backbone)?, pooled: of(&dense.pooled)? })
+            Ok(DenseEmbedding {
+                cells: map(&dense.cells)?,
+                backbone: map(&dense.backbone)?,
+                pooled: map(&dense.pooled)?,
+            })
         });
-        Ok(Self { global: of(&self.global)?, pooled_backbone: of(&self.pooled_backbone)?, dense: dense.transpose()? })
+        Ok(Self { global: map(&self.global)?, pooled_backbone: map(&self.pooled_backbone)?, dense: dense.transpose()? })
     }
 }
 
@@ -125,7 +129,7 @@ impl Encoder {
         &self.tensors
     }
 
-    /// Asks for gradients of all parameters.
+    /// Enables gradients of all parameters.
     #[must_use]
     pub fn trainable(self) -> Self {
         for parameter in self.tensors.parameters() {
@@ -135,8 +139,8 @@ impl Encoder {
         self
     }
 
-    /// Lays images and weights out in memory with their channels last, which tensor cores and
-    /// bfloat16 kernels want. Names, shapes and values stay.
+    /// Stores the convolutions' weights with their channels last, which tensor cores and bfloat16
+    /// kernels are fastest with. Names, shapes and values stay.
     pub fn channels_last(&self) {
         tch::no_grad(|| {
             for parameter in self.tensors.parameters().filter(|parameter| parameter.dim() == 4) {
@@ -156,10 +160,10 @@ impl Encoder {
         let dense = self.dense_head.as_ref().map(|head| {
             let projected = head.forward(&map).to_kind(kind).flatten(2, 3); // [N, D, L]
             DenseEmbedding {
-                cells: normalize(&projected),
-                // Only the matching looks at these, and that has no gradient.
-                backbone: normalize(&map.detach().to_kind(kind).flatten(2, 3)),
-                pooled: normalize(&projected.detach().mean_dim([2].as_slice(), false, kind)),
+                cells: normalize(&projected), // [N, D, L]
+                // Only the matching reads these, and it has no gradient.
+                backbone: normalize(&map.detach().to_kind(kind).flatten(2, 3)), // [N, C, L]
+                pooled: normalize(&projected.detach().mean_dim([2].as_slice(), false, kind)), // [N, D]
             }
         });
         Embedding { global, pooled_backbone: pooled.detach().to_kind(kind), dense }
@@ -170,9 +174,9 @@ impl Encoder {
     pub fn features(&self, images: &Tensor) -> (FeatureMaps, Option<Tensor>, Tensor) {
         tch::no_grad(|| {
             let maps = self.backbone.forward(images, Statistics::Running);
-            let last = &maps.stages[3];
-            let dense = self.dense_head.as_ref().map(|head| head.forward(last));
-            let global = self.global_head.forward(&last.mean_dim([2, 3].as_slice(), false, last.kind()));
+            let last = &maps.stages[3]; // [N, C, H/32, W/32]
+            let dense = self.dense_head.as_ref().map(|head| head.forward(last)); // [N, D, H/32, W/32]
+            let global = self.global_head.forward(&last.mean_dim([2, 3].as_slice(), false, last.kind())); // [N, D]
             (maps, dense, global)
         })
     }

@@ -11,7 +11,7 @@ mod resnet;
 mod tensors;
 
 pub use backbone::Backbone;
-pub use batch_norm::{Part, Statistics};
+pub use batch_norm::{BatchPart, Statistics};
 pub use encoder::{DenseEmbedding, Embedding, Encoder, EncoderSpec};
 pub(crate) use encoder::{channels_last, normalize};
 pub use feature_network::FeatureNetwork;

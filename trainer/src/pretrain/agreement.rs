@@ -23,7 +23,7 @@ pub(super) struct AfterStep {
 /// # Errors
 /// Names a process that is about to do something else than the first.
 pub(super) fn same_start(run: &Run, trainer: &Trainer<'_>, first: u64) -> Result<()> {
-    if run.world.place().size == 1 {
+    if run.world.size() == 1 {
         return Ok(());
     }
     let plan =
@@ -32,7 +32,7 @@ pub(super) fn same_start(run: &Run, trainer: &Trainer<'_>, first: u64) -> Result
     let plan = hash.iter().take(8).fold(0, |number, &byte| number << 8 | i64::from(byte));
     let state = checkpoint::digest(&trainer.model, &trainer.optimizer)?;
     let all = run.world.gather(&Tensor::from_slice(&[plan, state]).view([1, 2]))?; // [ranks, 2]
-    for rank in 1..run.world.place().size as i64 {
+    for rank in 1..run.world.size() as i64 {
         let same = |what: i64| all.int64_value(&[rank, what]) == all.int64_value(&[0, what]);
         ensure!(
             same(0),

@@ -22,7 +22,7 @@ pub use trainer::{Steps, Trainer, Views};
 use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{DataSource, Loader, LoaderOptions};
-use crate::distributed::{Place, World, WorldError};
+use crate::distributed::{ProcessRank, World, WorldError};
 use crate::monitor::ProgressStyle;
 use reports::{Reported, Reports};
 
@@ -76,7 +76,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome> {
 
 fn train(run: &Run) -> Result<Outcome> {
     let config = &run.config;
-    config.check_world(run.world.place().size)?;
+    config.check_world(run.world.size())?;
     let (source, steps_per_epoch) = open_data(config)?;
     let total_steps = config.schedule.epochs * steps_per_epoch;
     let steps = Steps { per_epoch: steps_per_epoch, total: total_steps };
@@ -90,9 +90,9 @@ fn train(run: &Run) -> Result<Outcome> {
     let samples = source.samples(reports::FIXED_IMAGES, config.data.canvas_px)?;
     let reports = run.world.is_first().then(|| Reports::open(run, &trainer, &samples, first));
     let mut reports = reports.transpose()?;
-    let options = loader_options(config, run.world.place(), run.device, steps_per_epoch);
+    let options = loader_options(config, run.world.process(), run.device, steps_per_epoch);
     let mut loader = Loader::start(source, options, first)?;
-    tracing::info!(first, total_steps, steps_per_epoch, ranks = run.world.place().size, device = ?run.device, "training");
+    tracing::info!(first, total_steps, steps_per_epoch, ranks = run.world.size(), device = ?run.device, "training");
     let mut step = first;
     loop {
         let batch = agreement::whole_batch(&run.world, loader.next_batch())
@@ -155,11 +155,11 @@ pub fn open_data(config: &Config) -> Result<(DataSource, u64)> {
 }
 
 /// How a process's share of a run's batches is drawn.
-pub fn loader_options(config: &Config, place: Place, device: Device, steps_per_epoch: u64) -> LoaderOptions {
+pub fn loader_options(config: &Config, process: ProcessRank, device: Device, steps_per_epoch: u64) -> LoaderOptions {
     LoaderOptions {
         seed: config.seed,
         batch: config.optimizer.batch,
-        place,
+        process,
         canvas_px: config.data.canvas_px,
         steps_per_epoch,
         workers: config.data.workers,

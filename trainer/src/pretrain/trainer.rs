@@ -8,7 +8,7 @@ use crate::augment::{Normalization, StepRandom, ViewParameters, view};
 use crate::config::{Config, MemoryFormat, Stepping};
 use crate::data::Batch;
 use crate::densecl::{DenseCl, Step};
-use crate::distributed::{Place, World};
+use crate::distributed::{ProcessRank, World};
 use crate::measures::Measures;
 use crate::network::channels_last;
 use crate::optimizer::{Optimizer, learning_rate};
@@ -94,7 +94,7 @@ impl<'a> Trainer<'a> {
     /// images and their places in the batch.
     pub fn views(&self, step: u64, batch: &Batch) -> Views {
         let canvases = self.upload(&batch.pixels);
-        let (Place { rank, size }, count) = (self.world.place(), batch.sizes.len());
+        let (ProcessRank { rank, size }, count) = (self.world.process(), batch.sizes.len());
         let mut random = StepRandom::new(self.config.seed, step, rank * count..(rank + 1) * count);
         let [query, key] = [(); 2].map(|()| {
             let parameters =

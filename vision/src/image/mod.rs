@@ -1,17 +1,19 @@
-//! Pictures in and out: bytes to RGB pixels, the size a model sees, resizing, PNG.
+//! Pictures: from bytes to RGB pixels, resizing, PNG and label pictures.
 //!
-//! Not here: anything about features or HTTP. Everything is synchronous and keeps no state. Invariant: after
-//! [`decode()`] a picture is 8-bit RGB with its EXIF orientation applied, so nobody downstream asks about modes.
+//! Not here: features, HTTP, files and folders. Everything is synchronous and keeps no state. Invariant: after
+//! [`decode()`] a picture is 8-bit RGB with its EXIF orientation applied, so that no caller handles colour modes.
 
 mod decode;
+mod extensions;
 mod label_picture;
 mod png;
 mod resize;
 
 pub use self::decode::{DecodeError, DecodeLimits, Header, decode, is_picture, probe};
+pub use self::extensions::{PICTURE_EXTENSIONS, is_picture_extension};
 pub use self::label_picture::{LabelEncodingError, LabelError, LabelPicture, LabelStyle, encode_labels};
 pub use self::png::{PngError, encode_png};
-pub use self::resize::{ResizeError, resize};
+pub use self::resize::{PixelRectangle, ResizeError, resize, resize_into, resize_rectangle};
 /// An 8-bit RGB picture, row by row, `[H, W, 3]`.
 pub use ::image::RgbImage;
 pub use densecl_models::geometry::ImageSize;

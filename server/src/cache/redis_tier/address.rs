@@ -1,21 +1,21 @@
-//! Where Redis is.
+//! Address of Redis.
 
 use std::fmt;
 use std::str::FromStr;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
-/// Where Redis is, and what it is told to let us in. Neither is shown but the host and the port.
+/// Address and credentials of Redis. `Debug` and `Display` show the host and the port alone.
 #[derive(Clone)]
 pub struct RedisAddress(ConnectionInfo);
 
-/// Text that is no address. It does not say the text, which may hold a password.
+/// Text that is not an address. The message does not repeat the text, which may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedisAddressError {
-    /// It cannot be read.
+    /// Not a URL of this form.
     #[error("is not redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], with special characters of the password written %XX")]
     Malformed,
-    /// TLS is not built in.
+    /// TLS is not supported.
     #[error("asks for TLS, which this server does not speak to Redis: use redis:// on a private network, or a tunnel")]
     Tls,
 }
@@ -57,14 +57,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_shown_and_a_password_is_not() {
+    fn the_host_is_shown_and_the_password_is_not() {
         let address: RedisAddress = "redis://user:s3cret@cache.internal:6380/2".parse().unwrap();
         assert_eq!(format!("{address} {address:?}"), "cache.internal:6380 RedisAddress(cache.internal:6380)");
         assert_eq!("redis://localhost".parse::<RedisAddress>().unwrap().to_string(), "localhost:6379");
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn other_text_is_refused() {
         assert_eq!("rediss://:s3cret@host".parse::<RedisAddress>().unwrap_err(), RedisAddressError::Tls);
         for wrong in ["", "localhost", "http://localhost", "redis://host:port", "redis://host/db"] {
             assert_eq!(wrong.parse::<RedisAddress>().unwrap_err(), RedisAddressError::Malformed, "{wrong}");

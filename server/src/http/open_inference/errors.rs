@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use serde::Serialize;
 
-use crate::error::Problem;
+use crate::http::problem::Problem;
 
 /// A problem document with the protocol's own member beside RFC 9457's.
 #[derive(Serialize)]

@@ -6,10 +6,12 @@ use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::problem_responses::{LookupProblems, RateProblems};
-use super::super::state::{AppState, Phase};
 use super::request::{INPUT, INPUT_TYPE};
-use crate::error::{ApiError, Problem};
+use crate::http::problem::Problem;
+use crate::http::problem::responses::{LookupProblems, RateProblems};
+use crate::http::request::RequestError;
+use crate::http::state::{AppState, Phase};
+use crate::serving::ServingError;
 use densecl_inference::registry::{Registry, ServedModel};
 use densecl_models::GLOBAL;
 
@@ -39,27 +41,51 @@ impl VersionPath {
     ///
     /// # Errors
     /// If it is none, in which case there is no such version.
-    pub(super) fn number(&self) -> Result<u32, ApiError> {
-        self.version.parse().map_err(|_| ApiError::NoSuchPath)
+    pub(super) fn number(&self) -> Result<u32, RequestError> {
+        self.version.parse().map_err(|_| RequestError::NoSuchPath)
     }
 }
 
 // The only failure is a name that is not UTF-8, and no model has such a name.
 impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
-    type Rejection = ApiError;
+    type Rejection = RequestError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RequestError> {
         let path = Path::from_request_parts(parts, state).await;
-        path.map(|Path(path)| path).map_err(|_| ApiError::NoSuchPath)
+        path.map(|Path(path)| path).map_err(|_| RequestError::NoSuchPath)
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
-    type Rejection = ApiError;
+    type Rejection = RequestError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RequestError> {
         let path = Path::from_request_parts(parts, state).await;
-        path.map(|Path(path)| path).map_err(|_| ApiError::NoSuchPath)
+        path.map(|Path(path)| path).map_err(|_| RequestError::NoSuchPath)
+    }
+}
+
+/// The newest version of the model that the path names.
+pub(super) struct NewestVersion(pub(super) ServedModel);
+
+impl FromRequestParts<AppState> for NewestVersion {
+    type Rejection = RequestError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, RequestError> {
+        let ModelPath { name } = ModelPath::from_request_parts(parts, app).await?;
+        Ok(Self(app.service().registry()?.find(Some(&name), None)?.clone()))
+    }
+}
+
+/// The version of a model that the path names.
+pub(super) struct NamedVersion(pub(super) ServedModel);
+
+impl FromRequestParts<AppState> for NamedVersion {
+    type Rejection = RequestError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, RequestError> {
+        let path = VersionPath::from_request_parts(parts, app).await?;
+        Ok(Self(app.service().registry()?.find(Some(&path.name), Some(path.number()?))?.clone()))
     }
 }
 
@@ -153,11 +179,11 @@ pub(super) async fn get_live() {}
         (status = 503, description = "Not yet, or no longer", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get_ready(State(app): State<AppState>) -> Result<(), ApiError> {
+pub(super) async fn get_ready(State(app): State<AppState>) -> Result<(), RequestError> {
     match app.phase() {
         Phase::Ready => Ok(()),
-        Phase::Loading => Err(ApiError::Loading),
-        Phase::Draining => Err(ApiError::Draining),
+        Phase::Loading => Err(ServingError::Loading.into()),
+        Phase::Draining => Err(ServingError::Draining.into()),
     }
 }
 
@@ -169,8 +195,11 @@ pub(super) async fn get_ready(State(app): State<AppState>) -> Result<(), ApiErro
     params(ModelPath),
     responses((status = 200, description = "The model", body = ModelMetadata), LookupProblems)
 )]
-pub(super) async fn get_model(State(app): State<AppState>, path: ModelPath) -> Result<Json<ModelMetadata>, ApiError> {
-    let registry = app.registry()?;
+pub(super) async fn get_model(
+    State(app): State<AppState>,
+    path: ModelPath,
+) -> Result<Json<ModelMetadata>, RequestError> {
+    let registry = app.service().registry()?;
     Ok(Json(ModelMetadata::new(&registry, registry.find(Some(&path.name), None)?)))
 }
 
@@ -185,8 +214,8 @@ pub(super) async fn get_model(State(app): State<AppState>, path: ModelPath) -> R
 pub(super) async fn get_model_version(
     State(app): State<AppState>,
     path: VersionPath,
-) -> Result<Json<ModelMetadata>, ApiError> {
-    let registry = app.registry()?;
+) -> Result<Json<ModelMetadata>, RequestError> {
+    let registry = app.service().registry()?;
     let model = registry.find(Some(&path.name), Some(path.number()?))?;
     Ok(Json(ModelMetadata::new(&registry, model)))
 }
@@ -199,8 +228,8 @@ pub(super) async fn get_model_version(
     params(ModelPath),
     responses((status = 200, description = "It does"), LookupProblems)
 )]
-pub(super) async fn get_model_ready(State(app): State<AppState>, path: ModelPath) -> Result<(), ApiError> {
-    app.registry()?.find(Some(&path.name), None)?;
+pub(super) async fn get_model_ready(State(app): State<AppState>, path: ModelPath) -> Result<(), RequestError> {
+    app.service().registry()?.find(Some(&path.name), None)?;
     Ok(())
 }
 
@@ -212,7 +241,10 @@ pub(super) async fn get_model_ready(State(app): State<AppState>, path: ModelPath
     params(VersionPath),
     responses((status = 200, description = "It does"), LookupProblems)
 )]
-pub(super) async fn get_model_version_ready(State(app): State<AppState>, path: VersionPath) -> Result<(), ApiError> {
-    app.registry()?.find(Some(&path.name), Some(path.number()?))?;
+pub(super) async fn get_model_version_ready(
+    State(app): State<AppState>,
+    path: VersionPath,
+) -> Result<(), RequestError> {
+    app.service().registry()?.find(Some(&path.name), Some(path.number()?))?;
     Ok(())
 }

@@ -12,6 +12,7 @@ mod pixels;
 mod reply;
 mod repository;
 mod request;
+mod schema;
 mod wanted;
 
 use axum::middleware;
@@ -20,7 +21,7 @@ use utoipa_axum::routes;
 
 pub(super) use self::errors::name_errors;
 pub use self::request::{Images, InferenceRequest, MalformedInference, RequestedOutput, TensorForm, parse};
-use super::administration::require_administrator;
+use super::guard::administration::require_administrator;
 use super::state::AppState;
 
 /// Where models are run.

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 
-use super::super::cpu_pool::CpuPool;
-use super::super::reply_body::ReplyBody;
 use super::request::TensorForm;
-use super::wanted::{Wanted, WantedOutput};
-use crate::error::ApiError;
+use super::wanted::{WantedOutput, WantedOutputs};
+use crate::http::reply::{ReplyBody, open_object};
+use crate::serving::{CpuPool, ServingError};
 use densecl_inference::batch::LayerOutput;
 use densecl_inference::registry::ServedModel;
 use densecl_vision::features::{EncodedTensor, Tensor};
@@ -23,22 +22,22 @@ pub(super) const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-
 pub(super) struct Reply {
     pub(super) model: ServedModel,
     pub(super) id: Option<String>,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: WantedOutputs,
 }
 
 impl Reply {
-    /// Writes it, from the layers of each image, which are in the order of [`Wanted::layers`].
-    pub(super) fn write(self, images: Vec<Vec<LayerOutput>>, cpu: CpuPool) -> Result<Response, ApiError> {
+    /// Writes it, from the layers of each image, which are in the order of [`WantedOutputs::layers`].
+    pub(super) fn write(self, images: Vec<Vec<LayerOutput>>, cpu: CpuPool) -> Result<Response, ServingError> {
         let tensors = self.tensors(images);
         let mut json = Parts::default();
         json.text(self.head()?);
         for (index, (output, tensor)) in self.wanted.outputs.iter().zip(&tensors).enumerate() {
             if index > 0 {
-                json.text(",".to_owned());
+                json.text(",");
             }
             json.output(output, tensor)?;
         }
-        json.text("]}".to_owned());
+        json.text("]}");
         if !self.wanted.is_binary() {
             let content_type = HeaderValue::from_static("application/json");
             return Ok(([(header::CONTENT_TYPE, content_type)], json.streamed().into_body(cpu)).into_response());
@@ -55,13 +54,12 @@ impl Reply {
     }
 
     /// The JSON up to the first output.
-    fn head(&self) -> Result<String, ApiError> {
-        let mut head = json!({ "model_name": self.model.name(), "model_version": self.model.version().to_string() });
-        if let Some(id) = &self.id {
-            head["id"] = json!(id);
-        }
-        let head = serde_json::to_string(&head).map_err(ApiError::internal)?;
-        Ok(format!("{},\"outputs\":[", head.trim_end_matches('}')))
+    fn head(&self) -> Result<Vec<u8>, ServingError> {
+        let version = self.model.version().to_string();
+        let head = ReplyHead { model_name: self.model.name(), model_version: version, id: self.id.as_deref() };
+        let mut json = open_object(&head, "outputs").map_err(ServingError::internal)?;
+        json.push(b'[');
+        Ok(json)
     }
 
     /// The outputs in the order of the request.
@@ -82,32 +80,56 @@ impl Reply {
     }
 }
 
+/// The members of a reply before its outputs.
+#[derive(Serialize)]
+struct ReplyHead<'a> {
+    model_name: &'a str,
+    model_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+}
+
+/// The members of an output before its numbers, or all of them if the numbers follow as bytes.
+#[derive(Serialize)]
+struct OutputHead<'a> {
+    name: &'a str,
+    datatype: &'static str,
+    shape: &'a [usize],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<OutputParameters>,
+}
+
+#[derive(Serialize)]
+struct OutputParameters {
+    binary_data_size: u64,
+}
+
 /// JSON whose numbers are not written yet.
 #[derive(Default)]
 struct Parts(Vec<Part>);
 
 enum Part {
-    Text(String),
+    Text(Vec<u8>),
     Numbers(EncodedTensor),
 }
 
 impl Parts {
-    fn text(&mut self, text: String) {
-        self.0.push(Part::Text(text));
+    fn text(&mut self, text: impl Into<Vec<u8>>) {
+        self.0.push(Part::Text(text.into()));
     }
 
-    /// What is said of an output, with its numbers if they are sent as such.
-    fn output(&mut self, output: &WantedOutput, tensor: &EncodedTensor) -> Result<(), ApiError> {
-        let mut about = json!({ "name": output.name, "datatype": "FP32", "shape": output.shape });
-        if output.form == TensorForm::Binary {
-            about["parameters"] = json!({ "binary_data_size": output.reply_bytes() });
-            self.text(about.to_string());
+    /// Adds an output, with its numbers if they are sent as text.
+    fn output(&mut self, output: &WantedOutput, tensor: &EncodedTensor) -> Result<(), ServingError> {
+        let is_binary = output.form == TensorForm::Binary;
+        let parameters = is_binary.then(|| OutputParameters { binary_data_size: output.reply_bytes() });
+        let head = OutputHead { name: &output.name, datatype: "FP32", shape: &output.shape, parameters };
+        if is_binary {
+            self.text(serde_json::to_vec(&head).map_err(ServingError::internal)?);
             return Ok(());
         }
-        let about = serde_json::to_string(&about).map_err(ApiError::internal)?;
-        self.text(format!("{},\"data\":", about.trim_end_matches('}')));
+        self.text(open_object(&head, "data").map_err(ServingError::internal)?);
         self.0.push(Part::Numbers(tensor.clone()));
-        self.text("}".to_owned());
+        self.text("}");
         Ok(())
     }
 
@@ -122,7 +144,7 @@ impl Parts {
         let mut json = Vec::new();
         for part in self.0 {
             match part {
-                Part::Text(text) => json.extend(text.into_bytes()),
+                Part::Text(text) => json.extend(text),
                 Part::Numbers(tensor) => (0..tensor.pieces()).for_each(|piece| json.extend(tensor.piece(piece))),
             }
         }

@@ -1,18 +1,17 @@
 //! Triton's extension for model repositories: what there is, and loading and unloading it.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Extension, Request, State};
+use axum::extract::State;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::super::observe::RequestContext;
-use super::super::problem_responses::AdministrationProblems;
-use super::super::state::AppState;
-use super::super::upload::read_optional;
 use super::metadata::ModelPath;
-use crate::error::ApiError;
+use crate::http::problem::responses::AdministrationProblems;
+use crate::http::request::{ReadBody, ReadRequest, Reading, RequestError, read_optional};
+use crate::http::state::AppState;
+use crate::serving::{ServingError, WorkContext};
 use densecl_inference::registry::{ChangeError, ModelLoader, VersionState};
 
 /// What may be said with a look at the repository.
@@ -61,9 +60,9 @@ pub(super) struct ChangeRequest {
 
 impl ChangeRequest {
     /// Models come from the repository alone.
-    fn check(&self) -> Result<(), ApiError> {
+    fn check(&self) -> Result<(), RequestError> {
         match self.parameters.iter().flat_map(Map::keys).find(|name| *name == "config" || name.starts_with("file:")) {
-            Some(name) => Err(ApiError::MalformedInference(format!(
+            Some(name) => Err(RequestError::MalformedInference(format!(
                 "`{name}` is not supported here: put the model into the repository, then load it without"
             ))),
             None => Ok(()),
@@ -81,11 +80,9 @@ impl ChangeRequest {
 )]
 pub(super) async fn post_index(
     State(app): State<AppState>,
-    Extension(context): Extension<RequestContext>,
-    request: Request,
-) -> Result<Json<Vec<IndexEntry>>, ApiError> {
-    let asked: IndexRequest = read(&app, &context, request).await?;
-    let registry = app.registry()?;
+    ReadRequest { body: OptionalObject(asked), .. }: ReadRequest<OptionalObject<IndexRequest>>,
+) -> Result<Json<Vec<IndexEntry>>, RequestError> {
+    let registry = app.service().registry()?;
     let entry = |status: densecl_inference::registry::VersionStatus<'_>| IndexEntry {
         name: status.name.to_owned(),
         version: status.version.to_string(),
@@ -110,12 +107,11 @@ pub(super) async fn post_index(
 )]
 pub(super) async fn post_load(
     State(app): State<AppState>,
-    Extension(context): Extension<RequestContext>,
     ModelPath { name }: ModelPath,
-    request: Request,
-) -> Result<(), ApiError> {
-    read::<ChangeRequest>(&app, &context, request).await?.check()?;
-    change(app, context, move |models| models.load(&name)).await
+    ReadRequest { body: OptionalObject(asked), context, .. }: ReadRequest<OptionalObject<ChangeRequest>>,
+) -> Result<(), RequestError> {
+    asked.check()?;
+    change(app, context.work, move |models| models.load(&name)).await
 }
 
 /// Unloads all versions of a model, until it is loaded again.
@@ -131,36 +127,35 @@ pub(super) async fn post_load(
 )]
 pub(super) async fn post_unload(
     State(app): State<AppState>,
-    Extension(context): Extension<RequestContext>,
     ModelPath { name }: ModelPath,
-    request: Request,
-) -> Result<(), ApiError> {
-    read::<ChangeRequest>(&app, &context, request).await?.check()?;
-    change(app, context, move |models| models.unload(&name)).await
+    ReadRequest { body: OptionalObject(asked), context, .. }: ReadRequest<OptionalObject<ChangeRequest>>,
+) -> Result<(), RequestError> {
+    asked.check()?;
+    change(app, context.work, move |models| models.unload(&name)).await
 }
 
 /// Makes a change on a thread that may block. It comes to its end also if nobody waits for it any more.
 async fn change(
     app: AppState,
-    context: RequestContext,
+    work: WorkContext,
     change: impl FnOnce(&ModelLoader) -> Result<(), ChangeError> + Send + 'static,
-) -> Result<(), ApiError> {
-    let limit = app.config().limits.timeout;
-    let done = tokio::task::spawn_blocking(move || Ok(change(app.models()?)?));
-    context.answer(limit, async { done.await.map_err(ApiError::internal)? }).await
+) -> Result<(), RequestError> {
+    let limit = app.service().limits().timeout;
+    let done = tokio::task::spawn_blocking(move || Ok(change(app.service().models()?)?));
+    work.answer(limit, async { done.await.map_err(ServingError::internal) }).await?
 }
 
-/// The JSON object of a body, if there is one.
-async fn read<T: Default + for<'de> Deserialize<'de>>(
-    app: &AppState,
-    context: &RequestContext,
-    request: Request,
-) -> Result<T, ApiError> {
-    let limits = app.config().limits;
-    let body: Bytes = context.receive(limits.body_timeout, read_optional(request, limits.max_body_bytes)).await?;
-    if body.is_empty() {
-        return Ok(T::default());
+/// A JSON object, or the default for a request without a body.
+pub(super) struct OptionalObject<T>(T);
+
+impl<T: Default + DeserializeOwned> ReadBody for OptionalObject<T> {
+    async fn read(app: &AppState, reading: Reading) -> Result<Self, RequestError> {
+        let body = read_optional(reading.request, app.service().limits().max_body_bytes).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        serde_json::from_slice(&body)
+            .map(Self)
+            .map_err(|error| RequestError::MalformedInference(format!("the body cannot be read: {error}")))
     }
-    serde_json::from_slice(&body)
-        .map_err(|error| ApiError::MalformedInference(format!("the body cannot be read: {error}")))
 }

@@ -2,7 +2,8 @@
 
 use super::request::{Images, InferenceRequest, TensorForm};
 use crate::config::RequestLimits;
-use crate::error::ApiError;
+use crate::http::request::RequestError;
+use crate::serving::ServingError;
 use densecl_inference::backend::LayerSet;
 use densecl_inference::registry::{LookupError, ModelInput, ServedModel};
 use densecl_models::GLOBAL;
@@ -13,7 +14,7 @@ use densecl_vision::features::NumberForm;
 const FLOAT_BYTES: u64 = 4;
 
 /// Outputs of a model for images of one size.
-pub(super) struct Wanted {
+pub(super) struct WantedOutputs {
     /// In the order of the request.
     pub(super) outputs: Vec<WantedOutput>,
     /// The same in the model's order, so that equal requests are equal.
@@ -51,14 +52,14 @@ impl WantedOutput {
     }
 }
 
-impl Wanted {
+impl WantedOutputs {
     /// # Errors
     /// If the model has no such output, or the images, or the reply, are not within the limits.
-    pub(super) fn of(
+    pub(super) fn new(
         request: &InferenceRequest,
         model: &ServedModel,
         limits: &RequestLimits,
-    ) -> Result<Self, ApiError> {
+    ) -> Result<Self, RequestError> {
         let (count, height, width) = sizes(&request.images, limits)?;
         // Sides are within the limit, which is 32 bits wide.
         let input = ImageSize { width: width as u32, height: height as u32 };
@@ -75,11 +76,11 @@ impl Wanted {
             outputs.push(WantedOutput { name: name.to_owned(), form, shape });
         }
         let in_order = model.outputs().filter(|name| outputs.iter().any(|output| output.name == *name));
-        let layers = LayerSet::new(in_order).ok_or(ApiError::NoSuchPath)?;
+        let layers = LayerSet::new(in_order).ok_or(RequestError::NoSuchPath)?;
         let wanted = Self { outputs, layers, count, height, width };
         let bytes = wanted.outputs.iter().map(WantedOutput::reply_bytes).fold(0, u64::saturating_add);
         if bytes > limits.max_response_bytes {
-            return Err(ApiError::ReplyTooLarge { bytes, limit: limits.max_response_bytes });
+            return Err(ServingError::ReplyTooLarge { bytes, limit: limits.max_response_bytes }.into());
         }
         Ok(wanted)
     }
@@ -109,24 +110,24 @@ impl Wanted {
     }
 }
 
-fn sizes(images: &Images, limits: &RequestLimits) -> Result<(usize, usize, usize), ApiError> {
+fn sizes(images: &Images, limits: &RequestLimits) -> Result<(usize, usize, usize), RequestError> {
     let Images { count, height, width, .. } = *images;
     let count = usize::try_from(count).ok().filter(|&count| count <= limits.max_images);
-    let count = count.ok_or(ApiError::TooManyImages { limit: limits.max_images })?;
+    let count = count.ok_or(RequestError::TooManyImages { limit: limits.max_images })?;
     let multiple = CELL_MULTIPLE_PX;
     if [height, width].iter().any(|side| !side.is_multiple_of(u64::from(multiple))) {
-        return Err(ApiError::SideNotMultiple { height, width, multiple });
+        return Err(RequestError::SideNotMultiple { height, width, multiple });
     }
     let longer = height.max(width);
-    let too_long = ApiError::SideOutOfRange { side_px: longer, max_side_px: limits.max_side_px };
+    let too_long = ServingError::SideOutOfRange { side_px: longer, max_side_px: limits.max_side_px };
     match u32::try_from(longer) {
         // There are as many bytes as the shape says, so the sizes fit in memory.
         Ok(side) if side <= limits.max_side_px => Ok((count, height as usize, width as usize)),
-        _ => Err(too_long),
+        _ => Err(too_long.into()),
     }
 }
 
-fn unknown(output: &str, model: &ServedModel) -> ApiError {
+fn unknown(output: &str, model: &ServedModel) -> RequestError {
     let known = model.outputs().collect::<Vec<_>>().join(", ");
     LookupError::UnknownLayer { name: model.name().to_owned(), layer: output.to_owned(), known }.into()
 }

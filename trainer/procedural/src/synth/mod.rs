@@ -31,7 +31,9 @@ use rayon::prelude::*;
 pub use self::size::{ParseSizeError, Size};
 
 use self::labelled::{Labels, Sets};
-use self::output::{Staging, make_folder, numbered, write_error, write_file, write_rgb_jpeg, write_rgb_png};
+use self::output::{
+    create_output, finish_output, make_folder, numbered, write_error, write_file, write_rgb_jpeg, write_rgb_png,
+};
 use self::scenes::Clip;
 use crate::{ProceduralImages, Split};
 
@@ -143,8 +145,8 @@ pub fn run(kind: Kind, count: usize, seed: u64, out: &Path, options: &Options) -
     if options.frames < 2 {
         return Err(SynthError::TooFewFrames);
     }
-    let staging = Staging::beside(out)?;
-    let folder = &staging.folder;
+    let output = create_output(out)?;
+    let folder = output.temporary_path();
     let size = options.size.unwrap_or(kind.default_size());
     let source = ProceduralImages::new(seed, size.height_px).with_split(options.split);
     let sets = Sets { train: count, val: options.val_count.unwrap_or(count.div_ceil(5)) };
@@ -155,7 +157,7 @@ pub fn run(kind: Kind, count: usize, seed: u64, out: &Path, options: &Options) -
         Kind::Segmentation => labelled::write_all(&source, size, &sets, Labels::Segmentation, folder)?,
         Kind::Detection => labelled::write_all(&source, size, &sets, Labels::Detection, folder)?,
     };
-    staging.finish()?;
+    finish_output(output, out)?;
     Ok(summary)
 }
 
@@ -218,7 +220,7 @@ mod tests {
         let picture = image::open(out.join("0001.png")).unwrap().into_rgb8();
         assert_eq!(picture.dimensions(), (256, 256));
         assert_eq!(fs::read_dir(&out).unwrap().count(), 2);
-        // Nothing of the staging folder stays.
+        // The temporary folder is gone.
         assert_eq!(fs::read_dir(out.parent().unwrap()).unwrap().count(), 1);
     }
 

@@ -1,12 +1,12 @@
-//! Folders and files: everything is written next to its place first and moved there whole.
+//! Folders and files of a set.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use densecl_models::atomic_file::AtomicFolder;
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageFormat};
-use tempfile::TempDir;
 
 use super::SynthError;
 use super::size::Size;
@@ -14,40 +14,15 @@ use super::size::Size;
 /// Of the JPEG files: artefacts are below the noise of most pictures.
 const JPEG_QUALITY: u8 = 95;
 
-/// A folder that appears in its place whole or not at all.
-pub(super) struct Staging {
-    /// The folder to write into.
-    pub(super) folder: PathBuf,
-    out: PathBuf,
-    /// Removes what is left when it is dropped.
-    _parent: TempDir,
+/// A folder that appears at `out` when it is complete; `out` must be absent or an empty folder.
+pub(super) fn create_output(out: &Path) -> Result<AtomicFolder, SynthError> {
+    refuse_occupied(out)?;
+    AtomicFolder::create(out).map_err(|source| write_error(out, source))
 }
 
-impl Staging {
-    /// A folder beside `out`, which must be absent or an empty folder.
-    pub(super) fn beside(out: &Path) -> Result<Self, SynthError> {
-        refuse_occupied(out)?;
-        let parent = match out.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(parent).map_err(|source| write_error(parent, source))?;
-        let staging = TempDir::with_prefix_in(".synth-", parent).map_err(|source| write_error(parent, source))?;
-        // The staging folder itself is private to its owner; what is moved into place must not be.
-        let folder = staging.path().join("out");
-        make_folder(&folder)?;
-        Ok(Self { folder, out: out.to_owned(), _parent: staging })
-    }
-
-    /// Moves the folder into its place.
-    pub(super) fn finish(self) -> Result<(), SynthError> {
-        let out = &self.out;
-        // An empty folder gives way; `rename` alone would fail on it on some systems.
-        if out.exists() {
-            fs::remove_dir(out).map_err(|source| write_error(out, source))?;
-        }
-        fs::rename(&self.folder, out).map_err(|source| write_error(out, source))
-    }
+/// Gives the folder its name, `out`.
+pub(super) fn finish_output(folder: AtomicFolder, out: &Path) -> Result<(), SynthError> {
+    folder.commit().map_err(|source| write_error(out, source))
 }
 
 /// An error unless `out` is absent or an empty folder.

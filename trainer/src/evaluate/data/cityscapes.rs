@@ -77,7 +77,7 @@ fn pairs(root: &Path, split: &str) -> Result<Vec<Pair>, DataError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::segmentation_set::Part;
+    use super::super::segmentation_set::DataSplit;
     use super::super::segmentation_set::tests::write_pair;
     use super::*;
 
@@ -96,9 +96,9 @@ mod tests {
         write(root.path(), "train", "labelIds", 33);
         write(root.path(), "val", "labelIds", 6);
         let labels = |part| SegmentationSet::open(root.path(), &splits()).unwrap().read(part, 0).unwrap().labels[0];
-        assert_eq!((labels(Part::Train), labels(Part::Val)), (18, VOID));
+        assert_eq!((labels(DataSplit::Train), labels(DataSplit::Val)), (18, VOID));
         write(root.path(), "train", "labelTrainIds", 3);
-        assert_eq!(labels(Part::Train), 3);
+        assert_eq!(labels(DataSplit::Train), 3);
     }
 
     #[test]

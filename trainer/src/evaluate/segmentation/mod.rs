@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::network::SegmentationNetwork;
-use super::data::{Part, SegmentationSet, Splits};
+use super::data::{DataSplit, SegmentationSet, Splits};
 use super::table::{Repetition, Report};
 use super::{Comparison, compare, name_of};
 
@@ -146,8 +146,8 @@ fn describe(set: &SegmentationSet, task: &Segmentation, stride: u32) -> String {
          {crop_px} px.",
         name_of(&task.data),
         set.layout,
-        set.len(Part::Train),
-        set.len(Part::Val),
+        set.len(DataSplit::Train),
+        set.len(DataSplit::Val),
         set.classes.len(),
     )
 }

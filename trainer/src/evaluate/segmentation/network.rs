@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use tch::{Device, Kind, Reduction, Tensor};
 
-use super::crops::{Batch, CropOptions, MEAN_COLOUR, batches};
+use super::crops::{CropBatch, CropOptions, MEAN_COLOUR, batches};
 use super::head::{Head, Mode};
 use super::{Protocol, SIDE_MULTIPLE, TrainingOptions};
-use crate::evaluate::data::{DataError, Part, Picture, SegmentationSet};
+use crate::evaluate::data::{DataError, DataSplit, Picture, SegmentationSet};
 use crate::evaluate::metrics::{ConfusionMatrix, VOID};
 use crate::evaluate::model::{FrozenNetwork, Model, Setup, TorchNetwork};
 use crate::network::Statistics;
@@ -111,7 +111,7 @@ impl SegmentationNetwork {
         let mut sgd = Optimizer::new(backbone.into_iter().chain(&head), sgd);
         let batches = batches(Arc::clone(set), CropOptions { side_px: crop_px, batch, steps, seed });
         for step in 0..steps {
-            let Batch { images, labels } = batches.recv().context("the thread that reads images has ended")??;
+            let CropBatch { images, labels } = batches.recv().context("the thread that reads images has ended")??;
             let scores = self.forward(&images, Mode::Training)?; // [N, K, S, S]
             let loss = cross_entropy(&scores, &labels.to_device(self.device));
             loss.backward();
@@ -132,9 +132,9 @@ impl SegmentationNetwork {
     /// If a file cannot be read or written.
     pub(super) fn test(&mut self, set: &SegmentationSet, predictions: Option<&Path>) -> Result<ConfusionMatrix> {
         let mut matrix = ConfusionMatrix::new(self.classes);
-        let numbers: Vec<usize> = (0..set.len(Part::Val)).collect();
+        let numbers: Vec<usize> = (0..set.len(DataSplit::Val)).collect();
         for numbers in numbers.chunks(DECODED) {
-            let read = numbers.par_iter().map(|&number| set.read(Part::Val, number));
+            let read = numbers.par_iter().map(|&number| set.read(DataSplit::Val, number));
             let labelled: Vec<_> = read.collect::<Result<_, DataError>>()?;
             for (number, labelled) in numbers.iter().zip(labelled) {
                 let predicted = tch::no_grad(|| self.predict(&labelled.picture))?; // [H, W]
@@ -142,7 +142,7 @@ impl SegmentationNetwork {
                 let truth = Tensor::from_slice(&truth).view_as(&predicted).to_device(self.device); // [H, W]
                 matrix.add(&truth, &predicted);
                 if let Some(folder) = predictions {
-                    write_prediction(folder, &set.name(Part::Val, *number), &labelled.picture, &predicted)?;
+                    write_prediction(folder, &set.name(DataSplit::Val, *number), &labelled.picture, &predicted)?;
                 }
             }
         }
@@ -152,7 +152,8 @@ impl SegmentationNetwork {
     /// The class of each pixel, int64 `[H, W]`. The network sees the image at its own size, padded
     /// with the mean colour on the right and below to multiples of the largest stride.
     fn predict(&mut self, picture: &Picture) -> Result<Tensor> {
-        let (height, width) = (i64::from(picture.height_px), i64::from(picture.width_px));
+        let size = picture.size();
+        let (height, width) = (i64::from(size.height), i64::from(size.width));
         let padded = [height, width].map(|side| (side as u64).next_multiple_of(u64::from(SIDE_MULTIPLE)) as i64);
         let mean = Tensor::from_slice(&MEAN_COLOUR).view([1, 1, 1, 3]);
         let canvas = mean.expand([1, padded[0], padded[1], 3], false).contiguous(); // [1, H', W', 3]
@@ -176,7 +177,7 @@ fn write_prediction(folder: &Path, name: &str, picture: &Picture, predicted: &Te
     let mut bytes = vec![0_u8; labels.numel()];
     labels.copy_data(&mut bytes, labels.numel());
     let path = folder.join(format!("{name}.png"));
-    let size = Size { width_px: picture.width_px, height_px: picture.height_px };
+    let size = Size { width_px: picture.size().width, height_px: picture.size().height };
     Ok(palette_png::write(&path, &bytes, size)?)
 }
 

@@ -33,7 +33,7 @@ impl FixedImages {
             model.query.features(&self.query_views).0.stages, // [N, C, s/32, s/32] of the last
             model.key.features(&self.key_views).0.stages,
         );
-        let matches = CellMatches::of_maps(&query_map, &key_map);
+        let matches = CellMatches::from_maps(&query_map, &key_map);
         let options = MatchedCellsOptions { images: self.query_views.size()[0] as usize, ..Default::default() };
         let matched = matched_cells(&self.query_views, &self.key_views, &matches, &options);
         let [.., res4, res5] = model.query.features(&self.images).0.stages;

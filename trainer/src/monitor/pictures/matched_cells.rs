@@ -45,7 +45,7 @@ impl CellMatches {
     ///
     /// # Panics
     /// If the tensor has another number of dimensions.
-    pub fn of_step(matches: &Tensor) -> Self {
+    pub fn from_step(matches: &Tensor) -> Self {
         let (n, cells) = matches.size2().expect("matches are [N, L]");
         let side = (cells as f64).sqrt().round() as usize;
         let similarity = Tensor::zeros([n, cells], (Kind::Float, Device::Cpu));
@@ -57,7 +57,7 @@ impl CellMatches {
     ///
     /// # Panics
     /// If the tensors have other shapes than each other's.
-    pub fn of_maps(query: &Tensor, key: &Tensor) -> Self {
+    pub fn from_maps(query: &Tensor, key: &Tensor) -> Self {
         let (_, _, height, width) = query.size4().expect("maps are [N, C, h, w]");
         let cells = |map: &Tensor| normalize(&map.detach().to_kind(Kind::Float).flatten(2, 3)); // [N, C, L]
         let similarity = cells(query).transpose(1, 2).bmm(&cells(key)); // [N, L, L]
@@ -112,7 +112,7 @@ pub fn matched_cells(query: &Tensor, key: &Tensor, matches: &CellMatches, option
     let rows: Vec<_> = (0..count).map(|index| vec![view(query, index), view(key, index)]).collect();
     let mut picture = tile(&rows, side_px);
     for (index, found) in matches.images.iter().take(count).enumerate() {
-        let layout = Layout { grid: matches.grid, side_px: side_px as f32, row: index };
+        let layout = ViewPairLayout { grid: matches.grid, side_px: side_px as f32, row: index };
         draw_lines(&mut picture, found, &layout, options.lines);
         draw_cells(&mut picture, found, &layout);
     }
@@ -120,13 +120,13 @@ pub fn matched_cells(query: &Tensor, key: &Tensor, matches: &CellMatches, option
 }
 
 /// Where cells lie in the picture.
-struct Layout {
+struct ViewPairLayout {
     grid: Grid,
     side_px: f32,
     row: usize,
 }
 
-impl Layout {
+impl ViewPairLayout {
     /// The centre of a cell of the query view, column 0, or of the key view, column 1.
     fn centre(&self, cell: usize, column: usize) -> Point {
         let Grid { width, height } = self.grid;
@@ -158,7 +158,7 @@ fn rgb(colour: [f32; 3]) -> Rgb<u8> {
     Rgb(colour.map(|value| value.round().clamp(0.0, 255.0) as u8))
 }
 
-fn draw_lines(picture: &mut RgbImage, found: &[CellMatch], layout: &Layout, lines: usize) {
+fn draw_lines(picture: &mut RgbImage, found: &[CellMatch], layout: &ViewPairLayout, lines: usize) {
     for cell in best(found, lines) {
         let (from, to) = (layout.centre(cell, 0), layout.centre(found[cell].key_cell, 1));
         let line = Stroke { from, to, radius_px: 0.8, colour: rgb(layout.colour(cell)), opacity: 1.0 };
@@ -182,7 +182,7 @@ fn best(found: &[CellMatch], lines: usize) -> Vec<usize> {
     order
 }
 
-fn draw_cells(picture: &mut RgbImage, found: &[CellMatch], layout: &Layout) {
+fn draw_cells(picture: &mut RgbImage, found: &[CellMatch], layout: &ViewPairLayout) {
     let mut arrived = vec![([0.0_f32; 3], 0_u32); found.len()];
     for (cell, matched) in found.iter().enumerate() {
         let colour = layout.colour(cell);
@@ -196,7 +196,7 @@ fn draw_cells(picture: &mut RgbImage, found: &[CellMatch], layout: &Layout) {
     }
 }
 
-fn draw_disc(picture: &mut RgbImage, layout: &Layout, centre: Point, colour: [f32; 3]) {
+fn draw_disc(picture: &mut RgbImage, layout: &ViewPairLayout, centre: Point, colour: [f32; 3]) {
     let disc = Stroke::disc(centre, layout.radius_px(), rgb(colour));
     disc.rim(1.0).draw(picture);
     disc.draw(picture);
@@ -211,7 +211,7 @@ mod tests {
     /// Views of one mid-grey image, and the picture of matches on a grid of 2 × 2.
     fn picture(matches: &[i64], lines: usize) -> RgbImage {
         let views = Tensor::zeros([1, 3, 64, 64], (Kind::Float, Device::Cpu));
-        let matches = CellMatches::of_step(&Tensor::from_slice(matches).view([1, -1]));
+        let matches = CellMatches::from_step(&Tensor::from_slice(matches).view([1, -1]));
         matched_cells(&views, &views, &matches, &MatchedCellsOptions { images: 1, lines, side_px: SIDE })
     }
 
@@ -223,7 +223,7 @@ mod tests {
     fn a_match_is_drawn_between_the_centres_of_its_cells() {
         // All four query cells are matched with the bottom-right key cell.
         let (picture, plain) = (picture(&[3, 3, 3, 3], 4), picture(&[3, 3, 3, 3], 0));
-        let layout = Layout { grid: Grid { width: 2, height: 2 }, side_px: SIDE as f32, row: 0 };
+        let layout = ViewPairLayout { grid: Grid { width: 2, height: 2 }, side_px: SIDE as f32, row: 0 };
         for cell in 0..4 {
             let (from, to) = (layout.centre(cell, 0), layout.centre(3, 1));
             assert_eq!(pixel(&picture, from), rgb(layout.colour(cell)));
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn centres_are_where_the_project_has_them() {
-        let layout = Layout { grid: Grid { width: 4, height: 2 }, side_px: 64.0, row: 1 };
+        let layout = ViewPairLayout { grid: Grid { width: 4, height: 2 }, side_px: 64.0, row: 1 };
         let step = 64.0 + GAP_PX as f32;
         assert_eq!(layout.centre(0, 0), Point { x: 7.5, y: 15.5 + step });
         assert_eq!(layout.centre(6, 1), Point { x: 39.5 + step, y: 47.5 + step });
@@ -254,7 +254,7 @@ mod tests {
         let key = map.roll([1], [3]);
         // Query cell 4 is no one's match: its feature is gone.
         key.narrow(3, 2, 1).narrow(2, 1, 1).copy_(&map.narrow(3, 0, 1).narrow(2, 0, 1));
-        let matches = CellMatches::of_maps(&map, &key);
+        let matches = CellMatches::from_maps(&map, &key);
         let found = &matches.images[0];
         for (cell, expected) in [(0, 1), (1, 2), (2, 0), (3, 4), (5, 3), (6, 7)] {
             assert_eq!((found[cell].key_cell, found[cell].mutual), (expected, true), "cell {cell}");
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn without_similarities_lines_are_spread() {
-        let even = CellMatches::of_step(&Tensor::zeros([1, 49], (Kind::Int64, Device::Cpu)));
+        let even = CellMatches::from_step(&Tensor::zeros([1, 49], (Kind::Int64, Device::Cpu)));
         assert_eq!(best(&even.images[0], 7), [3, 10, 17, 24, 31, 38, 45]);
         assert_eq!(best(&even.images[0], 100).len(), 49);
     }

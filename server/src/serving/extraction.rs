@@ -1,0 +1,259 @@
+//! The features of a request's images: found in the cache, awaited together with other requests, or computed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::admission::Admitted;
+use super::error::ServingError;
+use super::extractor::model_input;
+use super::known_features::is_served_here;
+use super::selection::Selection;
+use super::service::Service;
+use super::timings::{Stage, WorkContext};
+use crate::cache::{CachedFeatures, CachedMaps, FeatureCache, FeatureId, FeatureKey, MapsKind, Recipe, Role};
+use densecl_inference::batch::LayerOutput;
+use densecl_inference::registry::ModelInput;
+use densecl_vision::features::FeatureMap;
+use densecl_vision::image::{DecodeLimits, Header, ImageSize, RgbImage, decode, probe};
+
+/// Files up to this size are hashed where they are: a thread that serves connections is held up for less than a
+/// millisecond, which is what handing them to another one may take.
+const HASHED_INLINE_BYTES: usize = 256 << 10;
+
+/// The work on one request: the service, the request's own time and memory, and the selected features.
+#[derive(Clone)]
+pub(crate) struct FeatureExtraction {
+    pub(crate) service: Service,
+    pub(crate) context: WorkContext,
+    pub(crate) selection: Selection,
+    pub(crate) admitted: Admitted,
+}
+
+/// An image of a request, before its features are there.
+pub(crate) struct RequestedImage {
+    pub(crate) size: ImageSize,
+    pub(crate) id: FeatureId,
+    features: FeatureState,
+}
+
+enum FeatureState {
+    Found(Arc<CachedFeatures>),
+    Missing(Missing),
+}
+
+/// A picture whose features are not in the cache.
+#[derive(Clone)]
+struct Missing {
+    file: Bytes,
+    header: Header,
+    key: FeatureKey,
+    /// Whether the request has a place for it among those that are computed.
+    has_place: bool,
+}
+
+impl RequestedImage {
+    /// A picture whose features are there already, as [`find_known_features`](super::known_features::find_known_features) found them.
+    pub(crate) fn known(extraction: &FeatureExtraction, features: Arc<CachedFeatures>) -> Result<Self, ServingError> {
+        // Even of features that are shared: they may leave the cache before the reply is sent.
+        extraction.admitted.reserve(extraction.selection.map_bytes(features.image))?;
+        Ok(Self { size: features.image, id: features.id(), features: FeatureState::Found(features) })
+    }
+
+    /// Looks for the features of an uploaded picture; of one that is not known only the header is read.
+    pub(crate) async fn open(
+        extraction: &FeatureExtraction,
+        file: Bytes,
+        form: MapsKind,
+    ) -> Result<Self, ServingError> {
+        let key = key_of(&file, extraction.selection.recipe()).await?;
+        let id = key.id();
+        if let Some(cache) = extraction.service.cache()
+            && let Some(found) = cache.find(id, form, is_served_here(&extraction.service)).await
+        {
+            return Self::known(extraction, found);
+        }
+        let header = probe(&file, &extraction.decode_limits())?;
+        extraction.admitted.reserve(extraction.selection.map_bytes(header.size))?;
+        let missing = Missing { file, header, key, has_place: false };
+        Ok(Self { size: header.size, id, features: FeatureState::Missing(missing) })
+    }
+
+    /// The features, in `form` or as their layers.
+    pub(crate) async fn features(
+        self,
+        extraction: &FeatureExtraction,
+        form: MapsKind,
+    ) -> Result<Arc<CachedFeatures>, ServingError> {
+        let Some(cache) = extraction.service.cache() else {
+            return match self.features {
+                FeatureState::Found(found) => Ok(found),
+                FeatureState::Missing(missing) => extraction.compute(missing).await.map(Arc::new),
+            };
+        };
+        let found = match self.features {
+            FeatureState::Found(found) => found,
+            FeatureState::Missing(missing) => match extraction.join_or_compute(cache, self.id, missing).await? {
+                (features, Role::Started) => return Ok(features),
+                (features, Role::Joined) => features,
+            },
+        };
+        // What is asked for a second time may be asked for often.
+        if form == MapsKind::Unit { extraction.prepared(cache, found).await } else { Ok(found) }
+    }
+}
+
+impl FeatureExtraction {
+    /// Begins a request, which holds nothing yet.
+    pub(crate) fn new(service: Service, context: WorkContext, selection: Selection) -> Self {
+        let admitted = service.admit();
+        Self { service, context, selection, admitted }
+    }
+
+    /// Runs `job` on the CPU pool and counts its time.
+    pub(crate) async fn on_cpu<T: Send + 'static>(
+        &self,
+        stage: Stage,
+        job: impl FnOnce() -> Result<T, ServingError> + Send + 'static,
+    ) -> Result<T, ServingError> {
+        let timings = self.context.timings.clone();
+        self.service.cpu().run(move || timings.measure(stage, job)).await?
+    }
+
+    /// Runs the model.
+    async fn infer(&self, input: ModelInput) -> Result<Vec<LayerOutput>, ServingError> {
+        let Selection { model, layers, .. } = &self.selection;
+        let reply = model.run(input, layers.clone(), self.context.deadline).await?;
+        self.context.timings.add_run(reply.queued, reply.inference);
+        Ok(reply.layers)
+    }
+
+    /// Takes places for those pictures that must be computed, and nobody else computes; at least so many.
+    pub(crate) fn take_places<'a>(
+        &self,
+        pictures: impl IntoIterator<Item = &'a mut RequestedImage>,
+        least: usize,
+    ) -> Result<(), ServingError> {
+        let mut count = 0;
+        for picture in pictures {
+            if let FeatureState::Missing(missing) = &mut picture.features
+                && !self.service.computations().is_running(&picture.id)
+            {
+                missing.has_place = true;
+                count += 1;
+            }
+        }
+        self.service.take_places(&self.admitted, count.max(least), self.context.deadline)
+    }
+
+    /// The pixels of an uploaded picture.
+    pub(crate) async fn pixels(&self, file: Bytes) -> Result<RgbImage, ServingError> {
+        let limits = self.decode_limits();
+        self.admitted.reserve(probe(&file, &limits)?.peak_bytes)?;
+        self.on_cpu(Stage::Decode, move || Ok(decode(&file, &limits)?)).await
+    }
+
+    /// Waits for whoever computes these features, or computes them for all who wait. Another's failure for want of time
+    /// or means is not taken for this request's: it then tries with its own.
+    async fn join_or_compute(
+        &self,
+        cache: &FeatureCache,
+        id: FeatureId,
+        mut missing: Missing,
+    ) -> Result<(Arc<CachedFeatures>, Role), ServingError> {
+        let computations = self.service.computations();
+        loop {
+            if !missing.has_place && !computations.is_running(&id) {
+                // Whoever computed them has ended a moment ago.
+                if let Some(found) = cache.find_in_memory(id, MapsKind::Layers).await {
+                    return Ok((found, Role::Joined));
+                }
+                self.service.take_places(&self.admitted, 1, self.context.deadline)?;
+                missing.has_place = true;
+            }
+            let work = self.clone().compute_and_keep(cache.clone(), id, missing.clone());
+            let (flight, role) = computations.join_or_start(id, work);
+            if role == Role::Joined {
+                cache.count_coalesced();
+            }
+            match flight.await {
+                Ok(features) => return Ok((features, role)),
+                Err(error) if role == Role::Joined && !error.is_caused_by_image() => {}
+                Err(error) => return Err(ServingError::Shared(error)),
+            }
+        }
+    }
+
+    /// Features as [`MapsKind::Unit`], made once for all who want them, and kept.
+    async fn prepared(
+        &self,
+        cache: &FeatureCache,
+        features: Arc<CachedFeatures>,
+    ) -> Result<Arc<CachedFeatures>, ServingError> {
+        let id = features.id();
+        // Another request may have brought them into it since.
+        let features = cache.find_in_memory(id, MapsKind::Unit).await.unwrap_or(features);
+        if features.kind() == MapsKind::Unit {
+            return Ok(features);
+        }
+        let (extraction, cache) = (self.clone(), cache.clone());
+        let preparing = async move {
+            let to_unit = move || Ok(Arc::new(features.to_unit().map_err(ServingError::internal)?));
+            let unit = extraction.on_cpu(Stage::Encode, to_unit).await.map_err(Arc::new)?;
+            cache.insert(Arc::clone(&unit)).await;
+            Ok(unit)
+        };
+        let (flight, _) = self.service.preparations().join_or_start(id, preparing);
+        flight.await.map_err(ServingError::Shared)
+    }
+
+    async fn compute_and_keep(
+        self,
+        cache: FeatureCache,
+        id: FeatureId,
+        missing: Missing,
+    ) -> Result<Arc<CachedFeatures>, Arc<ServingError>> {
+        // Another computation may have ended between this request's look into the cache and now.
+        if let Some(found) = cache.find_in_memory(id, MapsKind::Layers).await {
+            return Ok(found);
+        }
+        let features = Arc::new(self.compute(missing).await.map_err(Arc::new)?);
+        cache.insert(Arc::clone(&features)).await;
+        Ok(features)
+    }
+
+    /// Decodes and resizes the picture on the CPU pool, after memory for all of it was set aside, and runs the model.
+    async fn compute(&self, missing: Missing) -> Result<CachedFeatures, ServingError> {
+        let Missing { file, header, key, .. } = missing;
+        let selection = &self.selection;
+        let input_bytes = selection.input_bytes(header.size).saturating_add(header.peak_bytes);
+        // The map is counted already; once more while it is made.
+        let output_bytes = selection.layers_bytes(header.size).saturating_add(selection.map_bytes(header.size));
+        self.admitted.reserve(input_bytes.saturating_add(output_bytes))?;
+        let (limits, side_px) = (self.decode_limits(), self.selection.side_px);
+        let decoding = move || {
+            let image = decode(&file, &limits)?;
+            drop(file);
+            Ok((ImageSize::from(image.dimensions()), model_input(&image, side_px).map_err(ServingError::internal)?))
+        };
+        let (image, input) = self.on_cpu(Stage::Decode, decoding).await?;
+        let layers = self.infer(input).await?.into_iter();
+        let maps = layers.map(|layer| FeatureMap::new(layer.channels, layer.height, layer.width, layer.data));
+        let maps = maps.collect::<Result<_, _>>().map_err(ServingError::internal)?;
+        Ok(CachedFeatures { key, image, maps: CachedMaps::Layers(maps) })
+    }
+
+    /// What a picture may cost.
+    pub(crate) fn decode_limits(&self) -> DecodeLimits {
+        DecodeLimits { max_pixels: self.service.limits().max_pixels }
+    }
+}
+
+async fn key_of(file: &Bytes, recipe: Arc<Recipe>) -> Result<FeatureKey, ServingError> {
+    if file.len() <= HASHED_INLINE_BYTES {
+        return Ok(FeatureKey::from_file(file, recipe));
+    }
+    let file = file.clone();
+    let hashing = tokio::task::spawn_blocking(move || FeatureKey::from_file(&file, recipe));
+    hashing.await.map_err(ServingError::internal)
+}
