@@ -114,7 +114,7 @@ impl RedisTier {
     }
 
     fn reject<T>(&self, id: FeatureId, reason: &str) -> Option<T> {
-        tracing::warn!(%id, reason, "an entry in Redis is no good and is deleted");
+        tracing::warn!(%id, reason, "deleting a bad entry of Redis");
         self.metrics.redis_error(RedisErrorKind::BadEntry);
         self.writer.delete(id);
         None
