@@ -7,7 +7,9 @@ use crate::Layer;
 use crate::graph::{Attribute, Axis, GraphBuilder};
 use crate::proto::tensor_proto::{DataLocation, DataType};
 use crate::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::proto::{AttributeProto, FunctionProto, NodeProto, SparseTensorProto, TensorProto, TypeProto, type_proto};
+use crate::proto::{
+    AttributeProto, FunctionProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto, TypeProto, type_proto,
+};
 
 fn manifest() -> Manifest {
     Manifest {

@@ -5,14 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::EvaluationError;
 use super::dataset::{Picture, read_picture};
+use super::error::{EvaluationError, FeatureMethodError};
 use densecl_vision::features::{FeatureMap, NormalizedMap};
 use densecl_vision::image::ImageSize;
 use densecl_vision::matching::{MatchedImage, PointMatch};
-
-/// The error of a method.
-pub type FeatureMethodError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A method that computes dense features, such as a model or a baseline.
 pub trait FeatureMethod {

@@ -6,6 +6,7 @@
 //! metric says that points are counted.
 
 mod dataset;
+mod error;
 mod feature_method;
 pub mod metrics;
 mod pair_result;
@@ -18,12 +19,13 @@ pub use self::dataset::{
     Dataset, DatasetError, DatasetLayout, GroundTruth, KeypointPair, Picture, Scene, SceneFrame, Selection, Sequence,
     SequencePicture, Split, read_picture,
 };
-pub use self::feature_method::{FeatureMethod, FeatureMethodError};
+pub use self::error::{EvaluationError, FeatureMethodError};
+pub use self::feature_method::FeatureMethod;
 pub use self::metrics::Estimate;
 pub use self::pair_result::{
     Curve, CurveSample, MeasuredMatch, Metric, PairIllustration, PairResult, PropagatedMask, Score, Unit,
 };
-pub use self::protocol::{EvaluationError, EvaluationOptions, MethodResult, measure};
+pub use self::protocol::{EvaluationOptions, MethodResult, measure};
 pub use self::report::{
     Cost, MeanCurve, Measurement, MethodKind, PageError, PairGroup, Report, ReportRow, page, text_table,
 };

@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::dataset::Picture;
-use super::feature_method::{FeatureMethod, FeatureMethodError};
+use super::error::FeatureMethodError;
+use super::feature_method::FeatureMethod;
 use densecl_models::geometry::inference_size;
 use densecl_vision::features::FeatureMap;
 use densecl_vision::image::{ImageSize, ResizeError, RgbImage, resize};

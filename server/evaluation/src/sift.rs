@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::dataset::Picture;
-use super::feature_method::{FeatureMethod, FeatureMethodError};
+use super::error::FeatureMethodError;
+use super::feature_method::FeatureMethod;
 use densecl_models::geometry::inference_size;
 use densecl_vision::features::{FeatureMap, PixelPoint};
 use densecl_vision::matching::{Candidate, PointMatch};

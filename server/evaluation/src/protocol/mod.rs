@@ -5,14 +5,13 @@ mod mask_propagator;
 mod scenes;
 mod spair;
 
-use std::path::PathBuf;
-
-use super::dataset::{Dataset, DatasetError};
-use super::feature_method::{FeatureMethod, FeatureMethodError, MethodRunner, Timings};
+use super::dataset::Dataset;
+use super::error::EvaluationError;
+use super::feature_method::{FeatureMethod, MethodRunner, Timings};
 use super::metrics::{median, share_below};
 use super::pair_result::{CurveSample, MeasuredMatch, PairResult, Score, Unit};
 use densecl_vision::features::{ImagePoints, PixelPoint};
-use densecl_vision::matching::{MatchError, MatchOptions, PointMatch, Refinement, SoftArgmax};
+use densecl_vision::matching::{MatchOptions, PointMatch, Refinement, SoftArgmax};
 
 /// Options of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,32 +34,6 @@ impl EvaluationOptions {
     fn match_options(&self) -> MatchOptions {
         MatchOptions { refine: self.refine, soft_argmax: self.soft_argmax, ..MatchOptions::default() }
     }
-}
-
-/// The reason why an evaluation failed.
-#[derive(Debug, thiserror::Error)]
-pub enum EvaluationError {
-    /// The data set is invalid.
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    /// The method failed.
-    #[error("nothing was found in {}", picture.display())]
-    Method {
-        /// The image on which it failed.
-        picture: PathBuf,
-        /// The cause.
-        #[source]
-        source: FeatureMethodError,
-    },
-    /// The method's maps of two images cannot be compared.
-    #[error("the features of {} cannot be compared with those of the first picture", picture.display())]
-    Match {
-        /// The second image.
-        picture: PathBuf,
-        /// The cause.
-        #[source]
-        source: MatchError,
-    },
 }
 
 /// The results of a method on all pairs of a data set.

@@ -8,6 +8,7 @@ use ::image::{GrayImage, Luma, Rgb};
 use ndarray::{Array2, Array3};
 use tempfile::TempDir;
 
+use super::super::error::FeatureMethodError;
 use super::*;
 use crate::dataset::{Picture, Selection};
 use densecl_vision::features::FeatureMap;

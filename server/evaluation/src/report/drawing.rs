@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::super::dataset::read_picture;
 use super::super::pair_result::{Curve, MeasuredMatch, PairIllustration, PropagatedMask};
-use super::PageError;
 use super::ReportRow;
+use super::page_error::PageError;
 use densecl_vision::image::{ImageSize, RgbImage, resize};
 
 /// Largest longer side of an image on the page.

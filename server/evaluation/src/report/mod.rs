@@ -2,6 +2,7 @@
 
 mod drawing;
 mod page;
+mod page_error;
 mod table;
 
 use serde::Serialize;
@@ -11,7 +12,8 @@ use super::metrics::Estimate;
 use super::pair_result::{Curve, Metric, PairResult, Score};
 use super::protocol::MethodResult;
 
-pub use self::page::{PageError, page};
+pub use self::page::page;
+pub use self::page_error::PageError;
 pub use self::table::text_table;
 
 /// The report of several methods on one data set. Its serialisation is the document that `--format json` prints, to which

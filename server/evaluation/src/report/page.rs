@@ -1,11 +1,11 @@
 //! The report as a self-contained HTML page: numbers, curves, and images of the best and the worst pairs.
 
-use super::super::dataset::{DatasetError, DatasetLayout};
+use super::super::dataset::DatasetLayout;
 use super::super::pair_result::{Metric, PairResult, Unit};
 use super::drawing;
+use super::page_error::PageError;
 use super::table::cell;
 use super::{MethodKind, Report, ReportRow};
-use densecl_vision::image::ResizeError;
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
@@ -13,20 +13,6 @@ const STYLE: &str = include_str!("style.css");
 const SHOWN_PAIRS: usize = 2;
 /// Number of the best, and of the worst, sequences whose masks are shown.
 const SHOWN_SEQUENCES: usize = 2;
-
-/// The reason why a page could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum PageError {
-    /// An image could not be read again.
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    /// An image could not be resized.
-    #[error(transparent)]
-    Resize(#[from] ResizeError),
-    /// An image could not be encoded.
-    #[error("a picture of the page could not be written")]
-    Jpeg(#[from] ::image::ImageError),
-}
 
 /// The report as HTML.
 ///

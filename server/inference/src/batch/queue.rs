@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::engine_command::EngineCommand;
 use super::forecast::Forecast;
 use super::policy::{BatchPolicy, Decision, Waiting};
-use super::worker::EngineCommand;
 use super::{BatchError, BatchReply, BatchRequest};
 use crate::backend::{Backend, BackendModel, LayerSet, Load, ModelId};
 use crate::metrics::InferenceMetrics;
