@@ -94,8 +94,8 @@ impl Drop for ArrivedBody {
     }
 }
 
-/// Slots and memory of an admitted request. They are released when the last clone is dropped, after the last byte of the
-/// reply.
+/// Slots and memory of an admitted request. They are released when the last clone is dropped, after the last byte of
+/// the reply.
 #[derive(Clone)]
 pub(crate) struct Admitted(Arc<Reservations>);
 
@@ -108,7 +108,8 @@ struct Reservations {
 }
 
 impl Admitted {
-    /// Takes slots for `images` more. `wait` is the predicted time until they run, `time_left` the time to the deadline.
+    /// Takes slots for `images` more. `wait` is the predicted time until they run, `time_left` the time to the
+    /// deadline.
     ///
     /// # Errors
     /// [`ServingError::Overloaded`] if there are no slots, or the images could not run in time.
@@ -132,8 +133,8 @@ impl Admitted {
     /// Reserves memory for this request, before it is allocated.
     ///
     /// # Errors
-    /// [`ServingError::Overloaded`] if other requests hold it, [`ServingError::TooMuchMemory`] if it exceeds the limit of
-    /// all requests.
+    /// [`ServingError::Overloaded`] if other requests hold it, [`ServingError::TooMuchMemory`] if it exceeds the limit
+    /// of all requests.
     pub(crate) fn reserve(&self, bytes: u64) -> Result<(), ServingError> {
         let Reservations { memory, reserved, .. } = &*self.0;
         let limit = memory.limit();

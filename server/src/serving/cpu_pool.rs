@@ -12,8 +12,8 @@ pub(crate) enum JobError {
     Panicked,
 }
 
-/// A rayon pool that runs at most as many jobs at a time as it has threads. Other jobs wait in order, and leave the queue
-/// when their caller is dropped.
+/// A rayon pool that runs at most as many jobs at a time as it has threads. Other jobs wait in order, and leave the
+/// queue when their caller is dropped.
 #[derive(Clone)]
 pub(crate) struct CpuPool {
     pool: Arc<rayon::ThreadPool>,

@@ -17,8 +17,8 @@ use densecl_inference::registry::ModelInput;
 use densecl_vision::features::FeatureMap;
 use densecl_vision::image::{DecodeLimits, Header, ImageSize, RgbImage, decode, probe};
 
-/// Files up to this size are hashed on the async thread, which takes less than a millisecond, about as long as a hand-over
-/// to another thread.
+/// Files up to this size are hashed on the async thread, which takes less than a millisecond, about as long as a
+/// hand-over to another thread.
 const HASHED_INLINE_BYTES: usize = 256 << 10;
 
 /// Extraction for one request: the service, the request's deadline and memory, and the selected features.
@@ -157,8 +157,8 @@ impl FeatureExtraction {
         self.on_cpu(Stage::Decode, move || Ok(decode(&file, &limits)?)).await
     }
 
-    /// Joins the running computation of these features, or starts one. If a joined computation fails for lack of time or
-    /// memory, which is the other request's, this request starts its own.
+    /// Joins the running computation of these features, or starts one. If a joined computation fails for lack of time
+    /// or memory, which is the other request's, this request starts its own.
     async fn join_or_compute(
         &self,
         cache: &FeatureCache,

@@ -11,7 +11,8 @@ use crate::cache::{CachedFeatures, EntryCheck, FeatureMismatch, MapsKind, Recipe
 /// Finds the features of an id.
 ///
 /// # Errors
-/// [`ServingError::UnknownFeatureId`] if the text is no id, the cache has no such entry, or its model is not served now.
+/// [`ServingError::UnknownFeatureId`] if the text is no id, the cache has no such entry, or its model is not served
+/// now.
 pub(crate) async fn find_known_features(service: &Service, text: &str) -> Result<Arc<CachedFeatures>, ServingError> {
     let unknown = || ServingError::UnknownFeatureId { id: text.chars().take(64).collect() };
     let id = text.parse().map_err(|_| unknown())?;

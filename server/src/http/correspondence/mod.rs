@@ -47,13 +47,13 @@ impl ReadBody for CorrespondenceBody {
 
 /// Finds points of a source image in target images, or carries its labels over to them.
 ///
-/// The points are a list, a grid, or the centres of all cells of the source. Coordinates are pixels of the upright images;
-/// (0, 0) is the centre of the top-left pixel. Several targets are answered separately, in their order.
+/// The points are a list, a grid, or the centres of all cells of the source. Coordinates are pixels of the upright
+/// images; (0, 0) is the centre of the top-left pixel. Several targets are answered separately, in their order.
 ///
-/// With `verify`, matches that agree on one geometry are flagged as inliers, and its matrix is in the reply, row by row:
-/// the homography that maps `(x, y, 1)` in pixels of the source to the target, or the fundamental matrix F of two views
-/// with x'ᵀ·F·x = 0. The result is deterministic. If the matches determine no matrix, it is null, no match is an inlier,
-/// and `reason` tells why.
+/// With `verify`, matches that agree on one geometry are flagged as inliers, and its matrix is in the reply, row by
+/// row: the homography that maps `(x, y, 1)` in pixels of the source to the target, or the fundamental matrix F of two
+/// views with x'ᵀ·F·x = 0. The result is deterministic. If the matches determine no matrix, it is null, no match is an
+/// inlier, and `reason` tells why.
 ///
 /// With a `mask`, each cell of the target takes the labels of the source's most similar cells, weighted by their
 /// similarity. The weights of the labels are interpolated between cells, and a pixel takes the label of the largest.

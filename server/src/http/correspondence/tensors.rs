@@ -24,8 +24,8 @@ pub(super) fn table(matches: &[PointMatch]) -> Array2<f32> {
     })
 }
 
-/// Writes a safetensors file. Target 0 has the tensors `0` (`[M, 5]`, see [`table`]) and, if verified, `0.inlier` (`[M]`, 1
-/// for an inlier) and `0.matrix` (`[3, 3]`, unless the matches determine none); the other targets likewise.
+/// Writes a safetensors file. Target 0 has the tensors `0` (`[M, 5]`, see [`table`]) and, if verified, `0.inlier`
+/// (`[M]`, 1 for an inlier) and `0.matrix` (`[3, 3]`, unless the matches determine none); the other targets likewise.
 pub(super) fn encode_match_tensors(targets: &[TargetMatches]) -> Result<Vec<u8>, ServingError> {
     let mut tensors = Vec::new();
     for (index, TargetMatches { matches, verification, .. }) in targets.iter().enumerate() {

@@ -39,9 +39,9 @@ impl ReadBody for FeaturesBody {
 
 /// Dense features of images: one descriptor per cell, per pixel, or at points.
 ///
-/// An image is the raw body, a part `image` of a form, or base64 in the list `images` of a JSON object. Forms and objects
-/// may hold several, which are answered as JSON or safetensors. The format is detected from the content: JPEG, PNG, WebP,
-/// GIF, BMP or TIFF. Only the first frame of an animation is used. The EXIF orientation is applied.
+/// An image is the raw body, a part `image` of a form, or base64 in the list `images` of a JSON object. Forms and
+/// objects may hold several, which are answered as JSON or safetensors. The format is detected from the content: JPEG,
+/// PNG, WebP, GIF, BMP or TIFF. Only the first frame of an animation is used. The EXIF orientation is applied.
 #[utoipa::path(
     post,
     path = "/features",

@@ -95,8 +95,8 @@ pub(super) async fn post_index(
 
 /// Loads a model from the repository: every version of it that is new, changed or not served.
 ///
-/// A version is read, checked and warmed up before it replaces the old one, which is served until then. If that fails, the
-/// old one stays and the reply tells the reason.
+/// A version is read, checked and warmed up before it replaces the old one, which is served until then. If that fails,
+/// the old one stays and the reply tells the reason.
 #[utoipa::path(
     post,
     path = "/v2/repository/models/{name}/load",

@@ -1,7 +1,7 @@
 //! Body of an inference request: JSON, followed in Triton's binary form by the bytes of the tensors.
 //!
-//! [`parse`] is a function of bytes. A request that it returns is consistent: the number of pixels matches the shape. The
-//! model and the server's limits are not checked here.
+//! [`parse`] is a function of bytes. A request that it returns is consistent: the number of pixels matches the shape.
+//! The model and the server's limits are not checked here.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -93,7 +93,8 @@ impl ResolvedOutputs {
     }
 
     /// Largest memory that the answer takes until it is sent: a copy of the images, the outputs, another copy of the
-    /// outputs of one image while it runs, and numbers as text if the length of the JSON must be known before it is sent.
+    /// outputs of one image while it runs, and numbers as text if the length of the JSON must be known before it is
+    /// sent.
     pub(super) fn memory_bytes(&self, pieces_bytes: u64) -> u64 {
         let pixels = (self.count * self.height * self.width * 3) as u64;
         let floats = self.outputs.iter().map(ResolvedOutput::values).fold(0, u64::saturating_add) * FLOAT_BYTES;

@@ -85,8 +85,8 @@ impl ReplyBody {
         }
     }
 
-    /// Converts into an HTTP body. A small one is computed now, on the caller's thread; a large one while it is sent, on
-    /// `cpu`.
+    /// Converts into an HTTP body. A small one is computed now, on the caller's thread; a large one while it is sent,
+    /// on `cpu`.
     pub(in crate::http) fn into_body(self, cpu: CpuPool) -> Body {
         if self.length().is_some_and(|length| length <= MAX_WHOLE_BYTES) {
             let pieces: Vec<Bytes> = self.pieces().map(|piece| self.piece(piece)).collect();
@@ -111,8 +111,8 @@ struct StreamedBody {
     /// Bytes that are not sent yet, if the length is known.
     remaining: Option<u64>,
     cpu: CpuPool,
-    /// Pieces that have begun, in order. Each is a task of its own, so that a job advances in the pool's queue while the
-    /// connection does not poll.
+    /// Pieces that have begun, in order. Each is a task of its own, so that a job advances in the pool's queue while
+    /// the connection does not poll.
     ahead: VecDeque<JoinHandle<Result<Bytes, JobError>>>,
     /// True if the sending task has yielded since the last piece.
     has_yielded: bool,

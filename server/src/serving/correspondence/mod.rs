@@ -47,8 +47,8 @@ impl RequestedPoints {
 
 /// Runs a task on the images of a request.
 ///
-/// Before anything is computed, `check` refuses a reply that is too large. Pixels are kept if `keep_pixels`, to draw the
-/// matches.
+/// Before anything is computed, `check` refuses a reply that is too large. Pixels are kept if `keep_pixels`, to draw
+/// the matches.
 ///
 /// # Errors
 /// [`ServingError`], which names the image that it is about.

@@ -10,8 +10,8 @@ use crate::config::ConnectionLimits;
 
 /// Time that an idle connection stays open after the server stopped accepting: a request may already be on its way.
 const CLOSING_TIMEOUT: Duration = Duration::from_millis(500);
-/// Time that a connection stays open after a reply that ended while the server was closing. The reply began before, without
-/// `Connection: close`, so its client may read what is buffered and send another request.
+/// Time that a connection stays open after a reply that ended while the server was closing. The reply began before,
+/// without `Connection: close`, so its client may read what is buffered and send another request.
 const CLOSING_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of a reply that a client must take within the write timeout.

@@ -123,7 +123,8 @@ impl Connection {
         }
     }
 
-    /// Configures hyper without its own timeouts: [`Activity`] covers both protocols, and the time before one is chosen.
+    /// Configures hyper without its own timeouts: [`Activity`] covers both protocols, and the time before one is
+    /// chosen.
     fn builder(&self) -> Builder<TokioExecutor> {
         let mut builder = Builder::new(TokioExecutor::new());
         if self.class == ConnectionClass::Surplus {

@@ -1,8 +1,8 @@
 //! Listener: accepts connections, limits each of them, and closes without losing a request.
 //!
 //! The limits are the number of connections ([`ConnectionLimits::max`]), the time for the head of a request, between
-//! requests and to take a reply (`activity`), and the size of a head (`connection`). The time for a *body* is limited by
-//! the handler that reads it.
+//! requests and to take a reply (`activity`), and the size of a head (`connection`). The time for a *body* is limited
+//! by the handler that reads it.
 //!
 //! [`ConnectionLimits::max`]: crate::config::ConnectionLimits::max
 
@@ -48,8 +48,8 @@ pub(crate) enum ListenerRole {
     Administration,
 }
 
-/// Serves the connections of `listener` until `close` resolves. Then accepts those that the operating system has already
-/// completed, and finishes all requests.
+/// Serves the connections of `listener` until `close` resolves. Then accepts those that the operating system has
+/// already completed, and finishes all requests.
 ///
 /// # Errors
 /// [`Unfinished`] if that takes longer than the drain timeout.
@@ -113,8 +113,8 @@ impl OpenConnections {
         }
     }
 
-    /// Accepts the connections that the operating system has completed, and closes the listener. Tokio's cached readiness
-    /// may be older than the newest connection, so the socket is polled directly.
+    /// Accepts the connections that the operating system has completed, and closes the listener. Tokio's cached
+    /// readiness may be older than the newest connection, so the socket is polled directly.
     fn accept_waiting(&mut self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
         loop {

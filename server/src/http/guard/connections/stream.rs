@@ -19,9 +19,9 @@ const LINGER_SILENT: Duration = Duration::from_secs(2);
 
 /// A TCP stream that lingers when it is shut down.
 ///
-/// If a connection is closed with unread bytes, the operating system resets it, and the client loses what it has not read
-/// yet, such as the 413 to an upload that it is still sending. The write half is therefore closed first, and incoming bytes
-/// are discarded until the client has finished.
+/// If a connection is closed with unread bytes, the operating system resets it, and the client loses what it has not
+/// read yet, such as the 413 to an upload that it is still sending. The write half is therefore closed first, and
+/// incoming bytes are discarded until the client has finished.
 pub(super) struct Stream {
     tcp: TcpStream,
     activity: Arc<Activity>,

@@ -8,12 +8,12 @@ use http_body::{Frame, SizeHint};
 
 use super::activity::{Protocol, RequestGuard, TAKEN_BYTES};
 
-/// Bytes of a piece with HTTP/1, which the connection writes at once if it can. Smaller pieces mean more writes, and each
-/// may wake the client, which takes longer than copying 64 KiB.
+/// Bytes of a piece with HTTP/1, which the connection writes at once if it can. Smaller pieces mean more writes, and
+/// each may wake the client, which takes longer than copying 64 KiB.
 const PIECE: usize = 1 << 20;
 
-/// A reply's body. The connection polls for the next piece when it has room; if the client does not read, the next piece
-/// is not polled.
+/// A reply's body. The connection polls for the next piece when it has room; if the client does not read, the next
+/// piece is not polled.
 pub(super) struct WatchedReply {
     body: Body,
     /// The rest of a frame that is larger than a piece.
@@ -26,8 +26,8 @@ impl WatchedReply {
         Self { body, rest: Bytes::new(), guard }
     }
 
-    /// Bytes of the next piece. Written bytes are counted with HTTP/1; with HTTP/2 only whole pieces can be seen to leave.
-    /// The last piece counts as taken once it is handed over, so it is always small.
+    /// Bytes of the next piece. Written bytes are counted with HTTP/1; with HTTP/2 only whole pieces can be seen to
+    /// leave. The last piece counts as taken once it is handed over, so it is always small.
     fn next_length(&self) -> usize {
         let left = self.rest.len();
         let is_end = left <= PIECE && http_body::Body::is_end_stream(&self.body);
