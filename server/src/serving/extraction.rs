@@ -157,8 +157,8 @@ impl FeatureExtraction {
         self.on_cpu(Stage::Decode, move || Ok(decode(&file, &limits)?)).await
     }
 
-    /// Joins the running computation of these features, or starts one. If a joined computation fails for lack of time
-    /// or memory, which is the other request's, this request starts its own.
+    /// Joins the running computation of these features, or starts one. If a joined computation fails because the other
+    /// request lacks time or memory, this request starts its own.
     async fn join_or_compute(
         &self,
         cache: &FeatureCache,

@@ -53,8 +53,8 @@ impl<C: Clock + Clone> RateLimits<C> {
     }
 }
 
-/// The address whose bucket a client uses: its own in IPv4, its /64 network in IPv6, which is one customer's and full
-/// of addresses.
+/// The address whose bucket a client uses: its own in IPv4, its /64 network in IPv6, as a provider usually
+/// assigns at least that to one customer.
 fn bucket_address(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
