@@ -297,7 +297,7 @@ mod tests {
         let (release, released) = std::sync::mpsc::channel::<()>();
         let occupying = tokio::spawn({
             let cpu = cpu.clone();
-            async move { cpu.run(move || drop(released.recv())).await }
+            async move { cpu.run(move || released.recv()).await }
         });
         // Its job takes the only thread before the pieces are queued.
         tokio::task::yield_now().await;
@@ -306,7 +306,7 @@ mod tests {
         tokio::task::yield_now().await;
         drop(body);
         drop(release);
-        occupying.await.unwrap().unwrap();
+        occupying.await.unwrap().unwrap().unwrap_err();
         wait_for_jobs(&cpu).await;
         assert_eq!(computed.load(Ordering::Relaxed), 0);
     }

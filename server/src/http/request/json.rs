@@ -118,7 +118,7 @@ fn read_images<const N: usize>(images: &mut Images<N>, index: usize, value: &Raw
     let texts = match (value.get().as_bytes().first(), field.count.may_be_several()) {
         (Some(b'['), true) => {
             // One more than allowed shows that there are too many.
-            let first = FirstElements(images.max_images + 1);
+            let first = FirstElements(images.limit + 1);
             first.deserialize(&mut serde_json::Deserializer::from_str(value.get())).map_err(|_| malformed("a list"))?
         }
         (Some(b'"'), _) => vec![value],

@@ -127,12 +127,12 @@ struct Images<const N: usize> {
     expected: Expected<N>,
     found: [Vec<Bytes>; N],
     /// Limit of all images of a request.
-    max_images: usize,
+    limit: usize,
 }
 
 impl<const N: usize> Images<N> {
     fn new(expected: Expected<N>, max_images: usize) -> Self {
-        Self { expected, found: std::array::from_fn(|_| Vec::new()), max_images }
+        Self { expected, found: std::array::from_fn(|_| Vec::new()), limit: max_images }
     }
 
     /// Refuses another image of the field at `index`, called `name` in this body, if it would exceed a limit.
@@ -140,8 +140,8 @@ impl<const N: usize> Images<N> {
         if !self.expected.images[index].count.may_be_several() && !self.found[index].is_empty() {
             return Err(RequestError::RepeatedPart { name });
         }
-        if self.found.iter().map(Vec::len).sum::<usize>() >= self.max_images {
-            return Err(RequestError::TooManyImages { limit: self.max_images });
+        if self.found.iter().map(Vec::len).sum::<usize>() >= self.limit {
+            return Err(RequestError::TooManyImages { limit: self.limit });
         }
         Ok(())
     }
