@@ -1,4 +1,4 @@
-//! What a request asks of a model, once all of it is known to be there and within the limits.
+//! Outputs that a request asks for, checked against the model and the server's limits.
 
 use super::request::{Images, InferenceRequest, TensorForm};
 use crate::config::RequestLimits;
@@ -14,31 +14,31 @@ use densecl_vision::features::NumberForm;
 const FLOAT_BYTES: u64 = 4;
 
 /// Outputs of a model for images of one size.
-pub(super) struct WantedOutputs {
+pub(super) struct ResolvedOutputs {
     /// In the order of the request.
-    pub(super) outputs: Vec<WantedOutput>,
-    /// The same in the model's order, so that equal requests are equal.
+    pub(super) outputs: Vec<ResolvedOutput>,
+    /// Their layers in the model's order, so that sets of the same layers are equal.
     pub(super) layers: LayerSet,
     pub(super) count: usize,
     pub(super) height: usize,
     pub(super) width: usize,
 }
 
-/// One output.
-pub(super) struct WantedOutput {
+/// An output of the model.
+pub(super) struct ResolvedOutput {
     pub(super) name: String,
     pub(super) form: TensorForm,
     /// `[N, C, h, w]`, or `[N, D]` of `global`.
     pub(super) shape: Vec<usize>,
 }
 
-impl WantedOutput {
-    /// Values of all images.
+impl ResolvedOutput {
+    /// Number of values of all images.
     pub(super) fn values(&self) -> u64 {
         self.shape.iter().map(|&size| size as u64).fold(1, u64::saturating_mul)
     }
 
-    /// How its numbers are written.
+    /// Encoding of its numbers.
     pub(super) fn number_form(&self) -> NumberForm {
         match self.form {
             TensorForm::Json => NumberForm::Decimal,
@@ -46,15 +46,17 @@ impl WantedOutput {
         }
     }
 
-    /// Bytes that it takes in the reply, at most.
+    /// Largest number of bytes that it takes in the reply.
     pub(super) fn reply_bytes(&self) -> u64 {
         self.number_form().bytes(self.values())
     }
 }
 
-impl WantedOutputs {
+impl ResolvedOutputs {
+    /// Checks the images, the outputs and the size of the reply.
+    ///
     /// # Errors
-    /// If the model has no such output, or the images, or the reply, are not within the limits.
+    /// If the model does not have an output, or the images or the reply exceed a limit.
     pub(super) fn new(
         request: &InferenceRequest,
         model: &ServedModel,
@@ -63,46 +65,46 @@ impl WantedOutputs {
         let (count, height, width) = sizes(&request.images, limits)?;
         // Sides are within the limit, which is 32 bits wide.
         let input = ImageSize { width: width as u32, height: height as u32 };
-        let asked: Vec<(&str, TensorForm)> = match &request.outputs {
+        let requested: Vec<(&str, TensorForm)> = match &request.outputs {
             Some(outputs) => {
                 outputs.iter().map(|output| (&*output.name, output.form.unwrap_or(request.form))).collect()
             }
             None => model.outputs().map(|name| (name, request.form)).collect(),
         };
-        let mut outputs = Vec::with_capacity(asked.len());
-        for (name, form) in asked {
+        let mut outputs = Vec::with_capacity(requested.len());
+        for (name, form) in requested {
             let [channels, rows, columns] = model.expected_shape(name, input).ok_or_else(|| unknown(name, model))?;
             let shape = if name == GLOBAL { vec![count, channels] } else { vec![count, channels, rows, columns] };
-            outputs.push(WantedOutput { name: name.to_owned(), form, shape });
+            outputs.push(ResolvedOutput { name: name.to_owned(), form, shape });
         }
         let in_order = model.outputs().filter(|name| outputs.iter().any(|output| output.name == *name));
         let layers = LayerSet::new(in_order).ok_or(RequestError::NoSuchPath)?;
-        let wanted = Self { outputs, layers, count, height, width };
-        let bytes = wanted.outputs.iter().map(WantedOutput::reply_bytes).fold(0, u64::saturating_add);
+        let resolved = Self { outputs, layers, count, height, width };
+        let bytes = resolved.outputs.iter().map(ResolvedOutput::reply_bytes).fold(0, u64::saturating_add);
         if bytes > limits.max_response_bytes {
             return Err(ServingError::ReplyTooLarge { bytes, limit: limits.max_response_bytes }.into());
         }
-        Ok(wanted)
+        Ok(resolved)
     }
 
-    /// Whether any output is sent as bytes.
+    /// True if any output is sent as bytes.
     pub(super) fn is_binary(&self) -> bool {
         self.outputs.iter().any(|output| output.form == TensorForm::Binary)
     }
 
-    /// Most bytes that the answer takes until it is sent: a copy of the images, the outputs, and once
-    /// more those of the image that is just run; and numbers as text, where they must be there
-    /// before the first byte of the reply.
+    /// Largest memory that the answer takes until it is sent: a copy of the images, the outputs, another copy of the
+    /// outputs of one image while it runs, and numbers as text if the length of the JSON must be known before it is
+    /// sent.
     pub(super) fn memory_bytes(&self, pieces_bytes: u64) -> u64 {
         let pixels = (self.count * self.height * self.width * 3) as u64;
-        let floats = self.outputs.iter().map(WantedOutput::values).fold(0, u64::saturating_add) * FLOAT_BYTES;
+        let floats = self.outputs.iter().map(ResolvedOutput::values).fold(0, u64::saturating_add) * FLOAT_BYTES;
         let is_mixed = self.is_binary();
         let text = self.outputs.iter().filter(|output| is_mixed && output.form == TensorForm::Json);
-        let text = text.map(WantedOutput::reply_bytes).fold(0, u64::saturating_add);
+        let text = text.map(ResolvedOutput::reply_bytes).fold(0, u64::saturating_add);
         pixels.saturating_add(floats + floats / self.count as u64).saturating_add(text).saturating_add(pieces_bytes)
     }
 
-    /// The images one by one.
+    /// Splits the tensor into one input per image.
     pub(super) fn inputs(&self, images: &Images) -> Vec<ModelInput> {
         let (height, width) = (self.height, self.width);
         let input = |rgb: &[u8]| ModelInput { height, width, rgb: rgb.to_vec() };
