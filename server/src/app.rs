@@ -202,8 +202,8 @@ pub fn load(state: &AppState) -> Result<(), ServeError> {
     note_engines(state, batcher.providers());
     let models = ModelLoader::open(config.models.clone(), batcher, config.rehearsals.clone())?;
     let registry = models.current();
-    tracing::info!(models = registry.all().count(), providers = ?registry.providers(), "ready");
     state.become_ready(models);
+    tracing::info!(models = registry.all().count(), providers = ?registry.providers(), "ready");
     Ok(())
 }
 

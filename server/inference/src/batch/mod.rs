@@ -304,3 +304,6 @@ pub enum StartError {
     #[error("cannot start the engine threads")]
     Thread(#[source] std::io::Error),
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use prometheus_client::registry::Registry;
-use tokio::time::advance;
+use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::fake::{FakeBackend, FakeModel};
@@ -44,7 +44,7 @@ impl Fixture {
         self.queue.push(self.request(side))
     }
 
-    /// What an engine finds without waiting; `None` if it would wait.
+    /// The work that an engine finds without waiting; `None` if it would wait.
     fn work_now(&self, engine: usize) -> Option<Option<Work<FakeBackend>>> {
         self.queue.next(engine).now_or_never()
     }
@@ -63,12 +63,13 @@ impl Fixture {
         self.batch_now(engine).0[0].request.height
     }
 
-    /// An engine that waits for a batch; the task ends with the batch's length.
+    /// An engine that waits for a batch; the task ends with the batch's length, or with 0 if there is none within an hour
+    /// of the paused clock.
     fn waiting_engine(&self, engine: usize) -> tokio::task::JoinHandle<usize> {
         let queue = Arc::clone(&self.queue);
         tokio::spawn(async move {
-            match queue.next(engine).await {
-                Some(Work::Run(batch, _)) => batch.len(),
+            match timeout(Duration::from_hours(1), queue.next(engine)).await {
+                Ok(Some(Work::Run(batch, _))) => batch.len(),
                 _ => 0,
             }
         })

@@ -93,7 +93,7 @@ impl Runtime {
     }
 }
 
-/// Whether sums of products of bytes overflow on this CPU: without VNNI, x86 adds them in 16 bits, which int8 models
+/// True if sums of products of bytes overflow on this CPU: without VNNI, x86 adds them in 16 bits, which int8 models
 /// exceed. ONNX Runtime has kernels that do not overflow; they take three times as long, and are used on request.
 fn products_of_bytes_overflow() -> bool {
     #[cfg(target_arch = "x86_64")]

@@ -42,7 +42,7 @@ pub(super) struct CutSession {
     return_memory: RunOptions,
 }
 
-/// What a run does with the memory of its intermediate values when it ends.
+/// Use of the memory of a run's intermediate values after its end.
 #[derive(Clone, Copy)]
 enum RunMemory {
     Kept,

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_unknown_is_said() {
+    fn errors_name_what_is_missing_or_unknown() {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), "train", "labelIds", 34);
         let message = || SegmentationSet::open(root.path(), &splits()).unwrap_err().to_string();

@@ -42,7 +42,7 @@ pub enum DataError {
     LabelMap {
         /// The file.
         path: PathBuf,
-        /// What was found, and what was expected.
+        /// The reason.
         reason: String,
     },
     /// A folder does not have the expected layout.
@@ -50,9 +50,9 @@ pub enum DataError {
     Layout {
         /// The file or folder.
         path: PathBuf,
-        /// What was expected.
+        /// Description of the expected layout.
         expected: String,
-        /// What was found.
+        /// Description of what is there.
         found: String,
     },
 }
