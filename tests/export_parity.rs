@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use densecl_inference::engine::{Device, ImageBatch, LayerSet, Load, ModelFile, Precision};
+use densecl_inference::backend::{ImageBatch, LayerSet, Load};
+use densecl_inference::model_file::ModelFile;
+use densecl_inference::onnx_runtime::{Device, Precision};
 use densecl_models::OnnxModel;
 use densecl_models::resnet::OutputStride;
 use densecl_tests::pictures::{png, texture};

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use densecl_inference::engine::Precision;
+use densecl_inference::onnx_runtime::Precision;
 use densecl_tests::pictures::{encoded, png, texture};
 use densecl_tests::server::{TestServer, config, header, json, largest_difference, npy, part, succeed};
 use image::ImageFormat;

@@ -17,6 +17,7 @@ pub mod graph;
 pub mod int8;
 mod manifest;
 mod onnx_model;
+pub mod onnx_runtime_library;
 mod random_weights;
 pub mod repository;
 pub mod resnet;

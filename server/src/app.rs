@@ -10,8 +10,9 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::http::{AppState, ListenerRole, Phase, StateError, Unfinished, admin_router, router, serve};
+use densecl_inference::backend::Provider;
 use densecl_inference::batch::{Batcher, StartError};
-use densecl_inference::engine::{self, Provider};
+use densecl_inference::onnx_runtime::library_commit;
 use densecl_inference::registry::{ModelLoader, OpenError};
 
 /// Connections that the operating system holds until they are accepted. Of a burst that is larger
@@ -199,7 +200,7 @@ pub fn load(state: &AppState) -> Result<(), ServeError> {
     let config = state.config();
     let batcher = Batcher::start(&config.batcher(), &state.metrics().batch)?;
     note_engines(state, batcher.providers());
-    let models = ModelLoader::open(config.models.clone(), batcher, config.rehearsals.clone())?;
+    let models = ModelLoader::open(config.models.clone(), batcher, config.warm_up.clone())?;
     let registry = models.current();
     state.become_ready(models);
     tracing::info!(models = registry.all().count(), providers = ?registry.providers(), "ready");
@@ -208,7 +209,7 @@ pub fn load(state: &AppState) -> Result<(), ServeError> {
 
 /// What runs models, for the metrics.
 fn note_engines(state: &AppState, providers: &[Provider]) {
-    state.metrics().build.set_engines(engine::library_commit(), providers.iter().map(Provider::to_string).collect());
+    state.metrics().build.set_engines(library_commit(), providers.iter().map(Provider::to_string).collect());
     if providers.iter().any(|provider| matches!(provider, Provider::Cuda(_))) {
         state.metrics().gpu.start();
     }

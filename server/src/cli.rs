@@ -13,8 +13,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use crate::cache::CacheSettings;
 use crate::config::{ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits};
 use densecl_inference::batch::Batching;
-use densecl_inference::engine::{Device, EngineOptions, Precision};
-use densecl_inference::registry::Rehearsal;
+use densecl_inference::onnx_runtime::{Device, EngineOptions, Precision};
+use densecl_inference::registry::WarmUpLayers;
 
 mod administration;
 mod cache;
@@ -183,7 +183,7 @@ pub struct ServeArgs {
     /// Layers to run once before the first request, LAYER or LAYER@SIDE, separated by commas; the
     /// default layer at the default side always runs
     #[arg(long, env = "DENSECL_WARM_UP", value_name = "LAYER", value_delimiter = ',')]
-    warm_up: Vec<Rehearsal>,
+    warm_up: Vec<WarmUpLayers>,
     /// Images of equal size that run together; on a CPU only small ones do
     #[arg(long, env = "DENSECL_MAX_BATCH", value_name = "N", default_value = "32")]
     max_batch: NonZeroUsize,
@@ -248,7 +248,7 @@ impl ServeArgs {
             listen: self.listen,
             admin_listen: self.administration.admin_listen,
             models: self.repository.models,
-            rehearsals: self.warm_up,
+            warm_up: self.warm_up,
             engine: self.engine.options(),
             batching: Batching {
                 max_batch: self.max_batch.get(),
@@ -305,7 +305,7 @@ impl OfflineArgs {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin_listen: None,
             models: self.repository.models.clone(),
-            rehearsals: Vec::new(),
+            warm_up: Vec::new(),
             engine: self.engine.options(),
             batching: Batching::NONE,
             limits: RequestLimits {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::cache::CacheSettings;
 use crate::spans::CollectorUrl;
 use densecl_inference::batch::{BatcherOptions, Batching, QueueLimits};
-use densecl_inference::engine::EngineOptions;
-use densecl_inference::registry::Rehearsal;
+use densecl_inference::onnx_runtime::EngineOptions;
+use densecl_inference::registry::WarmUpLayers;
 
 mod connections;
 
@@ -31,7 +31,7 @@ pub struct Config {
     /// Folder of the model repository.
     pub models: PathBuf,
     /// Layers that are run once before the first request, beside the default ones.
-    pub rehearsals: Vec<Rehearsal>,
+    pub warm_up: Vec<WarmUpLayers>,
     /// Device, threads and library of the engines.
     pub engine: EngineOptions,
     /// Limits of one batch.

@@ -13,5 +13,6 @@ pub mod config;
 pub mod http;
 pub mod metrics;
 pub mod rate;
+mod rate_limits;
 pub mod serving;
 pub mod spans;

@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 
 use crate::api_keys::KeyMetrics;
 use crate::cache::CacheMetrics;
-use densecl_inference::metrics::BatchMetrics;
+use densecl_inference::metrics::InferenceMetrics;
 
 pub use self::budget::{BudgetGauges, BudgetMetrics, BudgetName};
 pub use self::build::{BuildMetrics, revision};
@@ -31,7 +31,7 @@ pub struct Metrics {
     /// Requests and connections.
     pub http: HttpMetrics,
     /// The queue and the runs of models.
-    pub batch: BatchMetrics,
+    pub batch: InferenceMetrics,
     /// Memory reserved for requests.
     pub budget: BudgetMetrics,
     /// Requests of each API key.
@@ -52,7 +52,7 @@ impl Metrics {
         process::register(&mut registry);
         let ours = registry.sub_registry_with_prefix("densecl");
         let http = HttpMetrics::register(ours);
-        let batch = BatchMetrics::register(ours);
+        let batch = InferenceMetrics::register(ours);
         let budget = BudgetMetrics::register(ours);
         let keys = KeyMetrics::register(ours);
         let build = BuildMetrics::register(ours);
@@ -66,7 +66,7 @@ impl Metrics {
     /// # Errors
     /// If a metric cannot be encoded; writing to a string does not fail.
     pub fn text(&self) -> Result<String, fmt::Error> {
-        self.batch.note_age();
+        self.batch.update_oldest_age();
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -91,9 +91,9 @@ fn signed(value: impl TryInto<i64>) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
-    use densecl_inference::metrics::Dropped;
+    use densecl_inference::metrics::DropReason;
 
     use super::*;
 
@@ -110,7 +110,7 @@ mod tests {
         metrics.http.problem("rate-limited");
         metrics.http.sent(SentReply { route: "/features", duration: Duration::from_millis(4), bytes: 12 });
         metrics.http.stage("decode", Duration::from_millis(1));
-        metrics.batch.dropped(Dropped::CallerGone);
+        metrics.batch.record_dropped(DropReason::CallerGone);
         metrics.budget.for_budget(BudgetName::Work).set_reserved(7);
         metrics.keys.count_request("someone");
         metrics.build.set_engines("6af1a93", ["cpu".to_owned()].into());
@@ -161,21 +161,5 @@ mod tests {
             assert!(name.starts_with("densecl_") || name.starts_with("process_"), "{name}");
         }
         assert!(count > 20, "{text}");
-    }
-
-    #[test]
-    fn the_age_of_the_oldest_waiting_image_is_measured_when_it_is_read() {
-        let metrics = Metrics::new();
-        let age = |metrics: &Metrics| -> f64 {
-            let text = metrics.text().unwrap();
-            let line = text.lines().find_map(|line| line.strip_prefix("densecl_queue_oldest_age_seconds "));
-            line.unwrap().parse().unwrap()
-        };
-        metrics.batch.queue(2, Some(Instant::now().checked_sub(Duration::from_secs(3)).unwrap()));
-        let first = age(&metrics);
-        assert!(first >= 3.0, "{first}");
-        assert!(age(&metrics) > first);
-        metrics.batch.queue(0, None);
-        assert!(age(&metrics) < 1e-9);
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use densecl_inference::batch::Batching;
-use densecl_inference::engine::{Device, EngineOptions, Precision};
+use densecl_inference::onnx_runtime::{Device, EngineOptions, Precision};
 use densecl_server::app::{Application, ServeError};
 use densecl_server::cache::CacheSettings;
 use densecl_server::config::{ClientRates, Config, ConnectionLimits, Drain, RequestLimits};
@@ -32,7 +32,7 @@ pub fn config() -> Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         admin_listen: None,
         models: models(),
-        rehearsals: Vec::new(),
+        warm_up: Vec::new(),
         engine: EngineOptions {
             library: Some(crate::onnxruntime()),
             device: Device::Cpu,

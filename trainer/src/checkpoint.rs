@@ -1,8 +1,8 @@
 //! Checkpoints: a folder with the tensors (safetensors) and everything else (TOML).
 //!
 //! `<run>/checkpoints/step-00000100/{state.safetensors, checkpoint.toml}`. A checkpoint is written
-//! aside, synced, and renamed into its place, so one that is there is whole; its hash is checked
-//! when it is read all the same.
+//! under a temporary name, synced and renamed, so that one under its own name is complete; its hash
+//! is checked when it is read.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use densecl_models::atomic_file::AtomicFolder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::Tensor;
@@ -25,13 +26,13 @@ use crate::tensor_file::TensorFile;
 const FOLDER: &str = "checkpoints";
 const STATE: &str = "state.safetensors";
 const RECORD: &str = "checkpoint.toml";
-/// Names of folders that are being written begin with this.
-const ASIDE: &str = ".writing-";
+/// Prefix of temporary folders, those of [`AtomicFolder`] among them.
+const TEMPORARY_PREFIX: &str = ".writing-";
 
 /// Revision of the source that this trainer was built from.
 pub const COMMIT: &str = env!("DENSECL_COMMIT");
 
-/// What a checkpoint says besides its tensors.
+/// Everything in a checkpoint but its tensors.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// Optimiser steps taken.
@@ -47,7 +48,7 @@ pub struct Record {
 /// A checkpoint that has been read and verified.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// What it says of itself.
+    /// Step, revision and configuration.
     pub record: Record,
     state: TensorFile,
 }
@@ -60,33 +61,32 @@ pub struct Checkpoint {
 pub fn save(run: &Path, config: &Config, step: u64, model: &DenseCl, optimizer: &Optimizer) -> Result<PathBuf> {
     let folder = folder(run, step);
     let parent = run.join(FOLDER);
-    fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
     let failed = || format!("cannot write the checkpoint {}; earlier checkpoints are as they were", folder.display());
-    let aside = tempfile::Builder::new().prefix(ASIDE).tempdir_in(&parent).with_context(failed)?;
+    let written = AtomicFolder::create(&folder).with_context(failed)?;
     let bytes = state_of(model, optimizer).encode().with_context(failed)?;
     let record =
         Record { step, commit: COMMIT.to_owned(), state_sha256: hex(&Sha256::digest(&bytes)), config: config.clone() };
-    write_synced(&aside.path().join(STATE), &bytes).with_context(failed)?;
-    write_synced(&aside.path().join(RECORD), toml::to_string(&record)?.as_bytes()).with_context(failed)?;
-    sync_folder(aside.path()).with_context(failed)?;
+    write_synced(&written.temporary_path().join(STATE), &bytes).with_context(failed)?;
+    write_synced(&written.temporary_path().join(RECORD), toml::to_string(&record)?.as_bytes()).with_context(failed)?;
+    sync_folder(written.temporary_path()).with_context(failed)?;
     if folder.exists() {
-        // The same step of a run that went on from before it: a damaged one, or the same state.
-        let old = tempfile::Builder::new().prefix(ASIDE).tempdir_in(&parent).with_context(failed)?;
+        // The run was resumed from an earlier step: this checkpoint is damaged or has the same state.
+        let old = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(&parent).with_context(failed)?;
         fs::rename(&folder, old.path().join("old")).with_context(failed)?;
     }
-    fs::rename(aside.keep(), &folder).and_then(|()| sync_folder(&parent)).with_context(failed)?;
+    written.commit().with_context(failed)?;
     for old in list(run)?.iter().rev().skip(config.schedule.keep_checkpoints) {
         fs::remove_dir_all(old).with_context(|| format!("cannot delete the old checkpoint {}", old.display()))?;
     }
     Ok(folder)
 }
 
-/// Where the checkpoint after `step` steps of a run is, or will be.
+/// Folder of the checkpoint after `step` steps of a run.
 pub fn folder(run: &Path, step: u64) -> PathBuf {
     run.join(FOLDER).join(format!("step-{step:08}"))
 }
 
-/// A number that tells the state of a run from any other.
+/// A hash of the state of a run.
 ///
 /// # Errors
 /// If a tensor has a type that checkpoints lack.
@@ -95,8 +95,8 @@ pub fn digest(model: &DenseCl, optimizer: &Optimizer) -> Result<i64> {
     Ok(hash.iter().take(8).fold(0, |number, &byte| number << 8 | i64::from(byte)))
 }
 
-/// The newest checkpoint of a run that is whole; damaged ones are passed over with a warning. `None`
-/// if the run has none at all.
+/// Reads the newest undamaged checkpoint of a run; damaged ones are skipped with a warning. `None` if
+/// the run has no checkpoint.
 ///
 /// # Errors
 /// If all are damaged.
@@ -106,7 +106,7 @@ pub fn newest_whole(run: &Path) -> Result<Option<Checkpoint>> {
         match Checkpoint::read(folder) {
             Ok(checkpoint) => return Ok(Some(checkpoint)),
             Err(error) => {
-                tracing::warn!(error = format_args!("{error:#}"), "checkpoint passed over for the one before");
+                tracing::warn!(error = format_args!("{error:#}"), "a damaged checkpoint is skipped");
                 first_error.get_or_insert(error);
             }
         }
@@ -114,12 +114,12 @@ pub fn newest_whole(run: &Path) -> Result<Option<Checkpoint>> {
     first_error.map_or(Ok(None), |error| Err(error.context("no checkpoint of the run is whole")))
 }
 
-/// Removes what a process that was killed while it wrote a checkpoint has left.
+/// Removes the temporary folders of a process that was killed while it wrote a checkpoint.
 ///
 /// # Errors
 /// If it cannot be removed.
 pub fn remove_unfinished(run: &Path) -> Result<()> {
-    for path in entries(run)?.iter().filter(|path| begins(path, ASIDE)) {
+    for path in entries(run)?.iter().filter(|path| begins(path, TEMPORARY_PREFIX)) {
         fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
     Ok(())
@@ -177,7 +177,7 @@ impl Checkpoint {
         Ok(Self { record, state: TensorFile::decode(&bytes, &state)? })
     }
 
-    /// Overwrites all that is trained with the checkpoint's state.
+    /// Overwrites encoders, queues and momenta with the checkpoint's state.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
@@ -249,7 +249,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A rename is on the disk once its folder is.
+/// Flushes the names in a folder to disk.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }

@@ -1,15 +1,18 @@
-//! Runs of the real program that are killed, told to stop, or run out of disk: what is left of them
-//! and where they end when they go on.
+//! Runs of the real program that are killed or stopped, or whose disk or data fail: what they keep, and
+//! where they end when they are resumed.
+
+mod trainer_process;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use rand::{RngExt, SeedableRng};
 
-const TRAINER: &str = env!("CARGO_BIN_EXE_densecl-trainer");
+use trainer_process::{CHECKPOINT, Ended, TRAINER, TrainerProcess};
+
+/// Start of the log's message that a step has been reported.
+const PROGRESS: &str = ": progress step=";
 
 /// A run long enough to be killed often: 320 steps.
 const SETTINGS: [&str; 4] =
@@ -17,8 +20,7 @@ const SETTINGS: [&str; 4] =
 
 fn trainer(out: &Path, resume: bool, more: &[&str]) -> Command {
     let mut command = Command::new(TRAINER);
-    command.args(arguments(out, resume, more)).env("OMP_NUM_THREADS", "1").stdout(Stdio::piped());
-    command.stderr(Stdio::piped());
+    command.args(arguments(out, resume, more)).env("OMP_NUM_THREADS", "1");
     command
 }
 
@@ -53,43 +55,32 @@ fn checkpoints(out: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn wait_for_checkpoint(out: &Path, process: &mut Child) {
-    let patience = Instant::now() + Duration::from_mins(5);
-    while checkpoints(out).is_empty() {
-        assert!(Instant::now() < patience && process.try_wait().expect("a process").is_none(), "no checkpoint came");
-        sleep(Duration::from_millis(20));
-    }
-}
-
 fn reported_steps(out: &Path) -> Vec<u64> {
     let text = fs::read_to_string(out.join("metrics.jsonl")).expect("metrics");
     let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["step"].as_u64();
     text.lines().map(|line| step(line).expect("a step")).collect()
 }
 
-/// Killed without warning twenty times, at random moments, a run ends with the weights, queues and
-/// momenta of one that was left alone, to the bit, and has reported every step once.
+/// Killed without warning twenty times, after a random line of its log each, a run ends with the
+/// weights, queues and momenta of one that was left alone, to the bit, and has reported every step
+/// once. After the report of a sixth step, the trainer is about to write a checkpoint.
 #[test]
 fn twenty_kills_change_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
     finish(&whole, false, &[]);
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-    let mut kills = 0;
-    while kills < 20 {
+    for kills in 0..20 {
         let resume = !checkpoints(&killed).is_empty();
-        let before = checkpoints(&killed).pop();
-        let mut process = trainer(&killed, resume, &[]).spawn().expect("the program starts");
-        // Until it has taken a step, nothing can be lost; from there on at any moment.
-        let patience = Instant::now() + Duration::from_mins(5);
-        while checkpoints(&killed).pop() == before && Instant::now() < patience {
-            sleep(Duration::from_millis(5));
+        let mut process = TrainerProcess::start(&mut trainer(&killed, resume, &[]));
+        // Every process gets as far as a checkpoint, so that the run comes to its end.
+        process.wait_for_line(CHECKPOINT);
+        for _ in 0..rng.random_range(0..10) {
+            process.next_line();
         }
-        sleep(Duration::from_millis(rng.random_range(0..60)));
-        process.kill().expect("killed");
-        let status = process.wait().expect("it ends");
-        assert!(!status.success(), "the run was over before it could be killed {kills} times");
-        kills += 1;
+        process.kill();
+        let ended = process.finish();
+        assert!(!ended.status.success(), "the run was over after {kills} kills");
     }
     finish(&killed, true, &[]);
     assert!(final_state(&killed, 320) == final_state(&whole, 320), "the final state differs");
@@ -99,7 +90,7 @@ fn twenty_kills_change_nothing() {
 }
 
 #[test]
-fn a_stopped_run_has_kept_its_last_step_and_goes_on() {
+fn a_stopped_run_keeps_its_last_step_and_resumes() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
     finish(&whole, false, &["schedule.epochs=4"]);
@@ -107,38 +98,31 @@ fn a_stopped_run_has_kept_its_last_step_and_goes_on() {
         // The first stops before a regular checkpoint; there is none that long.
         let resume = !checkpoints(&stopped).is_empty();
         let settings = ["schedule.epochs=4", "schedule.report_steps=1", "schedule.checkpoint_steps=1000"];
-        let mut process = trainer(&stopped, resume, &settings).spawn().expect("the program starts");
-        let reported = || fs::read_to_string(stopped.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
-        let before = reported();
-        while reported() <= before {
-            assert!(process.try_wait().expect("a process").is_none(), "it was over too soon");
-            sleep(Duration::from_millis(2));
-        }
-        let told = Command::new("kill").args([signal, &process.id().to_string()]).status().expect("kill runs");
-        assert!(told.success());
-        let Output { status, stdout, stderr } = process.wait_with_output().expect("it ends");
-        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-        let said = String::from_utf8_lossy(&stdout).into_owned();
-        assert!(said.contains("stopped after step") && said.contains("--resume"), "{said}");
+        let mut process = TrainerProcess::start(&mut trainer(&stopped, resume, &settings));
+        process.wait_for_line(PROGRESS);
+        process.signal(signal);
+        let Ended { status, stdout, stderr } = process.finish();
+        assert!(status.success(), "{stderr}");
+        assert!(stdout.contains("stopped after step") && stdout.contains("--resume"), "{stdout}");
         let steps = *reported_steps(&stopped).last().expect("a report");
-        assert!(said.contains(&format!("step {steps} of 32")), "{said}, but {steps} were reported");
+        assert!(stdout.contains(&format!("step {steps} of 32")), "{stdout}, but {steps} were reported");
         assert!(!final_state(&stopped, steps).is_empty());
     }
     finish(&stopped, true, &["schedule.epochs=4"]);
     assert!(final_state(&stopped, 32) == final_state(&whole, 32), "the final state differs");
 }
 
-/// A checkpoint that finds no room is an error that says so; the ones before are whole.
+/// A checkpoint that does not fit on the disk is an error that says so; earlier ones are complete.
 #[test]
 fn a_full_disk_loses_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (whole, full) = (folder.path().join("whole"), folder.path().join("full"));
     let short = ["schedule.epochs=4"];
     finish(&whole, false, &short);
-    let mut process = trainer(&full, false, &short).spawn().expect("the program starts");
-    wait_for_checkpoint(&full, &mut process);
-    process.kill().expect("killed");
-    process.wait().expect("it ends");
+    let mut process = TrainerProcess::start(&mut trainer(&full, false, &short));
+    process.wait_for_line(CHECKPOINT);
+    process.kill();
+    process.finish();
     let before = checkpoints(&full);
 
     // Files may grow to 512 kB, which a report fits into and a checkpoint does not.
@@ -149,11 +133,34 @@ fn a_full_disk_loses_nothing() {
         .env("OMP_NUM_THREADS", "1")
         .output()
         .expect("bash runs");
-    let said = String::from_utf8_lossy(&limited.stderr).into_owned();
-    assert_eq!(limited.status.code(), Some(1), "{said}");
-    assert!(said.contains("cannot write the checkpoint") && said.contains("earlier checkpoints"), "{said}");
+    let stderr = String::from_utf8_lossy(&limited.stderr).into_owned();
+    assert_eq!(limited.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot write the checkpoint") && stderr.contains("earlier checkpoints"), "{stderr}");
     assert_eq!(checkpoints(&full), before);
 
     finish(&full, true, &short);
     assert!(final_state(&full, 32) == final_state(&whole, 32), "the final state differs");
+}
+
+/// The folder of images is moved away during the run: the error says so, and the last step is kept.
+#[test]
+fn missing_data_lose_no_step() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (images, out) = (folder.path().join("images"), folder.path().join("run"));
+    fs::create_dir(&images).expect("made");
+    for i in 0..64_u32 {
+        let pixel = |x: u32, y: u32| image::Rgb([(x * 2) as u8, y as u8, (i * 3) as u8]);
+        image::RgbImage::from_fn(90, 60 + i % 16, pixel).save(images.join(format!("{i:02}.png"))).expect("saved");
+    }
+    let source = format!("data.source={}", toml::Value::String(images.display().to_string()));
+    let settings = [source.as_str(), "schedule.epochs=4000", "schedule.checkpoint_steps=100000"];
+    let mut process = TrainerProcess::start(&mut trainer(&out, false, &settings));
+    process.wait_for_line(PROGRESS);
+    process.wait_for_line(PROGRESS);
+    fs::rename(&images, folder.path().join("elsewhere")).expect("moved");
+    let Ended { status, stderr, .. } = process.finish();
+    assert!(!status.success() && stderr.contains("gone") && stderr.contains("--resume"), "{stderr}");
+    let kept = checkpoints(&out).pop().expect("a checkpoint");
+    let step: u64 = kept.to_str().and_then(|path| path.rsplit('-').next()).expect("a step").parse().expect("a number");
+    assert!(step >= 4 && stderr.contains(&format!("after step {step}")), "{stderr}");
 }

@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use densecl_inference::engine::{Engine, ImageBatch, LayerOutput, Load};
+use densecl_inference::backend::{ImageBatch, LayerOutput, Load};
+use densecl_inference::onnx_runtime::OnnxRuntimeBackend;
 use densecl_models::geometry::inference_size;
 use densecl_vision::features::{Dtype, FeatureMap, Layout, encode_npy};
 use densecl_vision::image::{DecodeLimits, ImageSize, RgbImage, decode, resize};
@@ -15,13 +16,13 @@ const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
 
 /// Engines as the server has them.
 pub(crate) struct Direct {
-    engines: Vec<Engine>,
+    engines: Vec<OnnxRuntimeBackend>,
     task: Task,
 }
 
 impl Direct {
     pub(crate) fn start(task: &Task) -> anyhow::Result<Self> {
-        Ok(Self { engines: Engine::start_all(&task.config.engine)?, task: task.clone() })
+        Ok(Self { engines: OnnxRuntimeBackend::start_all(&task.config.engine)?, task: task.clone() })
     }
 
     /// The batch at which the bare loop does most images per second.
@@ -62,7 +63,7 @@ impl Direct {
     fn all(
         &mut self,
         time: Duration,
-        work: impl Fn(&mut Engine, &Task, usize) -> anyhow::Result<usize> + Sync,
+        work: impl Fn(&mut OnnxRuntimeBackend, &Task, usize) -> anyhow::Result<usize> + Sync,
     ) -> anyhow::Result<Sample> {
         let Self { engines, task } = self;
         let (task, work) = (&*task, &work);
@@ -100,7 +101,7 @@ fn input(task: &Task, index: usize) -> anyhow::Result<RgbImage> {
     Ok(resize(&picture, inference_size(ImageSize::from(picture.dimensions()), task.side_px))?)
 }
 
-fn reply(engine: &mut Engine, task: &Task, index: usize, load: Load) -> anyhow::Result<Vec<u8>> {
+fn reply(engine: &mut OnnxRuntimeBackend, task: &Task, index: usize, load: Load) -> anyhow::Result<Vec<u8>> {
     let input = input(task, index)?;
     let outputs = engine.run(&task.model, &task.layers, images_of(&input, &[input.as_raw()]), load)?;
     let mut file = Vec::new();

@@ -27,7 +27,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use densecl_inference::engine::{LayerSet, ModelFile};
+use densecl_inference::backend::LayerSet;
+use densecl_inference::model_file::ModelFile;
 use densecl_server::cli::{Cli, Command};
 use densecl_server::config::Config;
 

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::contestant::{Contestant, ContestantError};
 use super::dataset::Picture;
+use super::feature_method::{FeatureMethod, FeatureMethodError};
 use densecl_models::geometry::inference_size;
 use densecl_vision::features::FeatureMap;
 use densecl_vision::image::{ImageSize, ResizeError, RgbImage, resize};
@@ -14,7 +14,7 @@ const SAMPLES: usize = 8;
 const SAMPLE_PX: usize = PATCH_PX / SAMPLES;
 const COLORS: usize = 3;
 
-/// The patches as a contestant, on as many cells as a model has.
+/// The patches as a method, on as many cells as a model has.
 pub struct RgbPatches {
     name: String,
     side_px: u32,
@@ -28,12 +28,12 @@ impl RgbPatches {
     }
 }
 
-impl Contestant for RgbPatches {
+impl FeatureMethod for RgbPatches {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, ContestantError> {
+    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, FeatureMethodError> {
         Ok(rgb_patches(&picture.image, self.side_px, self.stride_px)?)
     }
 }

@@ -1,6 +1,6 @@
 //! SIFT as a baseline (Lowe 2004), by `OpenCV` in a Python process of its own.
 //!
-//! Where a protocol lets a contestant choose its keypoints, these are SIFT's, matched as mutual nearest neighbours that
+//! Where a protocol lets a method choose its keypoints, these are SIFT's, matched as mutual nearest neighbours that
 //! pass the ratio test. Where it gives points, or carries masks, a SIFT descriptor for every cell takes the place of a
 //! network's (dense SIFT, as in Liu et al., *SIFT Flow*, 2011).
 
@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::contestant::{Contestant, ContestantError};
 use super::dataset::Picture;
+use super::feature_method::{FeatureMethod, FeatureMethodError};
 use densecl_models::geometry::inference_size;
 use densecl_vision::features::{FeatureMap, PixelPoint};
 use densecl_vision::matching::{Candidate, PointMatch};
@@ -114,12 +114,12 @@ impl Drop for Sift {
     }
 }
 
-impl Contestant for Sift {
+impl FeatureMethod for Sift {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, ContestantError> {
+    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, FeatureMethodError> {
         let size = inference_size(picture.size(), self.side_px);
         let (columns, rows) = (size.width / self.stride_px, size.height / self.stride_px);
         let file = self.folder.path().join("descriptors.npy");
@@ -138,7 +138,7 @@ impl Contestant for Sift {
         &mut self,
         source: &Picture,
         target: &Picture,
-    ) -> Result<Option<Vec<PointMatch>>, ContestantError> {
+    ) -> Result<Option<Vec<PointMatch>>, FeatureMethodError> {
         let reply = self.ask(&json!({ "match": [absolute(&source.path)?, absolute(&target.path)?] }))?;
         let matches = reply.matches.unwrap_or_default();
         Ok(Some(matches.into_iter().enumerate().map(point_match).collect()))

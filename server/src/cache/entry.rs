@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::features::{CachedFeatures, CachedMaps};
 use super::key::{FeatureId, FeatureKey, Recipe};
-use densecl_inference::engine::LayerSet;
+use densecl_inference::backend::LayerSet;
 use densecl_vision::features::FeatureMap;
 use densecl_vision::image::ImageSize;
 

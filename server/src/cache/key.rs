@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use densecl_inference::engine::LayerSet;
+use densecl_inference::backend::LayerSet;
 
 /// How features of an image are computed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::{EngineArgs, OutputFormat, RepositoryArgs};
 use densecl_evaluation::{Selection, Split};
 use densecl_inference::batch::{BatcherOptions, Batching, QueueLimits};
-use densecl_vision::matching::{Refine, Window};
+use densecl_vision::matching::{Refinement, RefinementWindow};
 
 /// Arguments of `evaluate`. Every combination of the flags that take several values becomes a row of the report.
 #[derive(Clone, Debug, Args)]
@@ -48,7 +48,7 @@ pub struct EvaluateArgs {
     pub refine: Vec<RefineName>,
     /// Cells across the window of the refinement, 2 to 5; the server uses 3
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = window, default_value = "3")]
-    pub refine_window: Vec<Window>,
+    pub refine_window: Vec<RefinementWindow>,
     /// Temperature of the refinement, as a share of the difference between 1 and the best similarity; the server uses 0.05
     #[arg(long, value_name = "SHARE", value_delimiter = ',', value_parser = temperature_share, default_value = "0.05")]
     pub refine_temperature: Vec<f32>,
@@ -88,7 +88,7 @@ pub enum RefineName {
     Softargmax,
 }
 
-impl From<RefineName> for Refine {
+impl From<RefineName> for Refinement {
     fn from(name: RefineName) -> Self {
         match name {
             RefineName::None => Self::None,
@@ -109,7 +109,7 @@ pub enum Baseline {
 }
 
 impl EvaluateArgs {
-    /// Options of the engines: one image at a time, without waiting for others.
+    /// EvaluationOptions of the engines: one image at a time, without waiting for others.
     pub fn batcher(&self) -> BatcherOptions {
         BatcherOptions {
             engine: self.engine.options(),
@@ -130,8 +130,8 @@ impl EvaluateArgs {
     }
 }
 
-fn window(text: &str) -> Result<Window, String> {
-    text.parse().ok().and_then(Window::of_cells).ok_or_else(|| "must be 2, 3, 4 or 5".to_owned())
+fn window(text: &str) -> Result<RefinementWindow, String> {
+    text.parse().ok().and_then(RefinementWindow::from_cells).ok_or_else(|| "must be 2, 3, 4 or 5".to_owned())
 }
 
 fn temperature_share(text: &str) -> Result<f32, String> {

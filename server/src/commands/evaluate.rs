@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
 use densecl_evaluation::{
-    Contestant, ContestantError, Dataset, Kind, Measured, Options, Picture, Report, RgbPatches, Row, Sift, SiftError,
-    measure, page, text_table,
+    Dataset, EvaluationOptions, FeatureMethod, FeatureMethodError, MethodKind, MethodResult, Picture, Report,
+    ReportRow, RgbPatches, Sift, SiftError, measure, page, text_table,
 };
 use densecl_inference::batch::Batcher;
 use densecl_inference::registry::Registry;
@@ -16,7 +16,7 @@ use densecl_server::metrics::Metrics;
 use densecl_server::serving::FeatureExtractor;
 use densecl_vision::features::{FeatureMap, flip_average};
 use densecl_vision::image::RgbImage;
-use densecl_vision::matching::{Refine, SoftArgmax};
+use densecl_vision::matching::{Refinement, SoftArgmax};
 
 use super::output::{print, start_log};
 
@@ -55,7 +55,7 @@ struct Variant<'a> {
     layer: Option<&'a str>,
     side_px: Option<u32>,
     flip: Flip,
-    options: Options,
+    options: EvaluationOptions,
 }
 
 impl<'a> Evaluation<'a> {
@@ -100,15 +100,18 @@ impl<'a> Evaluation<'a> {
         variants
     }
 
-    fn refinements(&self) -> Vec<Options> {
-        let mut refinements: Vec<Options> = Vec::new();
+    fn refinements(&self) -> Vec<EvaluationOptions> {
+        let mut refinements: Vec<EvaluationOptions> = Vec::new();
         for &refine in &self.arguments.refine {
             for &window in &self.arguments.refine_window {
                 for &temperature_share in &self.arguments.refine_temperature {
                     let soft_argmax = SoftArgmax { window, temperature_share };
-                    let options = Options { refine: refine.into(), soft_argmax, ..Options::default() };
+                    let options =
+                        EvaluationOptions { refine: refine.into(), soft_argmax, ..EvaluationOptions::default() };
                     // Without refinement, window and temperature make no difference.
-                    if options.refine != Refine::None || refinements.iter().all(|one| one.refine != Refine::None) {
+                    if options.refine != Refinement::None
+                        || refinements.iter().all(|one| one.refine != Refinement::None)
+                    {
                         refinements.push(options);
                     }
                 }
@@ -117,14 +120,14 @@ impl<'a> Evaluation<'a> {
         refinements
     }
 
-    fn model(&self, variant: &Variant<'_>) -> anyhow::Result<Row> {
+    fn model(&self, variant: &Variant<'_>) -> anyhow::Result<ReportRow> {
         let mut model = Model::new(&self.registry, self.arguments.model.as_deref(), variant)?;
         let measured = self.measure(&mut model, &variant.options).context("the model was not evaluated")?;
-        self.row(model.name, Kind::Model, vec![measured])
+        self.row(model.name, MethodKind::Model, vec![measured])
     }
 
     /// Evaluates the same graph with random weights, from a repository of its own.
-    fn random(&self, variant: &Variant<'_>) -> anyhow::Result<Row> {
+    fn random(&self, variant: &Variant<'_>) -> anyhow::Result<ReportRow> {
         let served = self.registry.find(self.arguments.model.as_deref(), None)?;
         let found = repository::scan(&self.arguments.repository.models)?;
         let found = found.iter().find(|found| found.name == served.name() && found.version == served.version());
@@ -141,30 +144,30 @@ impl<'a> Evaluation<'a> {
             model.name = format!("{name}, seed {seed}");
             runs.push(self.measure(&mut model, &variant.options)?);
         }
-        self.row(name, Kind::Random, runs)
+        self.row(name, MethodKind::Random, runs)
     }
 
     /// Evaluates raw patches, on as many cells as the model has.
-    fn patches(&self, variant: &Variant<'_>) -> anyhow::Result<Row> {
+    fn patches(&self, variant: &Variant<'_>) -> anyhow::Result<ReportRow> {
         let extractor = self.extractor(variant)?;
         let mut patches = RgbPatches::new(extractor.side_px(), extractor.stride_px());
         let measured = self.measure(&mut patches, &variant.options)?;
-        self.row(patches.name().to_owned(), Kind::Rgb, vec![measured])
+        self.row(patches.name().to_owned(), MethodKind::Rgb, vec![measured])
     }
 
-    fn sift(&self, variant: &Variant<'_>) -> anyhow::Result<Row> {
+    fn sift(&self, variant: &Variant<'_>) -> anyhow::Result<ReportRow> {
         let extractor = self.extractor(variant)?;
         let started = Sift::start(&self.arguments.python, extractor.side_px(), extractor.stride_px());
         let mut sift = match started {
             Ok(sift) => sift,
             // A missing SIFT does not stop the rest of the evaluation.
             Err(error @ (SiftError::NotStarted { .. } | SiftError::Refused(_))) => {
-                return Ok(Row::absent("SIFT".to_owned(), Kind::Sift, error.to_string()));
+                return Ok(ReportRow::absent("SIFT".to_owned(), MethodKind::Sift, error.to_string()));
             }
             Err(error) => return Err(error.into()),
         };
         let measured = self.measure(&mut sift, &variant.options)?;
-        self.row(sift.name().to_owned(), Kind::Sift, vec![measured])
+        self.row(sift.name().to_owned(), MethodKind::Sift, vec![measured])
     }
 
     fn extractor(&self, variant: &Variant<'_>) -> anyhow::Result<FeatureExtractor> {
@@ -172,13 +175,13 @@ impl<'a> Evaluation<'a> {
         Ok(FeatureExtractor::new(&self.registry, model, variant.layer, variant.side_px)?)
     }
 
-    fn measure(&self, contestant: &mut dyn Contestant, options: &Options) -> anyhow::Result<Measured> {
-        let progress = Progress { name: contestant.name().to_owned(), total: self.dataset.pairs() };
-        Ok(measure(self.dataset, contestant, options, &mut |done| progress.show(done))?)
+    fn measure(&self, method: &mut dyn FeatureMethod, options: &EvaluationOptions) -> anyhow::Result<MethodResult> {
+        let progress = Progress { name: method.name().to_owned(), total: self.dataset.pairs() };
+        Ok(measure(self.dataset, method, options, &mut |done| progress.show(done))?)
     }
 
-    fn row(&self, name: String, kind: Kind, runs: Vec<Measured>) -> anyhow::Result<Row> {
-        Row::new(name, kind, self.dataset.layout(), runs).context("nothing was measured")
+    fn row(&self, name: String, kind: MethodKind, runs: Vec<MethodResult>) -> anyhow::Result<ReportRow> {
+        ReportRow::new(name, kind, self.dataset.layout(), runs).context("nothing was measured")
     }
 }
 
@@ -209,12 +212,12 @@ impl Model {
     }
 }
 
-impl Contestant for Model {
+impl FeatureMethod for Model {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, ContestantError> {
+    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, FeatureMethodError> {
         let extract = |image: &RgbImage| self.extractor.extract(image);
         let map = extract(&picture.image)?;
         match self.flip {
@@ -234,7 +237,7 @@ fn describe_variant(extractor: &FeatureExtractor, variant: &Variant<'_>) -> Stri
         parts.push("flip".to_owned());
     }
     let (chosen, default) = (variant.options.soft_argmax, SoftArgmax::default());
-    if variant.options.refine == Refine::None {
+    if variant.options.refine == Refinement::None {
         parts.push("no refinement".to_owned());
     } else {
         if chosen.window != default.window {

@@ -4,6 +4,7 @@
 //! writes the format that was asked for, and `problem` says what went wrong. `guard` stands before all handlers, `observe`
 //! around them. This is the only module that knows axum and the wire types.
 
+mod client_address;
 mod correspondence;
 mod docs;
 mod features;
@@ -69,7 +70,7 @@ fn finish(routes: Router<AppState>, state: AppState) -> Router {
             RequestError::MethodNotAllowed { method: request.method().to_string() }
         })
         .layer(DefaultBodyLimit::max(max_body_bytes))
-        .layer(CatchPanicLayer::custom(problem::PanicReply(state.clone())))
+        .layer(CatchPanicLayer::custom(observe::PanicReply(state.clone())))
         .layer(middleware::from_fn(open_inference::name_errors))
         .layer(zstd_layer())
         .layer(gzip_layer())

@@ -9,11 +9,6 @@ use super::request::RequestError;
 use super::state::{AppState, Phase};
 use crate::serving::ServingError;
 
-/// Whether this path must answer whatever the load, also on a connection too many.
-pub(super) fn is_probe(path: &str) -> bool {
-    matches!(path, "/livez" | "/readyz" | "/metrics" | "/v2/health/live" | "/v2/health/ready")
-}
-
 /// Whether the process works at all. It needs no restart while this answers.
 #[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, description = "It does", body = String)))]
 pub(super) async fn livez() -> &'static str {

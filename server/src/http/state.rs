@@ -6,11 +6,11 @@ use tokio::sync::watch;
 
 use densecl_inference::registry::ModelLoader;
 
-use super::guard::rate_limits::RateLimits;
 use crate::api_keys::{ApiKeys, KeyFileError};
 use crate::cache::{CacheError, FeatureCache};
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::rate_limits::RateLimits;
 use crate::serving::Service;
 use crate::spans::{ExportError, SpanExport};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use densecl_inference::backend::BackendError;
 use densecl_inference::batch::BatchError;
-use densecl_inference::engine::EngineError;
 use densecl_inference::registry::LookupError;
 use densecl_vision::features::{ComponentsError, GridError, PointError, RenderError, WindowError};
 use densecl_vision::image::{DecodeError, ImageSize, LabelError};
@@ -133,16 +133,14 @@ impl From<BatchError> for ServingError {
             // The request's own deadline fires first and knows the limit; this is the race's other end.
             BatchError::DeadlinePassed => Self::DeadlinePassed { limit: Duration::ZERO },
             BatchError::Panicked(_) => Self::internal(error),
-            BatchError::Engine(ref inner) => match &**inner {
-                EngineError::FileChanged { name, version } => {
+            BatchError::Backend(ref inner) => match &**inner {
+                BackendError::FileChanged { name, version } => {
                     Self::ModelFileChanged { name: name.clone(), version: *version }
                 }
-                EngineError::Library(_)
-                | EngineError::Device { .. }
-                | EngineError::Model { .. }
-                | EngineError::Session { .. }
-                | EngineError::Run(_)
-                | EngineError::Output { .. } => Self::internal(error),
+                BackendError::Model { .. }
+                | BackendError::Session { .. }
+                | BackendError::Run(_)
+                | BackendError::Output { .. } => Self::internal(error),
             },
         }
     }

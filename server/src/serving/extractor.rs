@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use densecl_inference::backend::LayerSet;
 use densecl_inference::batch::{BatchError, LayerOutput};
-use densecl_inference::engine::LayerSet;
 use densecl_inference::registry::{LookupError, ModelInput, Registry, ServedModel};
 use densecl_models::geometry::{CELL_MULTIPLE_PX, inference_size};
 use densecl_vision::features::{FeatureMap, HypercolumnError, LayerScaling, ShapeError, hypercolumn};

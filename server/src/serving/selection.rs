@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use densecl_inference::engine::LayerSet;
+use densecl_inference::backend::LayerSet;
 use densecl_inference::registry::ServedModel;
 use densecl_models::Layer;
 use densecl_models::geometry::{CELL_MULTIPLE_PX, GridSize, grid, inference_size};

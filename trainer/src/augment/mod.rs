@@ -15,16 +15,10 @@ mod torchvision_tests;
 pub use parameters::{AugmentOptions, ViewParameters};
 pub use random::StepRandom;
 
-use tch::{Device, Tensor};
+/// Width and height of an image before it was resized to the square canvas of its batch.
+pub use densecl_vision::image::ImageSize;
 
-/// Pixels of an image before it was squeezed onto the square canvas of the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImageSize {
-    /// Pixels along x.
-    pub width: u32,
-    /// Pixels along y.
-    pub height: u32,
-}
+use tch::{Device, Tensor};
 
 /// What [`view`] subtracts and divides by, of RGB in [0, 1].
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -12,7 +12,7 @@ use crate::evaluate::{
     Classification, Classifier, Comparison, ImageBatches, ModelSource, Protocol, Report, Schedule, Segmentation, Setup,
     TrainingOptions, classify, segment,
 };
-use crate::monitor::whole_file::write_whole;
+use densecl_models::atomic_file;
 
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArgs {
@@ -227,7 +227,8 @@ fn segmentation(
 }
 
 fn write_json(path: &Path, report: &Report) -> Result<()> {
-    write_whole(path, (report.json()? + "\n").as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    atomic_file::write(path, (report.json()? + "\n").as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -1,13 +1,11 @@
 //! Image files: those of a folder, searched to any depth, or those that a list names.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use image::ImageError as DecodeError;
+use densecl_vision::image::{PICTURE_EXTENSIONS, is_picture_extension};
 
-use super::decode::{self, EXTENSIONS};
-use super::{ImageError, ImageSource};
+use super::{ImageError, ImageSource, decode};
 use crate::augment::ImageSize;
 
 /// Image files in a fixed order.
@@ -18,19 +16,19 @@ pub struct ImageFiles {
     paths: Vec<PathBuf>,
 }
 
-/// Files that cannot be trained on.
+/// A folder or list without usable images.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
-    /// A folder, or a list, cannot be read.
+    /// A folder or a list cannot be read.
     #[error("cannot read the data in {path}")]
     Unreadable {
         /// The folder or file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// No image was found.
-    #[error("no image in {path} or the folders below it; looked for {}", EXTENSIONS.join(", "))]
+    #[error("no image in {path} or the folders below it; looked for {}", PICTURE_EXTENSIONS.join(", "))]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
@@ -44,8 +42,8 @@ pub enum FilesError {
 }
 
 impl ImageFiles {
-    /// The images below `root`, by path. Links to folders are not followed, so that no search is
-    /// endless.
+    /// Finds the images below `root`, sorted by path. Links to folders are not followed, because they
+    /// may form a loop.
     ///
     /// # Errors
     /// If a folder cannot be listed or there is no image.
@@ -68,13 +66,13 @@ impl ImageFiles {
         if paths.is_empty() {
             return Err(FilesError::EmptyFolder { path: root.to_owned() });
         }
-        // Folders list their entries in no particular order; a run must not depend on it.
+        // The order in which a folder lists its entries differs between systems.
         paths.sort_unstable();
         Ok(Self { root: root.to_owned(), paths })
     }
 
-    /// The images named in the text file `list`, one path a line, relative to the list's folder.
-    /// Empty lines and lines that begin with `#` are passed over.
+    /// Reads the text file `list`: one path a line, relative to the list's folder. Empty lines and lines
+    /// that begin with `#` are ignored.
     ///
     /// # Errors
     /// If the list cannot be read or names nothing.
@@ -102,15 +100,13 @@ impl ImageSource for ImageFiles {
 
     fn draw(&self, index: u64, canvas_px: u32, canvas: &mut [u8]) -> Result<ImageSize, ImageError> {
         let path = &self.paths[index as usize];
-        let drawn = File::open(path)
-            .map_err(DecodeError::IoError)
-            .and_then(|file| decode::draw(BufReader::new(file), canvas_px, canvas));
+        let drawn = fs::read(path).map_err(Into::into).and_then(|file| decode::draw(&file, canvas_px, canvas));
         drawn.map_err(|source| ImageError { path: path.clone(), source })
     }
 }
 
 fn is_image(path: &Path) -> bool {
-    decode::is_image_extension(path.extension().and_then(|extension| extension.to_str()).unwrap_or_default())
+    is_picture_extension(path.extension().and_then(|extension| extension.to_str()).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Draws batches ahead of the training loop, on threads of its own.
+//! Prepares batches ahead of the training loop, in threads of its own.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use tch::{Device, Tensor};
 
-use super::{DataSource, ImageSource, Order, Reading, ShardReader, ShuffleOptions};
+use super::{DataSource, ImageSource, Order, PictureError, Reading, ShardReader, ShuffleOptions};
 use crate::augment::ImageSize;
 use crate::distributed::ProcessRank;
 
-/// Images of one step, or a process's share of them.
+/// Images of one step, or the share of one process.
 #[derive(Debug)]
 pub struct Batch {
-    /// RGB canvases `[N, S, S, 3]`, uint8 in host memory, page-locked where a GPU will fetch them.
+    /// RGB canvases `[N, S, S, 3]`, uint8 in host memory, page-locked if they go to a GPU.
     pub pixels: Tensor,
-    /// Size of each image before it was squeezed onto its canvas.
+    /// Size of each image before it was resized to its canvas.
     pub sizes: Vec<ImageSize>,
 }
 
-/// How batches are drawn.
+/// Options of a [`Loader`].
 #[derive(Clone, Copy, Debug)]
 pub struct LoaderOptions {
     /// Seed of the order.
     pub seed: u64,
     /// Images in a batch, over all processes.
     pub batch: usize,
-    /// Which share of every batch is drawn.
+    /// The process whose share of every batch is drawn.
     pub process: ProcessRank,
     /// Side of the canvases.
     pub canvas_px: u32,
@@ -39,32 +39,31 @@ pub struct LoaderOptions {
     pub steps_per_epoch: u64,
     /// Threads.
     pub workers: usize,
-    /// Batches that may wait ready.
+    /// Most batches that wait ready.
     pub prefetch: usize,
-    /// Shards that are read side by side.
+    /// Number of shards that are read in parallel.
     pub shard_readers: usize,
-    /// Images that each of those readers shuffles.
+    /// Number of images in the shuffle buffer of each shard reader.
     pub shuffle_buffer: usize,
-    /// Where the batches are needed.
+    /// Device on which the batches are used.
     pub device: Device,
 }
 
 impl LoaderOptions {
-    /// Number of the images that are drawn of a batch.
+    /// Number of images of a batch that this process draws.
     fn share(&self) -> usize {
         self.batch / self.process.size
     }
 
-    /// Their places in the batch.
-    fn places(&self) -> Range<usize> {
+    /// Their indices in the batch.
+    fn indices(&self) -> Range<usize> {
         self.process.rank * self.share()..(self.process.rank + 1) * self.share()
     }
 }
 
 /// Batches of steps `first`, `first + 1`, … in order.
 ///
-/// Its thread ends before the loader is gone: libtorch, which makes the batches, must not be in use
-/// any more when a process ends.
+/// Its thread ends before the loader is dropped: libtorch must not be in use when a process ends.
 #[derive(Debug)]
 pub struct Loader {
     /// `None` once the thread is to end.
@@ -75,7 +74,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts drawing. Dropping the loader waits for the batch that is being drawn.
+    /// Starts the threads. Dropping the loader waits for the batch that is being drawn.
     ///
     /// # Errors
     /// If shards hold no image, or threads cannot be started.
@@ -111,7 +110,7 @@ impl Loader {
         std::mem::take(&mut self.waited)
     }
 
-    /// Images passed over so far because they could not be read.
+    /// Number of images skipped so far because they could not be read.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
     }
@@ -119,7 +118,7 @@ impl Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // Nobody takes batches any more, which the thread notices when it has drawn the next one.
+        // The thread ends when it cannot send the next batch.
         self.batches = None;
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the data thread has panicked");
@@ -143,7 +142,7 @@ fn draw_ahead(mut reader: BatchReader, options: LoaderOptions, first: u64, sende
     }
 }
 
-/// What draws the images of a step.
+/// Draws the images of a step.
 struct BatchReader {
     images: Images,
     skipped: Skipped,
@@ -182,28 +181,28 @@ impl BatchReader {
             Images::ByNumber { source, order } => {
                 let indices = order.batch(step, options.steps_per_epoch, options.batch);
                 let draw = |(canvas, &index)| draw_or_replace(&**source, index, canvas_px, canvas, &self.skipped);
-                pixels.par_chunks_mut(canvas_bytes).zip(&indices[options.places()]).map(draw).collect()
+                pixels.par_chunks_mut(canvas_bytes).zip(&indices[options.indices()]).map(draw).collect()
             }
             Images::Streams(readers) => {
                 let first = (step * options.batch as u64 % readers.len() as u64) as usize;
                 let count = readers.len();
-                // Place j of the batch belongs to reader (first + j) modulo their number, which passes
-                // over those of other processes.
+                // Image j of the batch belongs to reader (first + j) modulo their number, which skips the
+                // images of other processes.
                 let mut shares: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
                 let mut canvases = pixels.chunks_mut(canvas_bytes);
                 for j in 0..options.batch {
-                    let canvas = if options.places().contains(&j) { canvases.next() } else { None };
+                    let canvas = if options.indices().contains(&j) { canvases.next() } else { None };
                     shares[(first + j) % count].push((j, canvas));
                 }
                 let drawn = readers.par_iter_mut().zip(shares).map(|(reader, share)| {
                     let mut draw = |(j, canvas): (usize, Option<&mut [u8]>)| {
                         let Some(canvas) = canvas else {
-                            reader.pass_over();
+                            reader.skip_one();
                             return Ok(None);
                         };
                         Ok(Some((j, self.skipped.draw(reader, canvas_px, canvas)?)))
                     };
-                    share.into_iter().filter_map(|place| draw(place).transpose()).collect::<Result<Vec<_>>>()
+                    share.into_iter().filter_map(|image| draw(image).transpose()).collect::<Result<Vec<_>>>()
                 });
                 let mut sizes: Vec<_> = drawn.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
                 sizes.sort_unstable_by_key(|(j, _)| *j);
@@ -213,11 +212,11 @@ impl BatchReader {
     }
 }
 
-/// Counts and names images that cannot be read.
+/// Counts and logs images that cannot be read.
 struct Skipped(Arc<AtomicU64>);
 
 impl Skipped {
-    fn note(&self, image: impl std::fmt::Display, cause: &image::ImageError) {
+    fn note(&self, image: impl std::fmt::Display, cause: &PictureError) {
         self.0.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%image, %cause, "image skipped");
     }
@@ -229,8 +228,8 @@ impl Skipped {
     }
 }
 
-/// Images that follow an unreadable one are tried in its place, this many at most.
-const REPLACEMENTS: u64 = 100;
+/// Most images that are tried in place of an unreadable one.
+const MAX_REPLACEMENTS: u64 = 100;
 
 fn draw_or_replace(
     source: &dyn ImageSource,
@@ -240,7 +239,7 @@ fn draw_or_replace(
     skipped: &Skipped,
 ) -> Result<ImageSize> {
     let len = source.image_count().unwrap_or(u64::MAX);
-    for offset in 0..REPLACEMENTS.min(len) {
+    for offset in 0..MAX_REPLACEMENTS.min(len) {
         match source.draw((index + offset) % len, canvas_px, canvas) {
             Ok(size) => return Ok(size),
             Err(error) => {
@@ -251,7 +250,7 @@ fn draw_or_replace(
             }
         }
     }
-    bail!("{} images in a row could not be read", REPLACEMENTS.min(len))
+    bail!("{} images in a row could not be read", MAX_REPLACEMENTS.min(len))
 }
 
 #[cfg(test)]
@@ -269,7 +268,7 @@ mod tests {
 
         fn draw(&self, index: u64, canvas_px: u32, canvas: &mut [u8]) -> Result<ImageSize, ImageError> {
             if index == 3 {
-                let source = image::ImageError::IoError(std::io::Error::other("broken"));
+                let source = std::io::Error::other("broken").into();
                 return Err(ImageError { path: "3".into(), source });
             }
             canvas.fill(index as u8);
@@ -305,11 +304,11 @@ mod tests {
         assert_eq!(draw(0, 6)[3..], draw(3, 3));
     }
 
-    /// The batches that processes draw together, their shares one after the other.
-    fn together(source: &DataSource, size: usize, first: u64, count: u64) -> Vec<Vec<u8>> {
-        let places = (0..size).map(|rank| LoaderOptions { process: ProcessRank { rank, size }, ..options() });
+    /// The batches of several processes, with their shares concatenated.
+    fn batches_of_all(source: &DataSource, size: usize, first: u64, count: u64) -> Vec<Vec<u8>> {
+        let all_options = (0..size).map(|rank| LoaderOptions { process: ProcessRank { rank, size }, ..options() });
         let mut loaders: Vec<_> =
-            places.map(|options| Loader::start(source.clone(), options, first).unwrap()).collect();
+            all_options.map(|options| Loader::start(source.clone(), options, first).unwrap()).collect();
         let mut batch = || loaders.iter_mut().flat_map(|loader| pixels(&loader.next_batch().unwrap())).collect();
         (0..count).map(|_| batch()).collect()
     }
@@ -320,16 +319,16 @@ mod tests {
         write_shards(folder.path());
         let shards = DataSource::open(&folder.path().display().to_string(), 0, 2).unwrap();
         for source in [DataSource::Images(Arc::new(Numbers)), shards] {
-            let whole = together(&source, 1, 0, 20);
+            let whole = batches_of_all(&source, 1, 0, 20);
             for size in [2, 4] {
-                assert_eq!(together(&source, size, 0, 20), whole, "{size} processes");
-                assert_eq!(together(&source, size, 13, 7), whole[13..], "{size} processes, from the middle");
+                assert_eq!(batches_of_all(&source, size, 0, 20), whole, "{size} processes");
+                assert_eq!(batches_of_all(&source, size, 13, 7), whole[13..], "{size} processes, from the middle");
             }
         }
     }
 
     #[test]
-    fn nothing_is_drawn_any_more_once_the_loader_is_gone() {
+    fn a_dropped_loader_draws_nothing() {
         let source = Arc::new(Numbers);
         let images = Arc::clone(&source);
         let mut loader = Loader::start(DataSource::Images(images), options(), 0).unwrap();

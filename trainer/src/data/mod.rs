@@ -1,4 +1,4 @@
-//! Where images come from, and how they reach the training loop.
+//! Sources of images, and the batches that the training loop gets of them.
 
 pub(crate) mod decode;
 mod files;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use tch::Tensor;
 
+pub use decode::PictureError;
 pub use files::ImageFiles;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use order::Order;
@@ -25,16 +26,16 @@ pub trait ImageSource: Send + Sync {
     /// Number of different images; `None` if they never end.
     fn image_count(&self) -> Option<u64>;
 
-    /// The file or folder without which there are no images.
+    /// The file or folder that holds the images; `None` if they are computed.
     fn root(&self) -> Option<&Path> {
         None
     }
 
-    /// Draws image `index` onto a square canvas, `[canvas_px, canvas_px, 3]` RGB, squeezing it if
-    /// it is not square. Returns the size it had.
+    /// Draws image `index` onto a square canvas, `[canvas_px, canvas_px, 3]` RGB, without keeping its
+    /// aspect ratio. Returns the size of the image.
     ///
     /// # Errors
-    /// If the image cannot be read; another will be used in its place.
+    /// If the image cannot be read; the caller then uses another one.
     fn draw(&self, index: u64, canvas_px: u32, canvas: &mut [u8]) -> Result<ImageSize, ImageError>;
 }
 
@@ -44,28 +45,27 @@ pub trait ImageSource: Send + Sync {
 pub struct ImageError {
     /// The file.
     pub path: PathBuf,
-    /// Why not.
-    pub source: image::ImageError,
+    /// The error.
+    pub source: PictureError,
 }
 
-/// Images that are looked at for samples, at most.
-const LOOKED_AT: u64 = 1000;
+/// Most images that are tried for samples.
+const MAX_TRIED: u64 = 1000;
 
 /// All images of a run.
 #[derive(Clone)]
 pub enum DataSource {
-    /// Images that can be had in any order.
+    /// Images with random access.
     Images(Arc<dyn ImageSource>),
-    /// Images that come as streams.
+    /// Images read as streams.
     Shards(Shards),
 }
 
 impl DataSource {
-    /// What a run's `data.source` stands for; `seed` and `canvas_px` are those of procedural
-    /// images.
+    /// Opens a run's `data.source`; `seed` and `canvas_px` are those of procedural images.
     ///
     /// # Errors
-    /// If there is no image, saying what was looked for.
+    /// If there is no image; the error names what was searched for.
     pub fn open(source: &str, seed: u64, canvas_px: u32) -> Result<Self> {
         let path = Path::new(source);
         let is_list = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
@@ -80,7 +80,7 @@ impl DataSource {
         })
     }
 
-    /// The first images that can be read, always the same ones: at most `count`.
+    /// Reads the first images, always the same ones: at most `count`.
     ///
     /// # Errors
     /// If none can be read.
@@ -95,7 +95,7 @@ impl DataSource {
         };
         match self {
             Self::Images(images) => {
-                for index in 0..images.image_count().unwrap_or(u64::MAX).min(LOOKED_AT) {
+                for index in 0..images.image_count().unwrap_or(u64::MAX).min(MAX_TRIED) {
                     if images.draw(index, canvas_px, &mut canvas).is_ok_and(|size| keep(size, &canvas)) {
                         break;
                     }
@@ -108,12 +108,12 @@ impl DataSource {
                 }
             }
         }
-        ensure!(!sizes.is_empty(), "none of the first {LOOKED_AT} images can be read");
+        ensure!(!sizes.is_empty(), "none of the first {MAX_TRIED} images can be read");
         let side = i64::from(canvas_px);
         Ok(Batch { pixels: Tensor::from_slice(&pixels).view([sizes.len() as i64, side, side, 3]), sizes })
     }
 
-    /// Number of different images, where it is known and finite.
+    /// Number of different images, if it is known and finite.
     pub fn image_count(&self) -> Option<u64> {
         match self {
             Self::Images(images) => images.image_count(),

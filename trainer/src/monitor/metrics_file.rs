@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::error::MonitorError;
 use super::metrics::Metrics;
-use super::whole_file::write_whole;
+use densecl_models::atomic_file;
 
 /// Its name in a run's folder.
 pub(crate) const METRICS: &str = "metrics.jsonl";
@@ -74,7 +74,7 @@ fn cut(path: &Path, taken: u64) -> io::Result<f64> {
     }
     let whole: String = kept.values().flat_map(|(line, _)| [*line, "\n"]).collect();
     if whole.as_bytes() != bytes.as_slice() {
-        write_whole(path, whole.as_bytes())?;
+        atomic_file::write(path, whole.as_bytes())?;
     }
     Ok(kept.last_entry().map_or(0.0, |entry| entry.get().1))
 }

@@ -21,7 +21,6 @@ pub(crate) mod metrics_file;
 pub(crate) mod picture_files;
 pub mod pictures;
 mod progress;
-pub(crate) mod whole_file;
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::MonitorError;
-use super::whole_file::write_whole;
+use densecl_models::atomic_file;
 
 const FOLDER: &str = "pictures";
 
@@ -18,7 +18,7 @@ pub(super) fn path(run: &Path, name: &str, step: u64) -> PathBuf {
 /// Writes an encoded picture.
 pub(super) fn write(path: &Path, png: &[u8]) -> Result<(), MonitorError> {
     let folder = path.parent().expect("the path has a name behind a folder");
-    fs::create_dir_all(folder).and_then(|()| write_whole(path, png)).map_err(MonitorError::io(path))
+    fs::create_dir_all(folder).and_then(|()| atomic_file::write(path, png)).map_err(MonitorError::io(path))
 }
 
 /// Deletes pictures of steps after the first `taken`.

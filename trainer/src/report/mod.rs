@@ -13,7 +13,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::monitor::whole_file::write_whole;
+use densecl_models::atomic_file;
 
 use run_record::RunRecord;
 
@@ -56,6 +56,6 @@ pub fn report(runs: &[PathBuf], out: &Path) -> Result<usize, ReportError> {
     let mut records = runs.iter().map(|run| RunRecord::read(run)).collect::<Result<Vec<_>, _>>()?;
     run_record::tell_apart(&mut records);
     let page = page::render(&records);
-    write_whole(out, page.as_bytes()).map_err(|source| ReportError::Write { path: out.to_owned(), source })?;
+    atomic_file::write(out, page.as_bytes()).map_err(|source| ReportError::Write { path: out.to_owned(), source })?;
     Ok(page.len())
 }

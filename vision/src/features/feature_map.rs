@@ -1,4 +1,4 @@
-//! A dense feature map: a descriptor for every cell of a grid.
+//! Dense feature maps: a descriptor for every cell of a grid.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,7 +16,7 @@ pub struct FeatureMap {
     data: Arc<Vec<f32>>,
 }
 
-/// A number of values that does not make up the shape, or a shape without cells.
+/// The error of a number of values that does not fit the shape, or of a shape with a size of 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{values} values do not make up a feature map of {channels} x {height} x {width}")]
 pub struct ShapeError {
@@ -27,10 +27,10 @@ pub struct ShapeError {
 }
 
 impl FeatureMap {
-    /// Takes `data` as a map `[channels, height, width]`.
+    /// A map `[channels, height, width]` with the values `data`, row-major.
     ///
     /// # Errors
-    /// [`ShapeError`] if the number of values is another, or one of the sizes is 0.
+    /// [`ShapeError`] if the number of values does not fit the shape, or one of the sizes is 0.
     pub fn new(channels: usize, height: usize, width: usize, data: Vec<f32>) -> Result<Self, ShapeError> {
         let expected = channels.checked_mul(height).and_then(|rows| rows.checked_mul(width));
         if expected != Some(data.len()) || data.is_empty() {
@@ -44,7 +44,7 @@ impl FeatureMap {
         self.channels
     }
 
-    /// The cells.
+    /// The grid of cells.
     pub fn grid(&self) -> GridSize {
         self.grid
     }
@@ -54,7 +54,7 @@ impl FeatureMap {
         &self.data
     }
 
-    /// The values, `[C, H, W]`, without the map around them: a copy if the map has clones.
+    /// The values, `[C, H, W]`. Copies them if the map has clones.
     pub fn into_data(self) -> Vec<f32> {
         Arc::unwrap_or_clone(self.data)
     }
@@ -64,12 +64,12 @@ impl FeatureMap {
         Arc::clone(&self.data)
     }
 
-    /// The memory that the values take.
+    /// Memory that the values take, in bytes.
     pub fn bytes(&self) -> usize {
         self.data.capacity() * size_of::<f32>()
     }
 
-    /// The map over a picture of size `image`.
+    /// The geometry of the map over an image of size `image`.
     pub fn geometry(&self, image: ImageSize) -> Geometry {
         Geometry { image, grid: self.grid }
     }
@@ -90,15 +90,15 @@ impl FeatureMap {
         }
     }
 
-    /// The values as a matrix with one column a cell, `[C, H·W]`, without a copy.
+    /// The values as a matrix with a column for each cell, `[C, H·W]`, without a copy.
     #[expect(clippy::missing_panics_doc, reason = "the constructor checked the shape")]
     pub fn matrix(&self) -> ArrayView2<'_, f32> {
         ArrayView2::from_shape((self.channels, self.grid.cells()), self.data())
             .expect("the constructor checked the shape")
     }
 
-    /// Every descriptor scaled to length 1. A descriptor of zeros, or with values that are not finite, becomes zeros:
-    /// it is then similar to nothing. Takes a copy if the map has clones.
+    /// The map with every descriptor scaled to length 1. A descriptor of zeros, or with values that are not finite,
+    /// becomes zeros, whose similarity to anything is 0. Copies the values if the map has clones.
     pub fn into_normalized(mut self) -> NormalizedMap {
         let cells = self.grid.cells();
         let mut squares = vec![0.0_f32; cells];
@@ -110,7 +110,7 @@ impl FeatureMap {
         let inverse: Vec<f32> = squares.iter().map(|&sum| inverse_length(sum)).collect();
         Arc::make_mut(&mut self.data).par_chunks_exact_mut(cells).for_each(|channel| {
             for (value, &scale) in channel.iter_mut().zip(&inverse) {
-                // Not a product alone: infinity times zero is NaN.
+                // A product alone would make NaN of infinity times zero.
                 *value = if scale == 0.0 { 0.0 } else { *value * scale };
             }
         });
@@ -118,38 +118,39 @@ impl FeatureMap {
     }
 }
 
-/// `1 / sqrt(sum of squares)`, or 0 where that has no meaning.
+/// `1 / sqrt(sum_of_squares)`, or 0 if that is not a normal number.
 pub(super) fn inverse_length(sum_of_squares: f32) -> f32 {
     let inverse = sum_of_squares.sqrt().recip();
     if inverse.is_normal() { inverse } else { 0.0 }
 }
 
-/// A feature map whose descriptors all have length 1 (or 0), so that a dot product is a cosine. Clones share their
+/// A feature map whose descriptors have length 1, or 0, so that a dot product is a cosine similarity. Clones share their
 /// values.
 #[derive(Clone, Debug)]
 pub struct NormalizedMap {
     map: FeatureMap,
-    /// Computed when they are first needed, once for all clones.
+    /// Computed at the first use, once for all clones.
     products: Arc<OnceLock<NeighbourProducts<f32>>>,
 }
 
 impl NormalizedMap {
-    /// The map itself.
+    /// The map.
     pub fn map(&self) -> &FeatureMap {
         &self.map
     }
 
-    /// The map itself, to keep.
+    /// The map, without the products of neighbours.
     pub fn into_map(self) -> FeatureMap {
         self.map
     }
 
-    /// The dot products among neighbouring cells.
+    /// The dot products of neighbouring descriptors.
     pub(crate) fn neighbour_products(&self) -> &NeighbourProducts<f32> {
-        self.products.get_or_init(|| NeighbourProducts::of(&self.map))
+        self.products.get_or_init(|| NeighbourProducts::new(&self.map))
     }
 
-    /// The memory that the values take, with the dot products among neighbours, whether they are there yet or not.
+    /// Memory that the values and the dot products of neighbours take, in bytes. The latter count even before their first
+    /// use.
     pub fn bytes(&self) -> usize {
         self.map.bytes() + self.map.grid().cells() * NeighbourProducts::<f32>::BYTES_PER_CELL
     }

@@ -18,12 +18,12 @@ pub struct Sequence {
     /// The picture that all the others are matched with.
     pub first: PathBuf,
     /// The others, in order.
-    pub others: Vec<OtherPicture>,
+    pub others: Vec<SequencePicture>,
 }
 
 /// A picture, and where the points of the first picture lie in it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OtherPicture {
+pub struct SequencePicture {
     /// The file.
     pub picture: PathBuf,
     /// From the first picture to this one.
@@ -50,7 +50,7 @@ pub(super) fn read_sequence(folder: &Path, name: String) -> Result<Sequence, Dat
     for number in 2.. {
         let path = folder.join(format!("H_1_{number}"));
         match (find_picture(folder, number), path.is_file()) {
-            (Some(picture), true) => others.push(OtherPicture { picture, homography: read_homography(&path)? }),
+            (Some(picture), true) => others.push(SequencePicture { picture, homography: read_homography(&path)? }),
             (Some(_), false) => {
                 let role = format!("the homography from picture 1 to picture {number}");
                 return Err(DatasetError::Missing { path, role });

@@ -16,9 +16,9 @@ use std::str::FromStr;
 use serde::Serialize;
 
 pub use self::error::DatasetError;
-pub use self::hpatches::{OtherPicture, Sequence};
+pub use self::hpatches::{Sequence, SequencePicture};
 pub use self::picture::{Picture, read_picture};
-pub use self::scenes::{Scene, SceneFrame, Truth};
+pub use self::scenes::{GroundTruth, Scene, SceneFrame};
 pub use self::spair::KeypointPair;
 
 /// Pictures whose correspondences are known.
@@ -35,7 +35,7 @@ pub enum Dataset {
 /// How a folder is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Layout {
+pub enum DatasetLayout {
     /// That of `HPatches`, which `synth --kind pairs` writes.
     HPatches,
     /// That of `synth --kind scenes`.
@@ -44,7 +44,7 @@ pub enum Layout {
     Spair,
 }
 
-impl fmt::Display for Layout {
+impl fmt::Display for DatasetLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::HPatches => "HPatches",
@@ -117,11 +117,11 @@ impl Dataset {
     }
 
     /// How it is laid out.
-    pub fn layout(&self) -> Layout {
+    pub fn layout(&self) -> DatasetLayout {
         match self {
-            Self::HPatches(_) => Layout::HPatches,
-            Self::Scenes(_) => Layout::Scenes,
-            Self::Spair(_) => Layout::Spair,
+            Self::HPatches(_) => DatasetLayout::HPatches,
+            Self::Scenes(_) => DatasetLayout::Scenes,
+            Self::Spair(_) => DatasetLayout::Spair,
         }
     }
 

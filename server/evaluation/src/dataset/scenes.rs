@@ -19,7 +19,7 @@ pub struct Scene {
     /// The frame that all the others are matched with.
     pub first: SceneFrame,
     /// The later frames, in order, with where the points of the first are in them.
-    pub later: Vec<(SceneFrame, TruthFiles)>,
+    pub later: Vec<(SceneFrame, GroundTruthFiles)>,
 }
 
 /// A frame and its mask.
@@ -32,14 +32,14 @@ pub struct SceneFrame {
 
 /// The files that say where the points of the first frame are in another.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TruthFiles {
+pub struct GroundTruthFiles {
     positions: PathBuf,
     visible: PathBuf,
 }
 
 /// Where every pixel of the first frame is in another.
 #[derive(Clone, Debug)]
-pub struct Truth {
+pub struct GroundTruth {
     positions: Array3<f32>, // [height, width, 2]
     visible: Array2<u8>,    // [height, width]
 }
@@ -59,12 +59,12 @@ impl SceneFrame {
     }
 }
 
-impl TruthFiles {
+impl GroundTruthFiles {
     /// Reads them, for a first frame of size `size`.
     ///
     /// # Errors
     /// [`DatasetError`] if they are no arrays, or not of the size of the frame.
-    pub fn read(&self, size: ImageSize) -> Result<Truth, DatasetError> {
+    pub fn read(&self, size: ImageSize) -> Result<GroundTruth, DatasetError> {
         let array = |path: &Path, source| DatasetError::Array { path: path.to_owned(), source };
         let (height, width) = (size.height as usize, size.width as usize);
         let positions = Array3::<f32>::read_npy(read(&self.positions)?.as_slice())
@@ -77,11 +77,11 @@ impl TruthFiles {
         if visible.shape() != [height, width] {
             return Err(wrong_size(&self.visible, visible.shape(), size));
         }
-        Ok(Truth { positions, visible })
+        Ok(GroundTruth { positions, visible })
     }
 }
 
-impl Truth {
+impl GroundTruth {
     /// Where the pixel `(x, y)` of the first frame is, if it is seen.
     pub fn visible_at(&self, x: usize, y: usize) -> Option<PixelPoint> {
         let seen = self.visible.get([y, x]).is_some_and(|&visible| visible != 0);
@@ -118,7 +118,10 @@ pub(super) fn read_scene(folder: &Path, name: String) -> Result<Scene, DatasetEr
     let truth = |stem: &str| {
         let file = |kind: &str| folder.join(kind).join(format!("{stem}.npy"));
         let positions = present(file("positions"), "where the points of the first frame are")?;
-        Ok(TruthFiles { positions, visible: present(file("visible"), "which points of the first frame are seen")? })
+        Ok(GroundTruthFiles {
+            positions,
+            visible: present(file("visible"), "which points of the first frame are seen")?,
+        })
     };
     let later = frames.map(|(frame, stem)| Ok((frame, truth(&stem)?))).collect::<Result<_, DatasetError>>()?;
     Ok(Scene { name, first, later })

@@ -45,7 +45,7 @@ fn sequences_of_planes() {
     assert!(matches!(open(&folder), Err(DatasetError::Homography { .. })));
     fs::write(sequence.join("H_1_2"), "1 0 0 0 1 0 0 0 1").unwrap();
     let dataset = open(&folder).unwrap();
-    assert_eq!((dataset.layout(), dataset.sequences(), dataset.pairs()), (Layout::HPatches, 1, 1));
+    assert_eq!((dataset.layout(), dataset.sequences(), dataset.pairs()), (DatasetLayout::HPatches, 1, 1));
     assert_eq!(read_picture(&sequence.join("1.ppm")).unwrap().image.get_pixel(0, 0).0, [9, 8, 7]);
     fs::write(sequence.join("2.png"), "no picture").unwrap();
     assert!(matches!(read_picture(&sequence.join("2.png")), Err(DatasetError::Picture { .. })));

@@ -10,7 +10,7 @@ pub struct BoundaryTolerance {
 
 impl BoundaryTolerance {
     /// As DAVIS has it: 0.8 % of the picture's diagonal, rounded up to whole pixels.
-    pub fn of_picture(size: ImageSize) -> Self {
+    pub fn for_image(size: ImageSize) -> Self {
         let diagonal = f64::from(size.width).hypot(f64::from(size.height));
         Self { radius_px: (0.008 * diagonal).ceil() as i64 }
     }
@@ -21,7 +21,7 @@ impl BoundaryTolerance {
 /// the benchmark's code outlines are compared by dilating each with a disk, and an outline of which there is nothing to
 /// be precise about, or to recall, counts as perfectly so. Both masks have the size `size`.
 pub fn boundary_f(found: &[u8], truth: &[u8], label: u8, size: ImageSize, tolerance: BoundaryTolerance) -> f64 {
-    let (found, truth) = (Outline::of(found, label, size), Outline::of(truth, label, size));
+    let (found, truth) = (Outline::new(found, label, size), Outline::new(truth, label, size));
     let (precision, recall) = match (found.count(), truth.count()) {
         (0, 0) => (1.0, 1.0),
         (0, _) => (1.0, 0.0),
@@ -40,7 +40,7 @@ struct Outline {
 impl Outline {
     /// Pixels that differ from their neighbour to the right, below, or both; the last row and column have fewer
     /// neighbours, and the last pixel none.
-    fn of(labels: &[u8], label: u8, size: ImageSize) -> Self {
+    fn new(labels: &[u8], label: u8, size: ImageSize) -> Self {
         let (width, height) = (size.width as usize, size.height as usize);
         let is = |x: usize, y: usize| labels[y.min(height - 1) * width + x.min(width - 1)] == label;
         let on_outline = |index: usize| {
@@ -94,11 +94,11 @@ mod tests {
     fn an_outline_is_as_long_as_by_hand() {
         // A square of 4: the column left of it and the row above it (4 + 4 + 1 in the corner), its own last column and
         // row (4 + 4 - 1), and the two pixels beyond the ends of those, whose neighbours differ.
-        let outline = Outline::of(&square(10, 10, 4), 1, SIZE);
+        let outline = Outline::new(&square(10, 10, 4), 1, SIZE);
         assert_eq!(outline.count(), 16);
         assert!(outline.pixels[9 * 40 + 9] && outline.pixels[13 * 40 + 13] && !outline.pixels[10 * 40 + 10]);
         // At the picture's border there is no outline on the outside.
-        assert_eq!(Outline::of(&vec![1; 1200], 1, SIZE).count(), 0);
+        assert_eq!(Outline::new(&vec![1; 1200], 1, SIZE).count(), 0);
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_is_in_neither_agrees() {
-        let tolerance = BoundaryTolerance::of_picture(ImageSize { width: 480, height: 360 });
+        let tolerance = BoundaryTolerance::for_image(ImageSize { width: 480, height: 360 });
         assert_eq!(tolerance.radius_px, 5);
         assert!((boundary_f(&square(1, 1, 4), &square(1, 1, 4), 7, SIZE, tolerance) - 1.0).abs() < 1e-12);
     }

@@ -6,10 +6,10 @@ use ::image::codecs::jpeg::JpegEncoder;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::super::case::{CarriedMask, Exhibit, MatchError};
 use super::super::dataset::read_picture;
+use super::super::pair_result::{MeasuredMatch, PairIllustration, PropagatedMask};
 use super::PageError;
-use super::Row;
+use super::ReportRow;
 use densecl_vision::image::{ImageSize, RgbImage, resize};
 
 /// A picture is shown no larger than this along its longer side.
@@ -29,9 +29,9 @@ struct Shown {
 }
 
 /// Both pictures of a pair with its matches: thin and green where the error is small, red and thicker the larger it is.
-pub(super) fn pair(exhibit: &Exhibit) -> Result<String, PageError> {
-    let source = shown(&read_picture(&exhibit.source)?.image)?;
-    let target = shown(&read_picture(&exhibit.target)?.image)?;
+pub(super) fn pair(illustration: &PairIllustration) -> Result<String, PageError> {
+    let source = shown(&read_picture(&illustration.source)?.image)?;
+    let target = shown(&read_picture(&illustration.target)?.image)?;
     let left = f64::from(source.width) + GAP_PX;
     let (width, height) = (left + f64::from(target.width), source.height.max(target.height));
     let mut svg = format!("<svg class=\"pair\" viewBox=\"0 0 {width:.0} {height}\" role=\"img\">");
@@ -39,11 +39,11 @@ pub(super) fn pair(exhibit: &Exhibit) -> Result<String, PageError> {
         let Shown { url, width, height, .. } = picture;
         let _ = write!(svg, "<image href=\"{url}\" x=\"{x:.0}\" y=\"0\" width=\"{width}\" height=\"{height}\"/>");
     }
-    let mut matches: Vec<&MatchError> = exhibit.matches.iter().collect();
+    let mut matches: Vec<&MeasuredMatch> = illustration.matches.iter().collect();
     // The wrong ones on top: they are what one looks for.
     matches.sort_by(|a, b| a.error_px.total_cmp(&b.error_px));
     for found in matches {
-        let (class, line_width) = stroke(found.error_px, exhibit.within_px);
+        let (class, line_width) = stroke(found.error_px, illustration.within_px);
         let from = ((found.source.x + 0.5) * source.scale, (found.source.y + 0.5) * source.scale);
         let to = (left + (found.target.x + 0.5) * target.scale, (found.target.y + 0.5) * target.scale);
         let error =
@@ -68,8 +68,8 @@ fn stroke(error_px: f64, within_px: f64) -> (&'static str, f64) {
 }
 
 /// A frame with the objects it was given tinted, and the outlines of what they are.
-pub(super) fn masked_frame(exhibit: &Exhibit, mask: &CarriedMask) -> Result<String, PageError> {
-    let mut picture = read_picture(&exhibit.target)?.image;
+pub(super) fn masked_frame(illustration: &PairIllustration, mask: &PropagatedMask) -> Result<String, PageError> {
+    let mut picture = read_picture(&illustration.target)?.image;
     let width = picture.width() as usize;
     let label_at = |labels: &[u8], x: usize, y: usize| labels.get(y * width + x).copied().unwrap_or_default();
     for (x, y, pixel) in picture.enumerate_pixels_mut() {
@@ -103,8 +103,8 @@ fn shown(picture: &RgbImage) -> Result<Shown, PageError> {
     Ok(Shown { url, width: small.width(), height: small.height(), scale })
 }
 
-/// A curve of every contestant that has it, from 0 to 100 %.
-pub(super) fn curves(rows: &[Row]) -> String {
+/// A curve of every method that has it, from 0 to 100 %.
+pub(super) fn curves(rows: &[ReportRow]) -> String {
     const WIDTH: f64 = 560.0;
     const HEIGHT: f64 = 300.0;
     const LEFT: f64 = 46.0;

@@ -1,4 +1,4 @@
-//! The numbers of an evaluation: rows of contestants, as text, as JSON and as a page.
+//! The numbers of an evaluation: rows of methods, as text, as JSON and as a page.
 
 mod drawing;
 mod page;
@@ -6,36 +6,36 @@ mod table;
 
 use serde::Serialize;
 
-use super::case::{Case, Curve, Metric, Score};
-use super::dataset::{Dataset, Layout};
+use super::dataset::{Dataset, DatasetLayout};
 use super::metrics::Estimate;
-use super::protocol::Measured;
+use super::pair_result::{Curve, Metric, PairResult, Score};
+use super::protocol::MethodResult;
 
 pub use self::page::{PageError, page};
 pub use self::table::text_table;
 
-/// The evaluation of several contestants on one data set. Serialised it is the document that `--format json` prints;
+/// The evaluation of several methods on one data set. Serialised it is the document that `--format json` prints;
 /// fields are only ever added to it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Of this document.
     pub schema_version: u32,
     /// How the data set is laid out.
-    pub layout: Layout,
+    pub layout: DatasetLayout,
     /// How many sequences it has; pairs, where these stand alone.
     pub sequences: usize,
     /// How many pairs of pictures were matched.
     pub pairs: usize,
     /// Threads that everything was computed with.
     pub threads: usize,
-    /// One for each contestant, in the order they were asked for.
-    pub rows: Vec<Row>,
+    /// One for each method, in the order they were asked for.
+    pub rows: Vec<ReportRow>,
 }
 
-/// Which kind of contestant.
+/// Which kind of method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum MethodKind {
     /// The model that is evaluated.
     Model,
     /// The same graph with random weights.
@@ -46,13 +46,13 @@ pub enum Kind {
     Sift,
 }
 
-/// One contestant's numbers.
+/// One method's numbers.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct ReportRow {
     /// What was evaluated.
     pub name: String,
     /// What kind it is.
-    pub kind: Kind,
+    pub kind: MethodKind,
     /// How many times, with other random weights.
     pub seeds: usize,
     /// Why there are no numbers, if there are none.
@@ -62,12 +62,12 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
     /// Over all pairs first, then over parts of them.
-    pub groups: Vec<Group>,
+    pub groups: Vec<PairGroup>,
     /// Shares of points within rising distances, over all pairs.
     pub curves: Vec<MeanCurve>,
     /// What was measured, of the first seed.
     #[serde(skip)]
-    pub cases: Vec<Case>,
+    pub pair_results: Vec<PairResult>,
 }
 
 /// Median times in milliseconds, of decoded pictures.
@@ -83,7 +83,7 @@ pub struct Cost {
 
 /// Numbers over a part of the pairs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Group {
+pub struct PairGroup {
     /// `all`, or which part.
     pub name: String,
     /// How many pairs.
@@ -138,17 +138,17 @@ impl Report {
     fn extent(&self) -> String {
         let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
         let of = match self.layout {
-            Layout::Spair => String::new(),
-            Layout::HPatches | Layout::Scenes => format!(" in {}", counted(self.sequences, "sequence")),
+            DatasetLayout::Spair => String::new(),
+            DatasetLayout::HPatches | DatasetLayout::Scenes => format!(" in {}", counted(self.sequences, "sequence")),
         };
         format!("{}{of}, {}", counted(self.pairs, "pair"), counted(self.threads, "thread"))
     }
 }
 
-impl Row {
+impl ReportRow {
     /// From what was measured, once for each seed; nothing if that is nothing.
-    pub fn new(name: String, kind: Kind, layout: Layout, runs: Vec<Measured>) -> Option<Self> {
-        let seeds: Vec<&[Case]> = runs.iter().map(|run| run.cases.as_slice()).collect();
+    pub fn new(name: String, kind: MethodKind, layout: DatasetLayout, runs: Vec<MethodResult>) -> Option<Self> {
+        let seeds: Vec<&[PairResult]> = runs.iter().map(|run| run.pair_results.as_slice()).collect();
         let groups = groups(&seeds, layout);
         let curves = mean_curves(&seeds);
         let number = runs.len();
@@ -158,11 +158,20 @@ impl Row {
             match_ms: first.match_ms,
             pair_ms: 2.0 * first.describe_ms + first.match_ms,
         };
-        Some(Self { name, kind, seeds: number, absent: None, cost: Some(cost), groups, curves, cases: first.cases })
+        Some(Self {
+            name,
+            kind,
+            seeds: number,
+            absent: None,
+            cost: Some(cost),
+            groups,
+            curves,
+            pair_results: first.pair_results,
+        })
     }
 
-    /// A contestant that did not appear.
-    pub fn absent(name: String, kind: Kind, reason: String) -> Self {
+    /// A method that did not appear.
+    pub fn absent(name: String, kind: MethodKind, reason: String) -> Self {
         Self {
             name,
             kind,
@@ -171,7 +180,7 @@ impl Row {
             cost: None,
             groups: Vec::new(),
             curves: Vec::new(),
-            cases: Vec::new(),
+            pair_results: Vec::new(),
         }
     }
 
@@ -181,7 +190,7 @@ impl Row {
     }
 }
 
-impl Layout {
+impl DatasetLayout {
     /// What tells most, by the metrics' names, the first of which ranks pairs.
     pub fn headline(self) -> &'static [&'static str] {
         match self {
@@ -192,77 +201,79 @@ impl Layout {
     }
 }
 
-fn groups(seeds: &[&[Case]], layout: Layout) -> Vec<Group> {
+fn groups(seeds: &[&[PairResult]], layout: DatasetLayout) -> Vec<PairGroup> {
     let Some(first) = seeds.first() else { return Vec::new() };
-    let mut names: Vec<&str> = first.iter().filter_map(|case| case.group.as_deref()).collect();
+    let mut names: Vec<&str> = first.iter().filter_map(|result| result.group.as_deref()).collect();
     names.sort_unstable();
     names.dedup();
     let all = group(ALL, seeds, &|_| true);
-    let parts: Vec<Group> =
-        names.iter().map(|name| group(name, seeds, &|case| case.group.as_deref() == Some(name))).collect();
-    let mean = (layout == Layout::Spair).then(|| mean_of_groups(&parts, first.len()));
+    let parts: Vec<PairGroup> =
+        names.iter().map(|name| group(name, seeds, &|result| result.group.as_deref() == Some(name))).collect();
+    let mean = (layout == DatasetLayout::Spair).then(|| mean_of_groups(&parts, first.len()));
     std::iter::once(all).chain(mean).chain(parts).collect()
 }
 
-fn group(name: &str, seeds: &[&[Case]], belongs: &dyn Fn(&Case) -> bool) -> Group {
-    let members: Vec<Vec<&Case>> =
-        seeds.iter().map(|cases| cases.iter().filter(|case| belongs(case)).collect()).collect();
+fn group(name: &str, seeds: &[&[PairResult]], belongs: &dyn Fn(&PairResult) -> bool) -> PairGroup {
+    let members: Vec<Vec<&PairResult>> =
+        seeds.iter().map(|results| results.iter().filter(|result| belongs(result)).collect()).collect();
     let pairs = members.first().map_or(0, Vec::len);
     let mut metrics: Vec<&Metric> = Vec::new();
-    for score in members.iter().flatten().flat_map(|case| &case.scores) {
+    for score in members.iter().flatten().flat_map(|result| &result.scores) {
         if !metrics.contains(&&score.metric) {
             metrics.push(&score.metric);
         }
     }
     let metrics = metrics.into_iter().filter_map(|metric| measurement(metric, &members)).collect();
-    Group { name: name.to_owned(), pairs, metrics }
+    PairGroup { name: name.to_owned(), pairs, metrics }
 }
 
-fn measurement(metric: &Metric, seeds: &[Vec<&Case>]) -> Option<Measurement> {
-    let of_case = |case: &Case| -> Option<(f64, f64)> {
-        let Score { value, weight, .. } = case.scores.iter().find(|score| score.metric == *metric)?;
+fn measurement(metric: &Metric, seeds: &[Vec<&PairResult>]) -> Option<Measurement> {
+    let value_and_weight = |result: &PairResult| -> Option<(f64, f64)> {
+        let Score { value, weight, .. } = result.scores.iter().find(|score| score.metric == *metric)?;
         Some((*value, *weight))
     };
     let means: Vec<f64> = seeds
         .iter()
-        .filter_map(|cases| Estimate::of(&cases.iter().filter_map(|case| of_case(case)).collect::<Vec<_>>()))
+        .filter_map(|results| {
+            Estimate::from_weighted(&results.iter().filter_map(|result| value_and_weight(result)).collect::<Vec<_>>())
+        })
         .map(|estimate| estimate.mean)
         .collect();
     // Every seed saw the same pairs in the same order; what a pair lacks with one it may have with another.
     let pairs = seeds.first().map_or(0, Vec::len);
     let averaged = |pair: usize| {
-        let scores: Vec<(f64, f64)> = seeds.iter().filter_map(|cases| of_case(cases.get(pair)?)).collect();
+        let scores: Vec<(f64, f64)> = seeds.iter().filter_map(|results| value_and_weight(results.get(pair)?)).collect();
         let mean = |part: fn(&(f64, f64)) -> f64| scores.iter().map(part).sum::<f64>() / scores.len() as f64;
         (!scores.is_empty()).then(|| (mean(|score| score.0), mean(|score| score.1)))
     };
-    let estimate = Estimate::of(&(0..pairs).filter_map(averaged).collect::<Vec<_>>())?;
+    let estimate = Estimate::from_weighted(&(0..pairs).filter_map(averaged).collect::<Vec<_>>())?;
     Some(Measurement { metric: metric.clone(), estimate, seed_deviation: sample_deviation(&means) })
 }
 
 fn sample_deviation(values: &[f64]) -> Option<f64> {
-    let cases: Vec<(f64, f64)> = values.iter().map(|&value| (value, 1.0)).collect();
-    let estimate = Estimate::of(&cases).filter(|_| values.len() > 1)?;
+    let results: Vec<(f64, f64)> = values.iter().map(|&value| (value, 1.0)).collect();
+    let estimate = Estimate::from_weighted(&results).filter(|_| values.len() > 1)?;
     Some(estimate.standard_error * (values.len() as f64).sqrt())
 }
 
-fn mean_of_groups(groups: &[Group], pairs: usize) -> Group {
+fn mean_of_groups(groups: &[PairGroup], pairs: usize) -> PairGroup {
     let metrics = groups.first().map(|group| group.metrics.as_slice()).unwrap_or_default().iter();
     let metrics = metrics.filter_map(|model| {
-        let same = |group: &Group| group.metrics.iter().find(|found| found.metric == model.metric).cloned();
+        let same = |group: &PairGroup| group.metrics.iter().find(|found| found.metric == model.metric).cloned();
         let parts: Vec<Measurement> = groups.iter().filter_map(same).collect();
-        let estimate = Estimate::mean_of(&parts.iter().map(|part| part.estimate).collect::<Vec<_>>())?;
+        let estimate = Estimate::from_means(&parts.iter().map(|part| part.estimate).collect::<Vec<_>>())?;
         Some(Measurement { metric: model.metric.clone(), estimate, seed_deviation: None })
     });
-    Group { name: MEAN_OF_CATEGORIES.to_owned(), pairs, metrics: metrics.collect() }
+    PairGroup { name: MEAN_OF_CATEGORIES.to_owned(), pairs, metrics: metrics.collect() }
 }
 
-fn mean_curves(seeds: &[&[Case]]) -> Vec<MeanCurve> {
-    let cases: Vec<&Case> = seeds.iter().flat_map(|cases| cases.iter()).collect();
-    let Some(first) = cases.first() else { return Vec::new() };
+fn mean_curves(seeds: &[&[PairResult]]) -> Vec<MeanCurve> {
+    let results: Vec<&PairResult> = seeds.iter().flat_map(|results| results.iter()).collect();
+    let Some(first) = results.first() else { return Vec::new() };
     let mean = |curve: &'static Curve| {
-        let samples: Vec<&Vec<f64>> = cases
+        let samples: Vec<&Vec<f64>> = results
             .iter()
-            .flat_map(|case| &case.curves)
+            .flat_map(|result| &result.curves)
             .filter(|one| one.curve == curve)
             .map(|one| &one.shares)
             .collect();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::metrics::Dropped;
+use crate::metrics::DropReason;
 
 /// One request as the policy sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +28,11 @@ impl<K> Waiting<K> {
     ///
     /// Expectations err, so a request is given up only when even a run in half the time expected
     /// would be too late.
-    pub fn hopeless(&self) -> Option<Dropped> {
+    pub fn drop_reason(&self) -> Option<DropReason> {
         if !self.is_wanted {
-            return Some(Dropped::CallerGone);
+            return Some(DropReason::CallerGone);
         }
-        (self.time_left.is_zero() || self.time_left < self.expected / 2).then_some(Dropped::Deadline)
+        (self.time_left.is_zero() || self.time_left < self.expected / 2).then_some(DropReason::Deadline)
     }
 }
 
@@ -134,16 +134,16 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_in_time_is_hopeless() {
+    fn what_cannot_be_in_time_is_drop_reason() {
         let with = |time_left_ms, expected_ms| Waiting {
             time_left: Duration::from_millis(time_left_ms),
             expected: Duration::from_millis(expected_ms),
             ..waiting(1, 100, 0)
         };
-        assert_eq!(with(100, 150).hopeless(), None);
-        assert_eq!(with(100, 250).hopeless(), Some(Dropped::Deadline));
-        assert_eq!(with(0, 0).hopeless(), Some(Dropped::Deadline));
-        assert_eq!(Waiting { is_wanted: false, ..with(100, 0) }.hopeless(), Some(Dropped::CallerGone));
+        assert_eq!(with(100, 150).drop_reason(), None);
+        assert_eq!(with(100, 250).drop_reason(), Some(DropReason::Deadline));
+        assert_eq!(with(0, 0).drop_reason(), Some(DropReason::Deadline));
+        assert_eq!(Waiting { is_wanted: false, ..with(100, 0) }.drop_reason(), Some(DropReason::CallerGone));
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn describe(recipe: &Recipe) -> String {
 mod tests {
     use super::*;
     use crate::cache::{CachedMaps, FeatureKey};
-    use densecl_inference::engine::LayerSet;
+    use densecl_inference::backend::LayerSet;
     use densecl_vision::image::ImageSize;
 
     fn named(query: &str) -> Result<NamedFeatures, RequestError> {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::Schema;
 
-use densecl_vision::matching::{GeometricModel, MatchOptions, Refine, VerifyOptions};
+use densecl_vision::matching::{GeometricModel, MatchOptions, Refinement, VerifyOptions};
 
 use super::feature_ids::KnownFeatures;
 use crate::http::reply::{ReplyFormat, media_type, negotiate_among};
@@ -51,7 +51,7 @@ pub(super) struct CorrespondenceQuery {
     max_ratio: Option<f32>,
     /// `softargmax`: a place between the cells. `none`: the centre of the best cell.
     #[schema(schema_with = refinements)]
-    refine: Option<Refine>,
+    refine: Option<Refinement>,
     /// Find the geometry that most matches agree on (RANSAC) and flag those that do: `homography` of a plane or a turning camera, `fundamental` matrix of any rigid scene.
     #[schema(schema_with = geometric_models)]
     verify: Option<GeometricModel>,

@@ -7,10 +7,10 @@ use axum::response::{IntoResponse, Response};
 use ndarray::ArrayView2;
 
 use densecl_vision::features::{
-    Dtype, EncodedTensor, ImagePoints, NumberForm, Tensor, encode_npy, encode_npy_bytes, npy_header,
+    Dtype, EncodedTensor, ImagePoints, NumberForm, Tensor, encode_npy, encode_npy_u8, npy_header,
 };
 use densecl_vision::image::{LabelStyle, RgbImage, encode_labels, encode_png};
-use densecl_vision::matching::{MatchSide, SimilarityMaps, draw_matches, draw_similarity};
+use densecl_vision::matching::{MatchedImage, SimilarityMaps, draw_matches, draw_similarity};
 
 use super::document::CorrespondenceJson;
 use super::parameters::CorrespondenceFormat;
@@ -52,7 +52,7 @@ impl CorrespondenceReply {
                 let document = CorrespondenceJson::new(&self.selection, &source.image, &targets);
                 serde_json::to_vec(&document).map_err(ServingError::internal)?
             }
-            CorrespondenceFormat::Safetensors => encode_match_tensors(&targets)?,
+            CorrespondenceFormat::Safetensors => encode_match_tensors(&targets),
             CorrespondenceFormat::Npy => encode_npy(table(&only(&mut targets)?.matches).view(), Dtype::Float32),
             CorrespondenceFormat::Png | CorrespondenceFormat::Heatmap => {
                 encode_png(&picture(source, only(&mut targets)?, points)?).map_err(ServingError::internal)?
@@ -63,11 +63,11 @@ impl CorrespondenceReply {
 
     fn labels(&self, targets: &[TargetLabels], style: &LabelStyle) -> Result<Vec<u8>, ServingError> {
         if self.format == CorrespondenceFormat::Safetensors {
-            return encode_labels_tensors(targets);
+            return encode_labels_tensors(targets).map_err(ServingError::internal);
         }
         let [TargetLabels { size, labels }] = targets else { return Err(not_one()) };
         if self.format == CorrespondenceFormat::Npy {
-            return Ok(encode_npy_bytes(labels, &[size.height as usize, size.width as usize]));
+            return Ok(encode_npy_u8(labels, &[size.height as usize, size.width as usize]));
         }
         encode_labels(labels, *size, style).map_err(ServingError::internal)
     }
@@ -124,7 +124,7 @@ fn picture(
     let Some((points, &[point])) = points.map(|points| (points, points.as_slice())) else {
         return draw_matches(source_image, target_image, &matches).map_err(ServingError::internal);
     };
-    let source_side = MatchSide { map: &source.map, image: source.image.size };
+    let source_side = MatchedImage { map: &source.map, image: source.image.size };
     let maps = SimilarityMaps::new(source_side, points, target.map)?;
     let mut similarities = Vec::new();
     maps.append(0..maps.unit(), &mut similarities);

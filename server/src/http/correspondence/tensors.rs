@@ -1,13 +1,9 @@
 //! Matches and labels as tensors.
 
-use ndarray::Array2;
-use safetensors::tensor::{SafeTensorError, TensorView};
-use safetensors::{Dtype as TensorType, serialize};
-
-use densecl_vision::features::{Dtype, encode_raw};
+use densecl_vision::features::{StoredTensor, encode_safetensors};
 use densecl_vision::matching::PointMatch;
+use ndarray::{Array2, ArrayView1, ArrayView2};
 
-use crate::serving::ServingError;
 use crate::serving::correspondence::{TargetLabels, TargetMatches};
 
 /// `[M, 5]`: xs, ys, xt, yt, score.
@@ -24,49 +20,28 @@ pub(super) fn table(matches: &[PointMatch]) -> Array2<f32> {
     })
 }
 
-/// A safetensors file: of target 0 the tensors `0` (`[M, 5]`, see [`table`]) and, if verified, `0.inlier` (`[M]`, 1 for
-/// an inlier) and `0.matrix` (`[3, 3]`, unless the matches determine none); likewise of the others.
-pub(super) fn encode_match_tensors(targets: &[TargetMatches]) -> Result<Vec<u8>, ServingError> {
+/// Writes a safetensors file: of target 0 the tensors `0` (`[M, 5]`, see [`table`]) and, if verified, `0.inlier` (`[M]`, 1
+/// for an inlier) and `0.matrix` (`[3, 3]`, unless the matches determine none); likewise of the others.
+pub(super) fn encode_match_tensors(targets: &[TargetMatches]) -> Vec<u8> {
     let mut tensors = Vec::new();
     for (index, TargetMatches { matches, verification, .. }) in targets.iter().enumerate() {
-        let table = encode_raw(table(matches).view(), Dtype::Float32);
-        tensors.push(Entry::new(index.to_string(), TensorType::F32, vec![matches.len(), 5], table));
+        tensors.push(StoredTensor::new(index.to_string(), table(matches).view()));
         let Some(verification) = verification else { continue };
-        let inliers = matches.iter().map(|found| u8::from(found.inlier == Some(true))).collect();
-        tensors.push(Entry::new(format!("{index}.inlier"), TensorType::U8, vec![matches.len()], inliers));
-        if let Some(matrix) = verification.matrix {
-            let entries = matrix.as_flattened().iter().flat_map(|entry| entry.to_le_bytes()).collect();
-            tensors.push(Entry::new(format!("{index}.matrix"), TensorType::F64, vec![3, 3], entries));
+        let inliers: Vec<u8> = matches.iter().map(|found| u8::from(found.inlier == Some(true))).collect();
+        tensors.push(StoredTensor::new(format!("{index}.inlier"), ArrayView1::from(&inliers)));
+        if let Some(matrix) = &verification.matrix {
+            tensors.push(StoredTensor::new(format!("{index}.matrix"), ArrayView2::from(matrix)));
         }
     }
-    encode(&tensors)
+    encode_safetensors(tensors, &[])
 }
 
-/// A safetensors file with the labels of each target, `[H, W]`, as the tensors `0`, `1`, ….
-pub(super) fn encode_labels_tensors(targets: &[TargetLabels]) -> Result<Vec<u8>, ServingError> {
-    let entry = |(index, TargetLabels { size, labels }): (usize, &TargetLabels)| {
-        Entry::new(index.to_string(), TensorType::U8, vec![size.height as usize, size.width as usize], labels.clone())
+/// Writes a safetensors file with the labels of each target, `[H, W]`, as the tensors `0`, `1`, ….
+pub(super) fn encode_labels_tensors(targets: &[TargetLabels]) -> Result<Vec<u8>, ndarray::ShapeError> {
+    let tensor = |(index, TargetLabels { size, labels }): (usize, &TargetLabels)| {
+        let labels = ArrayView2::from_shape((size.height as usize, size.width as usize), labels)?;
+        Ok(StoredTensor::new(index.to_string(), labels))
     };
-    encode(&targets.iter().enumerate().map(entry).collect::<Vec<_>>())
-}
-
-struct Entry {
-    name: String,
-    dtype: TensorType,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Entry {
-    fn new(name: String, dtype: TensorType, shape: Vec<usize>, bytes: Vec<u8>) -> Self {
-        Self { name, dtype, shape, bytes }
-    }
-}
-
-fn encode(tensors: &[Entry]) -> Result<Vec<u8>, ServingError> {
-    let views = tensors
-        .iter()
-        .map(|Entry { name, dtype, shape, bytes }| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)));
-    let views = views.collect::<Result<Vec<_>, SafeTensorError>>().map_err(ServingError::internal)?;
-    serialize(views, None).map_err(ServingError::internal)
+    let tensors = targets.iter().enumerate().map(tensor).collect::<Result<_, ndarray::ShapeError>>()?;
+    Ok(encode_safetensors(tensors, &[]))
 }

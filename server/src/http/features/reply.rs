@@ -49,7 +49,7 @@ impl ImageFeatures {
             Places::Window(window) => Some(window.placement(map.grid())?),
             Places::Points(_) => None,
         };
-        let tensor = asked.rendering.of(map)?;
+        let tensor = asked.rendering.render(map)?;
         Ok(Self { shape: tensor.shape(), asked, placement, tensor })
     }
 }
@@ -161,9 +161,9 @@ impl FeaturesReply {
                 ("features".into(), String::new())
             };
             metadata.extend(self.described(image).metadata(&prefix));
-            entries.push(TensorEntry { name, shape: image.shape.clone() });
+            entries.push(TensorEntry { name, element: self.options.dtype.into(), shape: image.shape.clone() });
         }
-        self.one(images, safetensors_header(&entries, self.options.dtype, &metadata))
+        self.one(images, safetensors_header(&entries, &metadata))
     }
 
     fn encoded(&self, image: &ImageFeatures) -> EncodedTensor {

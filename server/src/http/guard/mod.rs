@@ -2,8 +2,6 @@
 
 pub(super) mod administration;
 pub(super) mod authenticate;
-pub(super) mod client_address;
 pub(super) mod connections;
 pub(super) mod error;
 pub(super) mod rate_limit;
-pub(super) mod rate_limits;

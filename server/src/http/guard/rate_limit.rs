@@ -7,8 +7,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::authenticate::Caller;
-use super::client_address::client_address;
 use super::error::GuardError;
+use crate::http::client_address::client_address;
 use crate::http::state::AppState;
 
 /// Lets a request pass if its client's rate allows for it.

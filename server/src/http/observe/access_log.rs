@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use axum::http::HeaderValue;
 
 use super::counted_body::Count;
-use crate::http::probes::is_probe;
 use crate::http::state::AppState;
 use crate::metrics::{AnsweredRequest, SentReply};
 use crate::serving::{Stage, Timings};
 use crate::spans::{RequestEnd, RequestSpan, StageSpan, TraceParent};
-use densecl_inference::engine::LayerSet;
+use densecl_inference::backend::LayerSet;
 use densecl_inference::registry::ServedModel;
 
 /// Facts that are found out about a request while it is answered.
@@ -199,6 +198,11 @@ impl Drop for RequestRecord {
             self.end_span(span);
         }
     }
+}
+
+/// True for paths that must answer whatever the load, also on a connection beyond the limit.
+pub(in crate::http) fn is_probe(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/metrics" | "/v2/health/live" | "/v2/health/ready")
 }
 
 /// To the microsecond.

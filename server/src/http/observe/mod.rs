@@ -2,6 +2,7 @@
 
 mod access_log;
 mod counted_body;
+mod panics;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Instrument;
 
-pub(in crate::http) use self::access_log::RequestNotes;
 use self::access_log::{RequestHead, RequestRecord};
+pub(in crate::http) use self::access_log::{RequestNotes, is_probe};
 use self::counted_body::CountedBody;
-use super::guard::client_address::client_address;
+pub(in crate::http) use self::panics::PanicReply;
+use super::client_address::client_address;
 use super::problem::ProblemSlug;
 use super::state::AppState;
 use crate::serving::{ServingError, Timings, WorkContext};

@@ -4,7 +4,7 @@ use super::request::{Images, InferenceRequest, TensorForm};
 use crate::config::RequestLimits;
 use crate::http::request::RequestError;
 use crate::serving::ServingError;
-use densecl_inference::engine::LayerSet;
+use densecl_inference::backend::LayerSet;
 use densecl_inference::registry::{LookupError, ModelInput, ServedModel};
 use densecl_models::GLOBAL;
 use densecl_models::geometry::{CELL_MULTIPLE_PX, ImageSize};

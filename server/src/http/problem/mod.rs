@@ -7,18 +7,13 @@ pub(super) mod responses;
 mod serving;
 mod vision;
 
-use std::any::Any;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
-use tower_http::catch_panic::ResponseForPanic;
 use utoipa::ToSchema;
-
-use super::state::AppState;
-use crate::serving::ServingError;
 
 /// Time after which a client should try an overloaded server again, at least.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -135,20 +130,4 @@ fn shortened(mut detail: String) -> String {
         detail.push('…');
     }
     detail
-}
-
-/// Makes a panic of a handler a 500; its message goes to the log.
-#[derive(Clone)]
-pub(super) struct PanicReply(pub(super) AppState);
-
-impl ResponseForPanic for PanicReply {
-    type ResponseBody = Body;
-
-    fn response_for_panic(&mut self, panic: Box<dyn Any + Send>) -> Response<Body> {
-        self.0.metrics().http.panicked();
-        let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        let error = ServingError::internal(anyhow::anyhow!("a handler panicked: {message}"));
-        response(&error, error.cause())
-    }
 }

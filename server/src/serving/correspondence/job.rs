@@ -5,8 +5,8 @@ use std::sync::Arc;
 use densecl_vision::features::{ImagePoints, NormalizedMap};
 use densecl_vision::image::{ImageSize, LabelPicture, LabelStyle, RgbImage};
 use densecl_vision::matching::{
-    Cancellation, ImagePair, MatchError, MatchOptions, MatchSide, PointMatch, Queries, SimilarityMaps, Verification,
-    VerifyOptions, correspond, propagate_labels, verify,
+    Cancellation, ImagePair, MatchError, MatchOptions, MatchedImage, PointMatch, Queries, SimilarityMaps, Verification,
+    VerifyOptions, find_correspondences, propagate_labels, verify,
 };
 
 use crate::cache::{CachedFeatures, FeatureId};
@@ -133,8 +133,8 @@ impl MatchedFeatures {
         Ok(Self { image, map: features.unit_map().map_err(ServingError::internal)? })
     }
 
-    fn as_match_side(&self) -> MatchSide<'_> {
-        MatchSide { map: &self.map, image: self.image.size }
+    fn as_match_side(&self) -> MatchedImage<'_> {
+        MatchedImage { map: &self.map, image: self.image.size }
     }
 }
 
@@ -186,10 +186,9 @@ impl Search<'_> {
     ) -> Result<TargetMatches, MatchError> {
         let pair = ImagePair { source: source.as_match_side(), target: target.as_match_side() };
         let queries = self.points.map_or(Queries::Cells, Queries::Points);
-        let mut matches = correspond(pair, queries, &self.options, cancellation)?;
-        let (from, to) = (source.map.geometry(source.image.size), target.map.geometry(target.image.size));
+        let mut matches = find_correspondences(pair, queries, &self.options, cancellation)?;
         let verification =
-            self.verify.map(|options| verify(&mut matches, from, to, &options, cancellation)).transpose()?;
+            self.verify.map(|options| verify(&mut matches, pair.into(), &options, cancellation)).transpose()?;
         Ok(TargetMatches { target, matches, verification })
     }
 }

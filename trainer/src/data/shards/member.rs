@@ -1,4 +1,4 @@
-//! The images that a tar file holds, and where in it.
+//! The images in a tar file, and their offsets.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::data::decode;
+use densecl_vision::image::is_picture_extension;
 
 /// An image within a shard.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Its bytes, as they are in the shard.
+    /// Reads its bytes from the shard.
     pub(super) fn read(&self) -> io::Result<Vec<u8>> {
         let mut file = File::open(&*self.shard)?;
         file.seek(SeekFrom::Start(self.offset))?;
@@ -34,7 +34,7 @@ impl std::fmt::Display for Member {
     }
 }
 
-/// The images of a shard in its order. What cannot be read of a shard is left out, with a warning.
+/// Lists the images of a shard in its order. The rest of a damaged shard is left out, with a warning.
 pub(super) fn index(shard: &Path) -> Vec<Member> {
     let mut members = Vec::new();
     if let Err(error) = index_into(shard, &mut members) {
@@ -59,9 +59,10 @@ fn index_into(shard: &Path, members: &mut Vec<Member>) -> io::Result<()> {
     Ok(())
 }
 
-/// The sample that a member is the image of: its path up to the first dot of its file name.
+/// The sample to which an image belongs: the path up to the first dot of the file name; `None` if the
+/// member is not an image.
 pub(super) fn sample_key(name: &str) -> Option<&str> {
     let file = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = file + name[file..].find('.')?;
-    decode::is_image_extension(&name[dot + 1..]).then(|| &name[..dot])
+    is_picture_extension(&name[dot + 1..]).then(|| &name[..dot])
 }

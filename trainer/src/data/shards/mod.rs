@@ -1,13 +1,12 @@
-//! Tar shards, as `WebDataset` names and fills them, read as streams and shuffled through a buffer.
+//! Tar shards in the format of `WebDataset`, read as streams and shuffled through a buffer.
 //!
-//! A sample is the members of a shard that share a name up to the first dot; its image is the one
-//! whose ending after that dot is an image's (`0001.jpg`, beside `0001.json`). Each of several
-//! readers has shards of its own. In every pass a reader goes through its shards in another order,
-//! each from front to back, and draws at random from a buffer that the stream keeps full.
+//! A sample is the members of a shard that share a name up to the first dot; its image is the member
+//! with an image's extension after that dot (`0001.jpg`, beside `0001.json`). Each reader has its own
+//! shards. In every pass it reads them in another order, each from front to back, and draws at random
+//! from a buffer that the stream keeps full.
 //!
-//! Invariant: what reader `r` draws as its `n`-th image is a function of the seed, the shards, `r`,
-//! `n` and the size of the buffer, so a run can go on from anywhere; to get there only headers are
-//! read.
+//! Invariant: the `n`-th image of reader `r` is a function of the seed, the shards, `r`, `n` and the
+//! size of the buffer, so a run can be resumed at any step; skipping to it reads only headers.
 
 mod member;
 mod names;
@@ -19,7 +18,7 @@ use names::ShardNameError;
 pub(super) use names::is_shards;
 pub use reader::{Drawn, ShardReader};
 
-use super::decode::EXTENSIONS;
+use densecl_vision::image::PICTURE_EXTENSIONS;
 
 /// The shards of a data set.
 #[derive(Clone, Debug)]
@@ -27,24 +26,24 @@ pub struct Shards {
     paths: Vec<PathBuf>,
 }
 
-/// Shards that cannot be trained on.
+/// Shards without usable images.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
-    /// The name stands for no shard.
+    /// The name matches no shard.
     #[error(transparent)]
     Name(#[from] ShardNameError),
-    /// No image in any of them.
-    #[error("no image in {} tar shards, the first being {first}; looked for members ending in {}", .count, EXTENSIONS.join(", "))]
+    /// None of the shards holds an image.
+    #[error("no image in {} tar shards, the first being {first}; looked for members ending in {}", .count, PICTURE_EXTENSIONS.join(", "))]
     Empty {
-        /// How many shards there are.
+        /// Number of shards.
         count: usize,
         /// One of them.
         first: PathBuf,
     },
-    /// A buffer full of images, and none of them can be read.
+    /// None of the images in the buffer can be read.
     #[error("{tried} images in a row could not be read, the last being {last}")]
     Unreadable {
-        /// How many were tried.
+        /// Number of images that were tried.
         tried: usize,
         /// One of them.
         last: String,
@@ -52,8 +51,8 @@ pub enum ShardError {
 }
 
 impl Shards {
-    /// The shards that `name` stands for: a `.tar` file, a folder of them, or a name with
-    /// ranges such as `train-{0000..0146}.tar`.
+    /// Finds the shards of `name`: a `.tar` file, a folder of them, or a name with ranges such as
+    /// `train-{0000..0146}.tar`.
     ///
     /// # Errors
     /// If there are none, or one is missing.
@@ -61,7 +60,7 @@ impl Shards {
         Ok(Self { paths: names::expand(name)? })
     }
 
-    /// Readers that split the shards between them: `readers`, or fewer if there are fewer shards.
+    /// Splits the shards between `readers` readers, or fewer if there are fewer shards.
     ///
     /// # Errors
     /// If there is no image.
@@ -72,7 +71,7 @@ impl Shards {
             ShardReader::new(shards, reader as u64, options)
         };
         let mut readers: Vec<_> = (0..count).map(reader).collect();
-        // A reader without an image would have nothing to give when it is its turn.
+        // A reader without an image has nothing to draw when it is its turn.
         readers.retain(ShardReader::has_images);
         if readers.is_empty() {
             let first = self.paths.first().cloned().unwrap_or_default();
@@ -82,24 +81,23 @@ impl Shards {
     }
 }
 
-/// How images are shuffled.
+/// Options of the shuffle.
 #[derive(Clone, Copy, Debug)]
 pub struct ShuffleOptions {
     /// Seed of the order.
     pub seed: u64,
-    /// Images that a reader holds to draw from.
+    /// Number of images in a reader's buffer.
     pub buffer: usize,
-    /// When their bytes are read.
+    /// Time at which their bytes are read.
     pub reading: Reading,
 }
 
-/// When the bytes of an image are read from its shard.
+/// Time at which the bytes of an image are read from its shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// When it enters the buffer: a shard is read from front to back.
+    /// Read when the image enters the buffer: a shard is read from front to back.
     Ahead,
-    /// When it is drawn. For processes that each draw a few of the images only and pass over the
-    /// others.
+    /// Read when the image is drawn: for processes that each draw only some of the images.
     WhenDrawn,
 }
 

@@ -1,6 +1,5 @@
-//! One stream of images: shards of its own, in random order, through a buffer.
+//! One stream of images: its own shards in random order, shuffled through a buffer.
 
-use std::io;
 use std::path::PathBuf;
 
 use rand::seq::SliceRandom;
@@ -10,14 +9,14 @@ use rand_chacha::ChaCha8Rng;
 use super::member::{Member, index};
 use super::{Reading, ShardError, ShuffleOptions};
 use crate::augment::ImageSize;
-use crate::data::decode;
+use crate::data::{PictureError, decode};
 
-/// Images of the buffer that are tried in the place of an unreadable one, at most.
-const REPLACEMENTS: usize = 100;
+/// Most images of the buffer that are tried in place of an unreadable one.
+const MAX_REPLACEMENTS: usize = 100;
 
-/// A member that waits to be drawn, with its bytes if they were read ahead.
+/// A member in the shuffle buffer, with its bytes if they were read ahead.
 #[derive(Debug)]
-struct Waiting {
+struct BufferedMember {
     member: Member,
     bytes: Option<Vec<u8>>,
 }
@@ -34,17 +33,17 @@ pub struct ShardReader {
     to_open: Vec<PathBuf>,
     /// Members of the open shard that have not entered the buffer, the next one last.
     to_enter: Vec<Member>,
-    buffer: Vec<Waiting>,
+    buffer: Vec<BufferedMember>,
     skipping: bool,
 }
 
-/// What came of drawing an image.
+/// The result of drawing an image.
 #[derive(Debug)]
 pub struct Drawn {
     /// Size of the image.
     pub size: ImageSize,
-    /// Images that could not be read, and why.
-    pub unreadable: Vec<(String, image::ImageError)>,
+    /// Images that could not be read, with the errors.
+    pub unreadable: Vec<(String, PictureError)>,
 }
 
 impl ShardReader {
@@ -75,17 +74,17 @@ impl ShardReader {
         self.buffer.clear();
     }
 
-    /// Whether there is anything to draw; reads headers until it finds an image.
+    /// Returns whether there is an image; reads headers until it finds one.
     pub(super) fn has_images(&self) -> bool {
         self.shards.iter().any(|shard| !index(shard).is_empty())
     }
 
-    /// Number of images that a pass goes through; reads the headers of all its shards.
+    /// Number of images in a pass; reads the headers of all its shards.
     pub(super) fn images_in_pass(&self) -> u64 {
         self.shards.iter().map(|shard| index(shard).len() as u64).sum()
     }
 
-    /// Passes over the next `images`, reading headers only.
+    /// Skips the next `images`, reading headers only.
     pub fn skip(&mut self, mut images: u64) {
         if images == 0 {
             return;
@@ -98,13 +97,13 @@ impl ShardReader {
         images %= in_pass;
         self.skipping = true;
         for _ in 0..images {
-            self.pass_over();
+            self.skip_one();
         }
         self.skipping = false;
     }
 
-    /// Passes over the next image, which another process draws.
-    pub fn pass_over(&mut self) {
+    /// Skips the next image, which another process draws.
+    pub fn skip_one(&mut self) {
         self.take();
     }
 
@@ -114,7 +113,7 @@ impl ShardReader {
     /// If none of a buffer full of images can be read.
     pub fn draw(&mut self, canvas_px: u32, canvas: &mut [u8]) -> Result<Drawn, ShardError> {
         let mut unreadable = Vec::new();
-        let mut attempt = |waiting: &Waiting| match waiting.draw(canvas_px, canvas) {
+        let mut attempt = |waiting: &BufferedMember| match waiting.draw(canvas_px, canvas) {
             Ok(size) => Some(size),
             Err(error) => {
                 unreadable.push((waiting.member.to_string(), error));
@@ -122,12 +121,12 @@ impl ShardReader {
             }
         };
         let mut size = self.take().as_ref().and_then(&mut attempt);
-        // Others stay where they are: what cannot be read must not shift the order. At the end of a
-        // pass the buffer may be empty.
-        size = size.or_else(|| self.buffer.iter().take(REPLACEMENTS).find_map(&mut attempt));
+        // The replacement stays in the buffer: an unreadable image must not shift the order. At the end
+        // of a pass the buffer may be empty.
+        size = size.or_else(|| self.buffer.iter().take(MAX_REPLACEMENTS).find_map(&mut attempt));
         if size.is_none() && self.buffer.is_empty() {
-            let members = self.shards.iter().flat_map(|shard| index(shard)).take(REPLACEMENTS);
-            size = members.map(|member| Waiting { member, bytes: None }).find_map(|waiting| attempt(&waiting));
+            let members = self.shards.iter().flat_map(|shard| index(shard)).take(MAX_REPLACEMENTS);
+            size = members.map(|member| BufferedMember { member, bytes: None }).find_map(|waiting| attempt(&waiting));
         }
         if let Some(size) = size {
             return Ok(Drawn { size, unreadable });
@@ -136,7 +135,7 @@ impl ShardReader {
         Err(ShardError::Unreadable { tried: unreadable.len(), last })
     }
 
-    fn take(&mut self) -> Option<Waiting> {
+    fn take(&mut self) -> Option<BufferedMember> {
         if !self.refill() {
             self.begin(self.pass + 1);
             self.refill();
@@ -148,13 +147,13 @@ impl ShardReader {
         })
     }
 
-    /// Fills the buffer from the stream; says whether there is anything in it.
+    /// Fills the buffer from the stream; returns whether it holds an image.
     fn refill(&mut self) -> bool {
         while self.buffer.len() < self.options.buffer {
             if let Some(member) = self.to_enter.pop() {
                 let ahead = self.options.reading == Reading::Ahead && !self.skipping;
                 let bytes = if ahead { member.read().ok() } else { None };
-                self.buffer.push(Waiting { member, bytes });
+                self.buffer.push(BufferedMember { member, bytes });
             } else if let Some(shard) = self.to_open.pop() {
                 self.to_enter = index(&shard);
                 self.to_enter.reverse();
@@ -166,11 +165,11 @@ impl ShardReader {
     }
 }
 
-impl Waiting {
-    fn draw(&self, canvas_px: u32, canvas: &mut [u8]) -> image::ImageResult<ImageSize> {
+impl BufferedMember {
+    fn draw(&self, canvas_px: u32, canvas: &mut [u8]) -> Result<ImageSize, PictureError> {
         match &self.bytes {
-            Some(bytes) => decode::draw(io::Cursor::new(bytes), canvas_px, canvas),
-            None => decode::draw(io::Cursor::new(self.member.read()?), canvas_px, canvas),
+            Some(bytes) => decode::draw(bytes, canvas_px, canvas),
+            None => decode::draw(&self.member.read()?, canvas_px, canvas),
         }
     }
 }

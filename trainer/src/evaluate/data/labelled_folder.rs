@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::{DataError, entries, layout, listing, name_of};
-use crate::data::decode::{EXTENSIONS, is_image_extension};
+use densecl_vision::image::{PICTURE_EXTENSIONS, is_picture_extension};
 
 /// Share of each class that tests where the folder has no `val`.
 const TEST_SHARE: f64 = 0.2;
@@ -111,14 +111,14 @@ fn files(root: &Path, classes: &[String]) -> Result<LabelledFiles, DataError> {
             for path in entries(&inner)? {
                 if path.is_dir() && !path.is_symlink() {
                     open.push(path);
-                } else if path.extension().and_then(|e| e.to_str()).is_some_and(is_image_extension) {
+                } else if path.extension().and_then(|e| e.to_str()).is_some_and(is_picture_extension) {
                     files.paths.push(path);
                     files.labels.push(label);
                 }
             }
         }
         if files.paths.len() == before {
-            let expected = format!("images ({}) of the class `{class}`", EXTENSIONS.join(", "));
+            let expected = format!("images ({}) of the class `{class}`", PICTURE_EXTENSIONS.join(", "));
             return Err(layout(&folder, expected, listing(&folder)));
         }
     }

@@ -1,7 +1,6 @@
 //! Labelled images in the folders that data sets come as.
 //!
-//! Whatever is wrong with a folder is found before anything is trained: the error says what was
-//! looked for and what was there.
+//! Folders are checked completely before anything is trained: an error says what was expected and what was found.
 
 mod cityscapes;
 mod label_map;
@@ -13,45 +12,47 @@ mod voc;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::data::PictureError;
+
 pub use labelled_folder::{LabelledFiles, LabelledFolder};
-pub use picture::{Picture, Window};
+pub use picture::Picture;
 pub use segmentation_set::{DataSplit, LabelledPicture, SegmentationSet, Splits};
 
 /// A folder or file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The operating system refused.
+    /// A file or folder cannot be read.
     #[error("cannot read {path}")]
     Unreadable {
         /// The file or folder.
         path: PathBuf,
-        /// What it said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file is no image, or a broken one.
+    /// A file cannot be decoded as an image.
     #[error("cannot decode the image {path}")]
     Image {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        source: image::ImageError,
+        /// The error.
+        source: PictureError,
     },
-    /// A file holds no labels.
+    /// A file is not a valid label map.
     #[error("{path} is no label map: {reason}")]
     LabelMap {
         /// The file.
         path: PathBuf,
-        /// What was found, and what would do.
+        /// What was found, and what was expected.
         reason: String,
     },
-    /// Not a folder of the form that was expected.
+    /// A folder does not have the expected layout.
     #[error("{path}: expected {expected}; found {found}")]
     Layout {
         /// The file or folder.
         path: PathBuf,
-        /// What would do.
+        /// What was expected.
         expected: String,
-        /// What is there.
+        /// What was found.
         found: String,
     },
 }
@@ -70,12 +71,12 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
             paths.push(entry.path());
         }
     }
-    // Folders list their entries in no particular order; a result must not depend on it.
+    // The order in which a folder lists its entries differs between systems.
     paths.sort_unstable();
     Ok(paths)
 }
 
-/// What a folder holds, for an error: the first few names.
+/// The first few names in a folder, for an error.
 fn listing(folder: &Path) -> String {
     const SHOWN: usize = 6;
     let Ok(entries) = entries(folder) else { return "no such folder".to_owned() };

@@ -1,43 +1,19 @@
-//! Pixels of an image file, and windows of them at another size.
+//! The pixels of an image file, and rectangles of it at another size.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::ImageError;
+use densecl_vision::image::{ImageSize, PixelRectangle, RgbImage, resize_rectangle};
 use tch::Tensor;
 
 use super::DataError;
-use crate::data::decode;
+use crate::data::decode::read_picture;
 
 /// Side of the central square over the shorter side of the image, as in ImageNet's test crops.
 const CENTRE_SHARE: f64 = 224.0 / 256.0;
 
-/// An upright image of RGB bytes in row order.
+/// An upright RGB image.
 #[derive(Clone, Debug)]
-pub struct Picture {
-    /// Pixels along x.
-    pub width_px: u32,
-    /// Pixels along y.
-    pub height_px: u32,
-    /// `[height, width, 3]`.
-    pub pixels: Vec<u8>,
-}
-
-/// A rectangle of an image in its pixels; it lies inside of the image.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Window {
-    /// Distance from the left border.
-    pub left: f64,
-    /// Distance from the top border.
-    pub top: f64,
-    /// Extent along x.
-    pub width: f64,
-    /// Extent along y.
-    pub height: f64,
-}
+pub struct Picture(RgbImage);
 
 impl Picture {
     /// Reads an image file.
@@ -45,36 +21,39 @@ impl Picture {
     /// # Errors
     /// If it cannot be read or decoded.
     pub fn read(path: &Path) -> Result<Self, DataError> {
-        let image = File::open(path)
-            .map_err(ImageError::IoError)
-            .and_then(|file| decode::upright_rgb(BufReader::new(file)))
-            .map_err(|source| DataError::Image { path: path.to_owned(), source })?;
-        Ok(Self { width_px: image.width(), height_px: image.height(), pixels: image.into_raw() })
+        read_picture(path).map(Self).map_err(|source| DataError::Image { path: path.to_owned(), source })
     }
 
-    /// A window resized to `width_px` × `height_px` by an antialiased bilinear filter, as RGB bytes.
-    pub(crate) fn resized(&self, window: Window, width_px: u32, height_px: u32) -> Vec<u8> {
-        let Window { left, top, width, height } = window;
-        let source = ImageRef::new(self.width_px, self.height_px, &self.pixels, PixelType::U8x3)
-            .expect("there are three bytes for each pixel");
-        let mut target = Image::new(width_px, height_px, PixelType::U8x3);
-        let filter = ResizeAlg::Convolution(FilterType::Bilinear);
-        let options = ResizeOptions::new().resize_alg(filter).crop(left, top, width, height);
-        Resizer::new().resize(&source, &mut target, &options).expect("the window lies inside of the image");
-        target.into_vec()
+    /// Width and height.
+    pub fn size(&self) -> ImageSize {
+        self.0.dimensions().into()
     }
 
-    /// The central square, 7/8 of the shorter side, resized to `side_px`; RGB bytes.
+    /// Resizes a rectangle of the image by an antialiased bilinear filter; RGB bytes `[height, width, 3]`.
+    pub(crate) fn resized(&self, rectangle: PixelRectangle, size: ImageSize) -> Vec<u8> {
+        resize_rectangle(&self.0, rectangle, size).expect("the rectangle lies inside of the image").into_raw()
+    }
+
+    /// The central square, 7/8 of the shorter side, resized to `side_px`; RGB bytes `[side, side, 3]`.
     pub(crate) fn centre_square(&self, side_px: u32) -> Vec<u8> {
-        let (width, height) = (f64::from(self.width_px), f64::from(self.height_px));
-        let side = width.min(height) * CENTRE_SHARE;
-        let window = Window { left: (width - side) / 2.0, top: (height - side) / 2.0, width: side, height: side };
-        self.resized(window, side_px, side_px)
+        let (width_px, height_px) = self.0.dimensions();
+        let (width_px, height_px) = (f64::from(width_px), f64::from(height_px));
+        let side = width_px.min(height_px) * CENTRE_SHARE;
+        let (left_px, top_px) = ((width_px - side) / 2.0, (height_px - side) / 2.0);
+        let square = PixelRectangle { left_px, top_px, width_px: side, height_px: side };
+        self.resized(square, ImageSize { width: side_px, height: side_px })
     }
 
     /// uint8 `[1, H, W, 3]`.
     pub fn tensor(&self) -> Tensor {
-        Tensor::from_slice(&self.pixels).view([1, i64::from(self.height_px), i64::from(self.width_px), 3])
+        let (width_px, height_px) = self.0.dimensions();
+        Tensor::from_slice(self.0.as_raw()).view([1, i64::from(height_px), i64::from(width_px), 3])
+    }
+}
+
+impl From<RgbImage> for Picture {
+    fn from(picture: RgbImage) -> Self {
+        Self(picture)
     }
 }
 
@@ -83,11 +62,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_centre_is_what_lies_around_the_middle() {
+    fn the_central_square_has_the_middle_of_the_image() {
         // Grey levels rise along x, so that the mean of a square tells where its centre is.
-        let row = (0..96_u8).flat_map(|x| [x; 3]);
-        let pixels: Vec<u8> = (0..32).flat_map(|_| row.clone()).collect();
-        let picture = Picture { width_px: 96, height_px: 32, pixels };
+        let picture = Picture::from(RgbImage::from_fn(96, 32, |x, _| image::Rgb([x as u8; 3])));
         let square = picture.centre_square(14);
         assert_eq!(square.len(), 14 * 14 * 3);
         let mean = square.iter().map(|&level| f64::from(level)).sum::<f64>() / square.len() as f64;

@@ -1,19 +1,19 @@
 //! Images with a class for each pixel, from the folders of PASCAL VOC or Cityscapes.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use image::metadata::Orientation;
-use image::{ImageDecoder, ImageError, ImageReader, ImageResult};
+use densecl_vision::image::{ImageSize, probe};
 use rayon::prelude::*;
 
 use super::label_map::LabelMap;
 use super::picture::Picture;
 use super::{DataError, cityscapes, layout, listing, voc};
+use crate::data::PictureError;
+use crate::data::decode::DECODE_LIMITS;
 use crate::evaluate::metrics::VOID;
 
-/// Which lists of images train and test, by their names in the data set.
+/// Names of the lists of training and test images in the data set.
 #[derive(Clone, Debug)]
 pub struct Splits {
     /// Trained on: `train`, or VOC's `trainaug`.
@@ -22,7 +22,7 @@ pub struct Splits {
     pub val: String,
 }
 
-/// What the numbers in a label map mean.
+/// Meaning of the numbers in a label map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Labelling {
     /// Classes from 0 on, and 255 for pixels that do not count.
@@ -51,7 +51,7 @@ pub struct LabelledPicture {
 /// Training and test images with their label maps.
 #[derive(Clone, Debug)]
 pub struct SegmentationSet {
-    /// Names of the classes; a class's number is its place.
+    /// Names of the classes by their number.
     pub classes: Vec<String>,
     /// `VOC` or `Cityscapes`.
     pub layout: &'static str,
@@ -59,18 +59,18 @@ pub struct SegmentationSet {
     pub(super) val: Vec<Pair>,
 }
 
-/// One of the two parts of a set.
+/// Training or test images of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataSplit {
-    /// What is trained on.
+    /// Training images.
     Train,
-    /// What is tested on.
+    /// Test images.
     Val,
 }
 
 impl SegmentationSet {
-    /// Recognises the layout of `root`, and looks at every file: labels have their image's size, and
-    /// no class that there is not.
+    /// Recognises the layout of `root` and checks every file: labels have the size of their image, and
+    /// only known classes.
     ///
     /// # Errors
     /// If the layout is none of the known ones, a file is missing or broken, or labels do not fit.
@@ -108,7 +108,7 @@ impl SegmentationSet {
         let pair = &self.pairs(part)[index];
         let picture = Picture::read(&pair.image)?;
         let map = self.labels(pair)?;
-        same_size(pair, (picture.width_px, picture.height_px), &map)?;
+        same_size(pair, picture.size(), &map)?;
         Ok(LabelledPicture { picture, labels: map.labels })
     }
 
@@ -146,7 +146,7 @@ impl SegmentationSet {
     }
 }
 
-fn same_size(pair: &Pair, (width, height): (u32, u32), map: &LabelMap) -> Result<(), DataError> {
+fn same_size(pair: &Pair, ImageSize { width, height }: ImageSize, map: &LabelMap) -> Result<(), DataError> {
     if (width, height) == (map.width_px, map.height_px) {
         return Ok(());
     }
@@ -154,23 +154,13 @@ fn same_size(pair: &Pair, (width, height): (u32, u32), map: &LabelMap) -> Result
     Err(layout(&pair.labels, expected, format!("{}x{}", map.width_px, map.height_px)))
 }
 
-/// The size by the header alone.
-fn upright_size(path: &Path) -> ImageResult<(u32, u32)> {
-    let file = BufReader::new(File::open(path).map_err(ImageError::IoError)?);
-    let mut decoder = ImageReader::new(file).with_guessed_format()?.into_decoder()?;
-    let (width, height) = decoder.dimensions();
-    Ok(match decoder.orientation()? {
-        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH => {
-            (height, width)
-        }
-        _ => (width, height),
-    })
+/// Reads the size that the image has when it is upright, without decoding its pixels.
+fn upright_size(path: &Path) -> Result<ImageSize, PictureError> {
+    Ok(probe(&fs::read(path)?, &DECODE_LIMITS)?.size)
 }
 
 #[cfg(test)]
 pub(in crate::evaluate) mod tests {
-    use std::fs;
-
     use super::*;
 
     /// An image of one grey and a label map, both of this size.
@@ -206,7 +196,7 @@ pub(in crate::evaluate) mod tests {
             assert_eq!((set.classes.len(), set.classes[20].as_str()), (21, "tvmonitor"));
             assert_eq!((set.len(DataSplit::Train), set.len(DataSplit::Val)), (1, 1));
             let read = set.read(DataSplit::Val, 0).unwrap();
-            assert_eq!((read.labels, read.picture.width_px), (vec![20; 24], 6));
+            assert_eq!((read.labels, read.picture.size()), (vec![20; 24], ImageSize { width: 6, height: 4 }));
             assert_eq!(set.name(DataSplit::Val, 0), "b");
         }
     }
@@ -236,7 +226,7 @@ pub(in crate::evaluate) mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_said() {
+    fn errors_name_what_does_not_fit() {
         let message = |spoil: &dyn Fn(&Path), train: &str| {
             let root = tempfile::tempdir().unwrap();
             voc(root.path(), 1);

@@ -1,16 +1,17 @@
-//! Random crops of labelled images, and a thread that makes them ahead of the training loop.
+//! Random crops of labelled images, prepared ahead of the training loop in a thread of their own.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
+use densecl_vision::image::{ImageSize, PixelRectangle};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use tch::Tensor;
 
 use crate::data::Order;
-use crate::evaluate::data::{DataError, DataSplit, LabelledPicture, SegmentationSet, Window};
+use crate::evaluate::data::{DataError, DataSplit, LabelledPicture, SegmentationSet};
 use crate::evaluate::metrics::VOID;
 
 /// Images are drawn between half and twice their size.
@@ -19,19 +20,19 @@ const SCALES: (f64, f64) = (0.5, 2.0);
 /// ImageNet's mean, which normalisation makes 0.
 pub(super) const MEAN_COLOUR: [u8; 3] = [124, 116, 104];
 
-/// Batches that wait for the training loop.
-const AHEAD: usize = 2;
+/// Most batches that wait for the training loop.
+const PREFETCH: usize = 2;
 
-/// What is trained on in one step.
+/// Crops of one training step.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct CropBatch {
     /// uint8 `[N, S, S, 3]`.
     pub(super) images: Tensor,
     /// Classes or [`VOID`], int64 `[N, S, S]`.
     pub(super) labels: Tensor,
 }
 
-/// What the batches of a training are made of; they are a function of it.
+/// Options of the crops; the batches are a function of them and the set.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CropOptions {
     pub(super) side_px: u32,
@@ -41,8 +42,8 @@ pub(super) struct CropOptions {
 }
 
 /// Makes the batches one after the other on a thread of its own, until the receiver is dropped.
-pub(super) fn batches(set: Arc<SegmentationSet>, options: CropOptions) -> Receiver<Result<Batch, DataError>> {
-    let (sender, receiver) = sync_channel(AHEAD);
+pub(super) fn batches(set: Arc<SegmentationSet>, options: CropOptions) -> Receiver<Result<CropBatch, DataError>> {
+    let (sender, receiver) = sync_channel(PREFETCH);
     thread::spawn(move || {
         let count = set.len(DataSplit::Train);
         let mut order = Order::new(options.seed, Some(count as u64));
@@ -59,7 +60,7 @@ pub(super) fn batches(set: Arc<SegmentationSet>, options: CropOptions) -> Receiv
     receiver
 }
 
-fn batch(set: &SegmentationSet, numbers: &[u64], step: u64, options: CropOptions) -> Result<Batch, DataError> {
+fn batch(set: &SegmentationSet, numbers: &[u64], step: u64, options: CropOptions) -> Result<CropBatch, DataError> {
     let side = options.side_px;
     let crops: Vec<Crop> = numbers
         .par_iter()
@@ -74,13 +75,13 @@ fn batch(set: &SegmentationSet, numbers: &[u64], step: u64, options: CropOptions
     let size = [crops.len() as i64, i64::from(side), i64::from(side)];
     let images: Vec<u8> = crops.iter().flat_map(|crop| &crop.pixels).copied().collect();
     let labels: Vec<i64> = crops.iter().flat_map(|crop| &crop.labels).map(|&label| i64::from(label)).collect();
-    Ok(Batch {
+    Ok(CropBatch {
         images: Tensor::from_slice(&images).view([size[0], size[1], size[2], 3]),
         labels: Tensor::from_slice(&labels).view(size),
     })
 }
 
-/// Where a crop lies in its image.
+/// Position and scale of a crop in its image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Placement {
     /// Pixels of the crop to a pixel of the image.
@@ -112,7 +113,7 @@ struct Crop {
 }
 
 impl Crop {
-    /// What is beyond the image has the mean colour and no label.
+    /// Cuts a crop out; beyond the image it has the mean colour and no label.
     fn new(labelled: &LabelledPicture, side_px: u32, placement: Placement) -> Self {
         let picture = &labelled.picture;
         let Placement { scale, is_flipped, .. } = placement;
@@ -123,19 +124,21 @@ impl Crop {
             let extent = (covered / scale).min(f64::from(length_px));
             ((f64::from(length_px) - extent) * share, extent, covered as u32)
         };
-        let (left, width, width_px) = axis(picture.width_px, placement.left);
-        let (top, height, height_px) = axis(picture.height_px, placement.top);
-        let inner = picture.resized(Window { left, top, width, height }, width_px, height_px);
+        let source = picture.size();
+        let (left, width, width_px) = axis(source.width, placement.left);
+        let (top, height, height_px) = axis(source.height, placement.top);
+        let rectangle = PixelRectangle { left_px: left, top_px: top, width_px: width, height_px: height };
+        let inner = picture.resized(rectangle, ImageSize { width: width_px, height: height_px }); // [h, w, 3]
         let area = (side_px * side_px) as usize;
         let mut crop = Self { pixels: MEAN_COLOUR.repeat(area), labels: vec![VOID; area] };
         for y in 0..height_px {
-            let source_y = nearest(y, height_px, top, height, picture.height_px);
+            let source_y = nearest(y, height_px, top, height, source.height);
             for x in 0..width_px {
-                let source_x = nearest(x, width_px, left, width, picture.width_px);
+                let source_x = nearest(x, width_px, left, width, source.width);
                 let from = (y * width_px + x) as usize;
                 let to = (y * side_px + if is_flipped { side_px - 1 - x } else { x }) as usize;
                 crop.pixels[to * 3..][..3].copy_from_slice(&inner[from * 3..][..3]);
-                crop.labels[to] = labelled.labels[(source_y * picture.width_px + source_x) as usize];
+                crop.labels[to] = labelled.labels[(source_y * source.width + source_x) as usize];
             }
         }
         crop
@@ -157,8 +160,8 @@ mod tests {
     fn blocks(width_px: u32, height_px: u32) -> LabelledPicture {
         let label = |x: u32, y: u32| (x / 4 + y / 4 * (width_px / 4)) as u8;
         let labels: Vec<u8> = (0..height_px).flat_map(|y| (0..width_px).map(move |x| label(x, y))).collect();
-        let pixels = labels.iter().flat_map(|&label| [label * 10; 3]).collect();
-        LabelledPicture { picture: Picture { width_px, height_px, pixels }, labels }
+        let picture = image::RgbImage::from_fn(width_px, height_px, |x, y| image::Rgb([label(x, y) * 10; 3]));
+        LabelledPicture { picture: Picture::from(picture), labels }
     }
 
     #[test]
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beyond_the_image_has_no_label() {
+    fn pixels_beyond_the_image_have_no_label() {
         let placement = Placement { scale: 0.5, left: 0.3, top: 0.8, is_flipped: false };
         let crop = Crop::new(&blocks(16, 12), 10, placement);
         assert_eq!(crop.labels.iter().filter(|&&label| label != VOID).count(), 8 * 6);

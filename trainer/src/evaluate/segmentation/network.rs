@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use tch::{Device, Kind, Reduction, Tensor};
 
-use super::crops::{Batch, CropOptions, MEAN_COLOUR, batches};
+use super::crops::{CropBatch, CropOptions, MEAN_COLOUR, batches};
 use super::head::{Head, Mode};
 use super::{Protocol, SIDE_MULTIPLE, TrainingOptions};
 use crate::evaluate::data::{DataError, DataSplit, Picture, SegmentationSet};
@@ -111,7 +111,7 @@ impl SegmentationNetwork {
         let mut sgd = Optimizer::new(backbone.into_iter().chain(&head), sgd);
         let batches = batches(Arc::clone(set), CropOptions { side_px: crop_px, batch, steps, seed });
         for step in 0..steps {
-            let Batch { images, labels } = batches.recv().context("the thread that reads images has ended")??;
+            let CropBatch { images, labels } = batches.recv().context("the thread that reads images has ended")??;
             let scores = self.forward(&images, Mode::Training)?; // [N, K, S, S]
             let loss = cross_entropy(&scores, &labels.to_device(self.device));
             loss.backward();
@@ -152,7 +152,8 @@ impl SegmentationNetwork {
     /// The class of each pixel, int64 `[H, W]`. The network sees the image at its own size, padded
     /// with the mean colour on the right and below to multiples of the largest stride.
     fn predict(&mut self, picture: &Picture) -> Result<Tensor> {
-        let (height, width) = (i64::from(picture.height_px), i64::from(picture.width_px));
+        let size = picture.size();
+        let (height, width) = (i64::from(size.height), i64::from(size.width));
         let padded = [height, width].map(|side| (side as u64).next_multiple_of(u64::from(SIDE_MULTIPLE)) as i64);
         let mean = Tensor::from_slice(&MEAN_COLOUR).view([1, 1, 1, 3]);
         let canvas = mean.expand([1, padded[0], padded[1], 3], false).contiguous(); // [1, H', W', 3]
@@ -176,7 +177,7 @@ fn write_prediction(folder: &Path, name: &str, picture: &Picture, predicted: &Te
     let mut bytes = vec![0_u8; labels.numel()];
     labels.copy_data(&mut bytes, labels.numel());
     let path = folder.join(format!("{name}.png"));
-    let size = Size { width_px: picture.width_px, height_px: picture.height_px };
+    let size = Size { width_px: picture.size().width, height_px: picture.size().height };
     Ok(palette_png::write(&path, &bytes, size)?)
 }
 

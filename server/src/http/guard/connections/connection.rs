@@ -26,7 +26,7 @@ use crate::config::ConnectionLimits;
 use crate::http::guard::error::GuardError;
 use crate::http::problem::ToProblem as _;
 use crate::http::state::{AppState, Phase};
-use crate::http::{probes, reply};
+use crate::http::{observe, reply};
 
 /// Bytes of a request's head.
 const MAX_HEAD_BYTES: u32 = 64 << 10;
@@ -160,7 +160,7 @@ impl Connection {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
-        if self.standing == Standing::Surplus && !probes::is_probe(request.uri().path()) {
+        if self.standing == Standing::Surplus && !observe::is_probe(request.uri().path()) {
             let refused = GuardError::TooManyConnections { limit: self.shared.state.config().connections.max };
             // Nobody else sees this request.
             self.shared.state.metrics().http.problem(refused.kind().slug);

@@ -8,21 +8,23 @@ use ort::value::{DynValue, Tensor};
 
 use densecl_models::GLOBAL;
 
+use super::heap;
 use super::library::Runtime;
-use super::{EngineError, ImageBatch, LayerOutput, LayerSet, ModelFile, Provider, heap};
+use crate::backend::{BackendError, ImageBatch, LayerOutput, LayerSet, Provider};
+use crate::model_file::ModelFile;
 
-/// Runs of more pixels than this give their memory back afterwards: what the largest image ever
-/// seen took would otherwise stay with the process. Smaller ones keep it, and are the faster for it.
+/// Runs of more pixels than this return their memory afterwards: otherwise the process would keep the memory of the
+/// largest image that it has ever seen. Smaller runs keep it, and are faster for that.
 const KEPT_PIXELS: usize = 1 << 18;
 
 static BUILDING: Mutex<()> = Mutex::new(());
 
-/// Which threads a session's runs use.
+/// The threads that runs of a session use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Threads {
     /// Those of the pool that all such sessions share.
     All,
-    /// As many of its own, the calling one included.
+    /// This many of its own, the calling one included.
     Own(usize),
 }
 
@@ -35,15 +37,16 @@ pub(super) struct CutSession {
     allocator: Allocator,
     /// Host memory that the device writes to directly.
     output_memory: MemoryInfo<'static>,
-    keeping: RunOptions,
-    giving_back: RunOptions,
+    /// Options of runs that keep their memory, and of those that return it.
+    keep_memory: RunOptions,
+    return_memory: RunOptions,
 }
 
-/// What becomes of the memory that a run took for what lies between its input and its output.
+/// What a run does with the memory of its intermediate values when it ends.
 #[derive(Clone, Copy)]
-enum Afterwards {
+enum RunMemory {
     Kept,
-    GivenBack,
+    Returned,
 }
 
 impl CutSession {
@@ -53,15 +56,15 @@ impl CutSession {
         model: &ModelFile,
         layers: &LayerSet,
         threads: Threads,
-    ) -> Result<Self, EngineError> {
-        // Building takes several copies of the weights for a moment: of one session at a time.
-        let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    ) -> Result<Self, BackendError> {
+        // Building takes several copies of the weights for a moment: one session at a time.
+        let _guard = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         let names: Vec<&str> = layers.names().iter().map(String::as_str).collect();
         let path = || model.path().to_path_buf();
         let cut = model.read()?.cut(&names, runtime.precision());
-        let graph = cut.map_err(|source| EngineError::Model { path: path(), source })?;
+        let graph = cut.map_err(|source| BackendError::Model { path: path(), source })?;
         let session = Self::from_graph(runtime, &graph, threads)
-            .map_err(|source| EngineError::Session { path: path(), source })?;
+            .map_err(|source| BackendError::Session { path: path(), source: source.into() })?;
         drop(graph);
         heap::return_freed();
         tracing::info!(model = model.name(), version = model.version(), layers = %layers.names().join("+"), ?threads, "session built");
@@ -74,11 +77,11 @@ impl CutSession {
         let provider = runtime.provider();
         let allocator = Allocator::new(&session, host_memory(provider, MemoryType::CPUInput)?)?;
         let output_memory = host_memory(provider, MemoryType::CPUOutput)?;
-        let mut giving_back = RunOptions::new()?;
+        let mut return_memory = RunOptions::new()?;
         if provider == Provider::Cpu {
-            giving_back.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+            return_memory.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
         }
-        Ok(Self { session, input, allocator, output_memory, keeping: RunOptions::new()?, giving_back })
+        Ok(Self { session, input, allocator, output_memory, keep_memory: RunOptions::new()?, return_memory })
     }
 
     /// Runs a batch: a list of layers per image.
@@ -86,38 +89,37 @@ impl CutSession {
         &mut self,
         layers: &LayerSet,
         batch: ImageBatch<'_>,
-    ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
+    ) -> Result<Vec<Vec<LayerOutput>>, BackendError> {
         let pixels = batch.images.len() * batch.height * batch.width;
-        let memory = if pixels > KEPT_PIXELS { Afterwards::GivenBack } else { Afterwards::Kept };
+        let memory = if pixels > KEPT_PIXELS { RunMemory::Returned } else { RunMemory::Kept };
         self.run_with(layers, batch, memory)
     }
 
-    /// As [`CutSession::run`], for a batch that nobody waits for: its memory goes back, and a server
-    /// that is not asked anything stays the smaller for it.
-    pub(super) fn rehearse(
+    /// Runs a batch and returns its memory, whatever its size, so that an idle server stays small.
+    pub(super) fn run_once(
         &mut self,
         layers: &LayerSet,
         batch: ImageBatch<'_>,
-    ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
-        self.run_with(layers, batch, Afterwards::GivenBack)
+    ) -> Result<Vec<Vec<LayerOutput>>, BackendError> {
+        self.run_with(layers, batch, RunMemory::Returned)
     }
 
     fn run_with(
         &mut self,
         layers: &LayerSet,
         batch: ImageBatch<'_>,
-        memory: Afterwards,
-    ) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
-        let binding = self.bind(layers, batch).map_err(EngineError::Run)?;
+        memory: RunMemory,
+    ) -> Result<Vec<Vec<LayerOutput>>, BackendError> {
+        let binding = self.bind(layers, batch).map_err(run_failed)?;
         let options = match memory {
-            Afterwards::Kept => &self.keeping,
-            Afterwards::GivenBack => &self.giving_back,
+            RunMemory::Kept => &self.keep_memory,
+            RunMemory::Returned => &self.return_memory,
         };
-        let outputs = self.session.run_binding_with_options(&binding, options).map_err(EngineError::Run)?;
+        let outputs = self.session.run_binding_with_options(&binding, options).map_err(run_failed)?;
         let mut images: Vec<Vec<LayerOutput>> = Vec::new();
         images.resize_with(batch.images.len(), Vec::new);
         for layer in layers.names() {
-            let value = outputs.get(layer).ok_or_else(|| wrong(layer, "it is missing".to_owned()))?;
+            let value = outputs.get(layer).ok_or_else(|| wrong_output(layer, "it is missing".to_owned()))?;
             split(layer, value, &mut images)?;
         }
         Ok(images)
@@ -129,8 +131,8 @@ impl CutSession {
         let ImageBatch { height, width, images } = batch;
         let mut input = Tensor::<u8>::new(&self.allocator, [images.len(), height, width, 3])?;
         let (_, pixels) = input.extract_tensor_mut();
-        for (place, image) in pixels.chunks_exact_mut(height * width * 3).zip(images) {
-            place.copy_from_slice(image);
+        for (target, image) in pixels.chunks_exact_mut(height * width * 3).zip(images) {
+            target.copy_from_slice(image);
         }
         let mut binding = self.session.create_binding()?;
         binding.bind_input(&self.input, &input)?;
@@ -141,7 +143,7 @@ impl CutSession {
     }
 }
 
-/// Memory of the host as `provider` likes it best: pinned for a GPU.
+/// Memory of the host that `provider` is fastest with: pinned for a GPU.
 fn host_memory(provider: Provider, memory_type: MemoryType) -> ort::Result<MemoryInfo<'static>> {
     match provider {
         Provider::Cpu => MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default),
@@ -149,18 +151,18 @@ fn host_memory(provider: Provider, memory_type: MemoryType) -> ort::Result<Memor
     }
 }
 
-/// Gives each image its part of a layer's `[N, C, h, w]`, or of the vectors `[N, D]` as one cell.
-fn split(layer: &str, value: &DynValue, images: &mut [Vec<LayerOutput>]) -> Result<(), EngineError> {
-    let (shape, data) = value.try_extract_tensor::<f32>().map_err(EngineError::Run)?;
+/// Appends to each image its part of a layer's `[N, C, h, w]`, or of the vectors `[N, D]` as one cell.
+fn split(layer: &str, value: &DynValue, images: &mut [Vec<LayerOutput>]) -> Result<(), BackendError> {
+    let (shape, data) = value.try_extract_tensor::<f32>().map_err(run_failed)?;
     let mut dimensions: Vec<usize> = shape.iter().filter_map(|&d| usize::try_from(d).ok()).collect();
     if layer == GLOBAL && dimensions.len() == 2 {
         dimensions.extend([1, 1]);
     }
     let [count, channels, height, width]: [usize; 4] =
-        dimensions.try_into().map_err(|d| wrong(layer, format!("its shape {d:?} is not [N, C, h, w]")))?;
+        dimensions.try_into().map_err(|d| wrong_output(layer, format!("its shape {d:?} is not [N, C, h, w]")))?;
     if count != images.len() || data.is_empty() {
         let shape = [count, channels, height, width];
-        return Err(wrong(layer, format!("its shape is {shape:?} for {} images", images.len())));
+        return Err(wrong_output(layer, format!("its shape is {shape:?} for {} images", images.len())));
     }
     for (image, data) in images.iter_mut().zip(data.chunks_exact(channels * height * width)) {
         image.push(LayerOutput { channels, height, width, data: data.to_vec() });
@@ -168,6 +170,10 @@ fn split(layer: &str, value: &DynValue, images: &mut [Vec<LayerOutput>]) -> Resu
     Ok(())
 }
 
-fn wrong(layer: &str, reason: String) -> EngineError {
-    EngineError::Output { layer: layer.to_owned(), reason }
+fn run_failed(error: ort::Error) -> BackendError {
+    BackendError::Run(error.into())
+}
+
+fn wrong_output(layer: &str, reason: String) -> BackendError {
+    BackendError::Output { layer: layer.to_owned(), reason }
 }

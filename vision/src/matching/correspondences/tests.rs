@@ -1,11 +1,11 @@
-//! Maps are made of smooth noise, so that neighbouring cells resemble each other as in real maps.
+//! Tests on maps of smooth noise, in which neighbouring cells are similar, as in real maps.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::features::FeatureMap;
 
-/// Smooth pseudo-random descriptors: cell (x, y) of a window that starts at `origin` in an endless plane.
+/// Smooth pseudo-random descriptors of the cells of a window at `origin` in an unbounded plane.
 fn plane(channels: usize, grid: GridSize, origin: (f64, f64), seed: u64) -> NormalizedMap {
     let mut data = Vec::with_capacity(channels * grid.cells());
     for channel in 0..channels {
@@ -25,13 +25,13 @@ fn plane(channels: usize, grid: GridSize, origin: (f64, f64), seed: u64) -> Norm
     FeatureMap::new(channels, grid.height, grid.width, data).unwrap().into_normalized()
 }
 
-fn side(map: &NormalizedMap) -> MatchSide<'_> {
+fn matched_image(map: &NormalizedMap) -> MatchedImage<'_> {
     let grid = map.grid();
-    MatchSide { map, image: ImageSize { width: grid.width as u32 * 16, height: grid.height as u32 * 16 } }
+    MatchedImage { map, image: ImageSize { width: grid.width as u32 * 16, height: grid.height as u32 * 16 } }
 }
 
 fn pair<'a>(source: &'a NormalizedMap, target: &'a NormalizedMap) -> ImagePair<'a> {
-    ImagePair { source: side(source), target: side(target) }
+    ImagePair { source: matched_image(source), target: matched_image(target) }
 }
 
 fn find(
@@ -40,7 +40,7 @@ fn find(
     queries: Queries<'_>,
     options: &MatchOptions,
 ) -> Vec<PointMatch> {
-    correspond(pair(source, target), queries, options, &Cancellation::default()).unwrap()
+    find_correspondences(pair(source, target), queries, options, &Cancellation::default()).unwrap()
 }
 
 fn distance(one: PixelPoint, other: PixelPoint) -> f64 {
@@ -50,9 +50,9 @@ fn distance(one: PixelPoint, other: PixelPoint) -> f64 {
 const GRID: GridSize = GridSize { width: 14, height: 11 };
 
 #[test]
-fn every_cell_of_a_picture_matches_itself() {
+fn every_cell_of_an_image_matches_itself() {
     let map = plane(48, GRID, (0.0, 0.0), 1);
-    for refine in [Refine::None, Refine::SoftArgmax] {
+    for refine in [Refinement::None, Refinement::SoftArgmax] {
         let options = MatchOptions { mutual: true, refine, ..MatchOptions::default() };
         let matches = find(&map, &map, Queries::Cells, &options);
         assert_eq!(matches.len(), GRID.cells());
@@ -70,7 +70,7 @@ fn points_anywhere_match_themselves() {
     let points: Vec<PixelPoint> = (0..500)
         .map(|i| PixelPoint { x: f64::from(i * 37 % 448) / 2.0 - 0.5, y: f64::from(i * 53 % 705) / 4.0 - 0.5 })
         .collect();
-    let points = ImagePoints::new(points, side(&map).image).unwrap();
+    let points = ImagePoints::new(points, matched_image(&map).image).unwrap();
     let matches = find(&map, &map, Queries::Points(&points), &MatchOptions::default());
     assert_eq!(matches.len(), points.len());
     for (found, &point) in matches.iter().zip(points.as_slice()) {
@@ -93,7 +93,7 @@ fn a_shift_by_whole_cells_is_found() {
 }
 
 #[test]
-fn a_shift_by_parts_of_a_cell_is_found_to_a_part_of_a_cell() {
+fn a_shift_by_a_fraction_of_a_cell_is_found() {
     let (one, other) = (plane(48, GRID, (0.0, 0.0), 4), plane(48, GRID, (0.4, 0.3), 4));
     let matches = find(&one, &other, Queries::Cells, &MatchOptions::default());
     for found in matches.iter().filter(|found| found.source.x > 16.0 && found.source.y > 16.0) {
@@ -103,16 +103,16 @@ fn a_shift_by_parts_of_a_cell_is_found_to_a_part_of_a_cell() {
 }
 
 #[test]
-fn options_filter() {
+fn options_filter_matches() {
     let (one, other) = (plane(16, GRID, (0.0, 0.0), 5), plane(16, GRID, (0.0, 0.0), 6));
-    let points = ImagePoints::grid(side(&one).image, 11.0, 10_000).unwrap();
+    let points = ImagePoints::grid(matched_image(&one).image, 11.0, 10_000).unwrap();
     for (queries, count) in [(Queries::Cells, GRID.cells()), (Queries::Points(&points), points.len())] {
         let options = MatchOptions { top_k: NonZeroUsize::new(3).unwrap(), ..MatchOptions::default() };
         let all = find(&one, &other, queries, &options);
         assert_eq!(all.len(), count);
         let check = |options: MatchOptions, keep: &dyn Fn(&PointMatch) -> bool| {
             let expected: Vec<_> = all.iter().filter(|found| keep(found)).cloned().collect();
-            assert!(!expected.is_empty() && expected.len() < count, "the options decide something: {options:?}");
+            assert!(!expected.is_empty() && expected.len() < count, "the options filter some matches: {options:?}");
             assert_eq!(find(&one, &other, queries, &options), expected);
         };
         check(MatchOptions { mutual: true, ..options }, &|found| found.mutual);
@@ -124,10 +124,10 @@ fn options_filter() {
 }
 
 #[test]
-fn other_channels_are_an_error() {
+fn different_channels_are_an_error() {
     let (one, other) = (plane(4, GRID, (0.0, 0.0), 7), plane(5, GRID, (0.0, 0.0), 7));
     let options = MatchOptions::default();
-    let result = correspond(pair(&one, &other), Queries::Cells, &options, &Cancellation::default());
+    let result = find_correspondences(pair(&one, &other), Queries::Cells, &options, &Cancellation::default());
     assert_eq!(result.unwrap_err(), MatchError::Channels { source_channels: 4, target_channels: 5 });
 }
 
@@ -140,7 +140,7 @@ proptest! {
     ) {
         let one = plane(6, GridSize { width: w1, height: h1 }, (0.0, 0.0), seed);
         let other = plane(6, GridSize { width: w2, height: h2 }, (0.0, 0.0), seed / 2);
-        let options = MatchOptions { mutual: true, refine: Refine::None, ..MatchOptions::default() };
+        let options = MatchOptions { mutual: true, refine: Refinement::None, ..MatchOptions::default() };
         let there = find(&one, &other, Queries::Cells, &options);
         let back = find(&other, &one, Queries::Cells, &options);
         let mut reversed: Vec<_> = back.iter().map(|found| (found.target, found.source)).collect();
@@ -153,7 +153,7 @@ proptest! {
         let (one, other) = (plane(6, GRID, (0.0, 0.0), seed), plane(6, GRID, (0.5, 0.0), seed));
         let at = |i: &i32| PixelPoint { x: f64::from(i * 67 % 224), y: f64::from(i * 31 % 176) };
         let run = |order: &[i32]| {
-            let points = ImagePoints::new(order.iter().map(at).collect(), side(&one).image).unwrap();
+            let points = ImagePoints::new(order.iter().map(at).collect(), matched_image(&one).image).unwrap();
             find(&one, &other, Queries::Points(&points), &MatchOptions::default())
         };
         let shuffled = run(&order);
@@ -166,9 +166,9 @@ proptest! {
     }
 
     #[test]
-    fn candidates_are_sorted_distinct_and_lead_with_the_match(seed: u64, top_k in 1_usize..6) {
+    fn candidates_are_sorted_and_distinct_and_the_match_is_the_first(seed: u64, top_k in 1_usize..6) {
         let (one, other) = (plane(6, GRID, (0.0, 0.0), seed), plane(6, GRID, (9.0, 9.0), seed));
-        let options = MatchOptions { top_k: NonZeroUsize::new(top_k).unwrap(), refine: Refine::None, ..MatchOptions::default() };
+        let options = MatchOptions { top_k: NonZeroUsize::new(top_k).unwrap(), refine: Refinement::None, ..MatchOptions::default() };
         for found in find(&one, &other, Queries::Cells, &options) {
             prop_assert_eq!(found.candidates.len(), top_k);
             prop_assert_eq!(found.candidates[0], Candidate { target: found.target, score: found.score });
@@ -182,10 +182,10 @@ proptest! {
     #[test]
     fn matches_stay_inside_the_target(seed: u64, width in 1_usize..5, height in 1_usize..5) {
         let (one, other) = (plane(6, GRID, (0.0, 0.0), seed), plane(6, GridSize { width, height }, (3.0, 1.0), seed));
-        let points = ImagePoints::grid(side(&one).image, 5.0, 10_000).unwrap();
+        let points = ImagePoints::grid(matched_image(&one).image, 5.0, 10_000).unwrap();
         let found = find(&one, &other, Queries::Points(&points), &MatchOptions::default());
         let targets = found.iter().map(|found| found.target).collect();
-        prop_assert!(ImagePoints::new(targets, side(&other).image).is_ok());
+        prop_assert!(ImagePoints::new(targets, matched_image(&other).image).is_ok());
         prop_assert!(found.iter().all(|found| found.score.is_finite()));
     }
 }

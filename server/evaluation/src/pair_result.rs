@@ -65,7 +65,7 @@ pub struct Curve {
 
 /// One pair of pictures, measured.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct PairResult {
     /// Which pair.
     pub name: String,
     /// The sequence it is part of; its own name if there is none.
@@ -77,12 +77,12 @@ pub struct Case {
     /// Curves.
     pub curves: Vec<CurveSample>,
     /// What can be shown of it.
-    pub exhibit: Exhibit,
+    pub illustration: PairIllustration,
 }
 
 /// What a page can show of a case.
 #[derive(Clone, Debug)]
-pub struct Exhibit {
+pub struct PairIllustration {
     /// The source picture.
     pub source: PathBuf,
     /// The target picture.
@@ -92,14 +92,14 @@ pub struct Exhibit {
     /// Errors up to this are small.
     pub within_px: f64,
     /// An even selection of the matches.
-    pub matches: Vec<MatchError>,
+    pub matches: Vec<MeasuredMatch>,
     /// A carried mask.
-    pub mask: Option<CarriedMask>,
+    pub mask: Option<PropagatedMask>,
 }
 
 /// A match, and how far it is from the truth.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MatchError {
+pub struct MeasuredMatch {
     /// In the source.
     pub source: PixelPoint,
     /// In the target.
@@ -110,7 +110,7 @@ pub struct MatchError {
 
 /// Labels of the target, row by row.
 #[derive(Clone, Debug)]
-pub struct CarriedMask {
+pub struct PropagatedMask {
     /// As carried over.
     pub found: Vec<u8>,
     /// As they are.
@@ -132,7 +132,7 @@ impl Score {
     }
 }
 
-impl Case {
+impl PairResult {
     /// The number of this name.
     pub fn score(&self, id: &str) -> Option<f64> {
         self.scores.iter().find(|score| score.metric.id == id).map(|score| score.value)
@@ -140,7 +140,7 @@ impl Case {
 }
 
 /// An even selection of `matches` that can be drawn.
-pub(super) fn selection(matches: &[MatchError]) -> Vec<MatchError> {
+pub(super) fn selection(matches: &[MeasuredMatch]) -> Vec<MeasuredMatch> {
     let count = matches.len().min(MOST_LINES);
     (0..count).filter_map(|drawn| matches.get(drawn * matches.len() / count).copied()).collect()
 }

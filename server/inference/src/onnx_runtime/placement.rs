@@ -1,41 +1,40 @@
-//! How many engines there are, and with how many threads each: the choice that decides between
-//! throughput and latency on a CPU.
+//! The number of engines and the threads of each: the choice between throughput and latency on a CPU.
 //!
-//! Splitting one convolution among threads costs more than giving every thread an image of its
-//! own: on two cores two engines with one thread each do 5 to 10 % more images per second than one
-//! engine with two threads at any batch size (ResNet-18, 224 and 512 px; `make bench-server`
-//! measures it). But an image that comes alone is then twice as long under way. So on a CPU there
-//! is an engine for every thread, and a request that finds the machine idle runs on all of them
-//! ([`super::Load::Idle`]). On a GPU two engines take turns: one copies while the other computes.
+//! Splitting one convolution among threads costs more than giving every thread an image of its own: on two cores two
+//! engines with one thread each do 5 to 10 % more images per second than one engine with two threads at any batch size
+//! (ResNet-18, 224 and 512 px; `make bench-server` measures it). But an image that comes alone then takes twice as long.
+//! So a CPU has an engine for every thread, and a request that finds the machine idle runs on all threads
+//! ([`Load::Idle`](crate::backend::Load)). On a GPU two engines take turns: one copies while the other computes.
 
-use super::{EngineOptions, Provider};
+use super::EngineOptions;
+use crate::backend::Provider;
 
 /// Every engine on a CPU holds weights of its own. With more threads than this each engine gets
 /// several, instead of there being more engines.
 const MAX_CPU_ENGINES: usize = 8;
 const ENGINES_PER_GPU: usize = 2;
 
-/// One engine's place.
+/// The device and the threads of one engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Post {
-    /// Index of its device.
+pub struct EnginePlacement {
+    /// Index of its device among the providers.
     pub device: usize,
     /// Threads that its runs use.
     pub threads: usize,
 }
 
 /// The engines on `providers`; at least one if there is a provider.
-pub fn posts(providers: &[Provider], options: &EngineOptions) -> Vec<Post> {
-    let on_device = |(device, provider): (usize, &Provider)| -> Vec<Post> {
+pub fn placements(providers: &[Provider], options: &EngineOptions) -> Vec<EnginePlacement> {
+    let on_device = |(device, provider): (usize, &Provider)| -> Vec<EnginePlacement> {
         match provider {
             Provider::Cpu => {
                 let threads = options.threads.max(1);
                 let count = options.engines.unwrap_or(threads.min(MAX_CPU_ENGINES)).clamp(1, threads);
                 let share = |index: usize| threads / count + usize::from(index < threads % count);
-                (0..count).map(|index| Post { device, threads: share(index) }).collect()
+                (0..count).map(|index| EnginePlacement { device, threads: share(index) }).collect()
             }
             Provider::Cuda(_) => {
-                vec![Post { device, threads: 1 }; options.engines.unwrap_or(ENGINES_PER_GPU).max(1)]
+                vec![EnginePlacement { device, threads: 1 }; options.engines.unwrap_or(ENGINES_PER_GPU).max(1)]
             }
         }
     };
@@ -45,12 +44,12 @@ pub fn posts(providers: &[Provider], options: &EngineOptions) -> Vec<Post> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Device, Precision};
+    use crate::onnx_runtime::{Device, Precision};
 
     fn threads(threads: usize, engines: Option<usize>) -> Vec<usize> {
         let options =
             EngineOptions { library: None, device: Device::Cpu, threads, engines, precision: Precision::Float32 };
-        posts(&[Provider::Cpu], &options).iter().map(|post| post.threads).collect()
+        placements(&[Provider::Cpu], &options).iter().map(|placement| placement.threads).collect()
     }
 
     #[test]
@@ -71,8 +70,10 @@ mod tests {
             engines: None,
             precision: Precision::Float32,
         };
-        let devices: Vec<usize> =
-            posts(&[Provider::Cuda(0), Provider::Cuda(3)], &options).iter().map(|post| post.device).collect();
+        let devices: Vec<usize> = placements(&[Provider::Cuda(0), Provider::Cuda(3)], &options)
+            .iter()
+            .map(|placement| placement.device)
+            .collect();
         assert_eq!(devices, [0, 0, 1, 1]);
     }
 }

@@ -13,7 +13,7 @@ pub(super) const PIXEL: &[u8] = &[1, 2, 3];
 const OUTPUT: &str = "probe";
 
 /// A model that hands out the pixels that it is given, as floats.
-pub(super) fn model() -> Result<Vec<u8>, ModelError> {
+pub(crate) fn model() -> Result<Vec<u8>, ModelError> {
     let axes = [Axis::Named("N"), Axis::Named("H"), Axis::Named("W"), Axis::Fixed(3)];
     let mut graph = GraphBuilder::new(OUTPUT);
     let images = graph.input("images", DataType::Uint8, &axes);

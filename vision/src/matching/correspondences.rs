@@ -1,4 +1,4 @@
-//! The matcher's front door.
+//! Correspondences of two feature maps: nearest cells by cosine similarity, mutual matches, sub-cell points.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::refine::{SoftArgmax, refine};
-use super::similarity::{Peak, RowPeaks, row_peaks, row_peaks_and_column_best};
+use super::similarity::{Peak, PeakSearch, RowPeaks};
 use super::{Cancellation, Cancelled};
 use crate::features::{
     CellPoint, Geometry, GridSize, ImagePoints, NeighbourProducts, NormalizedMap, PixelPoint, descriptors_at,
@@ -16,48 +16,48 @@ use crate::features::{
 };
 use crate::image::ImageSize;
 
-/// One of the two pictures that are matched.
+/// A feature map and the size of its image: one side of a match.
 #[derive(Clone, Copy, Debug)]
-pub struct MatchSide<'a> {
-    /// Its features.
+pub struct MatchedImage<'a> {
+    /// The features.
     pub map: &'a NormalizedMap,
-    /// Its size in pixels.
+    /// Size of the image, in pixels.
     pub image: ImageSize,
 }
 
-/// The pictures that are matched, described by the same model and layers.
+/// The two images that are matched. Their features are of the same model and layers.
 #[derive(Clone, Copy, Debug)]
 pub struct ImagePair<'a> {
-    /// The picture whose points are looked for.
-    pub source: MatchSide<'a>,
-    /// The picture that they are looked for in.
-    pub target: MatchSide<'a>,
+    /// The image whose points are searched for.
+    pub source: MatchedImage<'a>,
+    /// The image in which they are searched for.
+    pub target: MatchedImage<'a>,
 }
 
-/// What is looked for in the target.
+/// The points of the source that are searched for in the target.
 #[derive(Clone, Copy, Debug)]
 pub enum Queries<'a> {
-    /// These points of the source (given ones, or [`ImagePoints::grid`]).
+    /// Given points.
     Points(&'a ImagePoints),
     /// The centre of every cell of the source.
     Cells,
 }
 
-/// How the best cell becomes a point.
+/// The way from the most similar cell to a point.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Refine {
+pub enum Refinement {
     /// The cell's centre.
     None,
-    /// Sub-cell, by a soft-argmax in a window around the best cell.
+    /// A point between cells, by a soft-argmax in a window around the cell.
     #[default]
     SoftArgmax,
 }
 
-/// How to match.
+/// Options of matching.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MatchOptions {
-    /// Candidates per query: the best, and next-best ones outside the 3×3 cells around better ones.
+    /// Number of candidates for each query. Each is outside the 3×3 cells around every better one.
     pub top_k: NonZeroUsize,
     /// Keep only mutual nearest neighbours.
     pub mutual: bool,
@@ -66,8 +66,8 @@ pub struct MatchOptions {
     /// Keep only matches whose [`PointMatch::ratio`] is at most this.
     pub max_ratio: Option<f32>,
     /// Sub-cell refinement.
-    pub refine: Refine,
-    /// How it weighs places.
+    pub refine: Refinement,
+    /// Parameters of [`Refinement::SoftArgmax`].
     pub soft_argmax: SoftArgmax,
 }
 
@@ -78,49 +78,49 @@ impl Default for MatchOptions {
             mutual: false,
             min_score: None,
             max_ratio: None,
-            refine: Refine::default(),
+            refine: Refinement::default(),
             soft_argmax: SoftArgmax::default(),
         }
     }
 }
 
-/// A place in the target.
+/// A possible match of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Candidate {
-    /// Where, in pixels of the target picture.
+    /// Point of the target, in pixels.
     pub target: PixelPoint,
-    /// Cosine similarity of the descriptors at the source and at `target`.
+    /// Cosine similarity of the descriptors at the query and at `target`.
     pub score: f32,
 }
 
-/// A query and what was found for it.
+/// A query and its match.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PointMatch {
-    /// Index of the query: into the points given, or of the source cell in row-major order.
+    /// Index of the query among the given points, or of the source's cell in row-major order.
     #[serde(skip)]
     pub query: usize,
-    /// The point of the source picture, in pixels.
+    /// Point of the source, in pixels.
     pub source: PixelPoint,
-    /// The best place in the target picture, in pixels: that of the first candidate.
+    /// Point of the target, in pixels: that of the first candidate.
     pub target: PixelPoint,
-    /// Its cosine similarity.
+    /// Cosine similarity of the first candidate.
     pub score: f32,
-    /// Whether the target's best cell finds its way back: to the very cell for [`Queries::Cells`], to within one cell
-    /// of the point for [`Queries::Points`].
+    /// Mutual nearest neighbours: the source's cell most similar to the best target cell is the query's own cell
+    /// ([`Queries::Cells`]), or at most one cell away from the point ([`Queries::Points`]).
     pub mutual: bool,
-    /// The best similarity outside the 3×3 cells around the best cell, over the best; 0 is unambiguous, 1 a tie.
+    /// The best similarity outside the 3×3 cells around the best cell, divided by the best: 0 is unambiguous, 1 a tie.
     pub ratio: f32,
-    /// Whether it agrees with the geometry that [`super::verify`] found; nothing before that.
+    /// Agreement with the geometry that [`super::verify`] found; `None` before verification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inlier: Option<bool>,
-    /// The best and the next-best places, by falling similarity of their cells; at least one, at most `top_k`.
+    /// One to `top_k` candidates, by falling similarity of their cells.
     pub candidates: Vec<Candidate>,
 }
 
-/// Why there is no result.
+/// The reason why there are no matches.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MatchError {
-    /// The descriptors have different lengths: other models or layers.
+    /// The descriptors have different lengths, because they are of different models or layers.
     #[error(
         "the source has {source_channels} channels and the target {target_channels}: both need the same model and layer"
     )]
@@ -130,17 +130,16 @@ pub enum MatchError {
         /// Channels of the target.
         target_channels: usize,
     },
-    /// Nobody waits for it.
+    /// The work was cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
 
-/// Finds every query of the source in the target; one match a query, in the order of the queries, less those that
-/// the options filter out.
+/// Finds the match of every query in the target, in the order of the queries, without those that the options filter out.
 ///
 /// # Errors
-/// [`MatchError`] if the maps have different numbers of channels, or nobody waits for the result any more.
-pub fn correspond(
+/// [`MatchError`] if the maps have different numbers of channels, or if `cancellation` is cancelled.
+pub fn find_correspondences(
     pair: ImagePair<'_>,
     queries: Queries<'_>,
     options: &MatchOptions,
@@ -148,14 +147,28 @@ pub fn correspond(
 ) -> Result<Vec<PointMatch>, MatchError> {
     pair.check_channels()?;
     let found = match queries {
-        Queries::Cells => cells_in_target(pair, options, cancellation)?,
-        Queries::Points(points) => points_in_target(pair, points, options, cancellation)?,
+        Queries::Cells => match_cells(pair, options, cancellation)?,
+        Queries::Points(points) => match_points(pair, points, options, cancellation)?,
     };
-    let targets = Targets::new(pair.target, options);
-    // What whole cells decide comes first: refining is the dearer part.
-    let kept = found.par_iter().enumerate().filter(|(_, found)| options.keep_cell(found));
-    let matches = kept.filter_map(|(query, found)| targets.point_match(query, found));
+    let refiner = TargetRefiner::new(pair.target, options);
+    // Filters that need no refined point come first, because refining is the expensive part.
+    let kept = found.par_iter().enumerate().filter(|(_, found)| options.keeps_cell(found));
+    let matches = kept.filter_map(|(query, found)| refiner.point_match(query, found));
     Ok(matches.filter(|found| options.min_score.is_none_or(|least| found.score >= least)).collect())
+}
+
+impl MatchedImage<'_> {
+    /// The geometry of the map over its image.
+    pub fn geometry(&self) -> Geometry {
+        self.map.geometry(self.image)
+    }
+
+    /// Descriptors at `points`, `[P, C]`, every row of length 1, or 0.
+    pub(super) fn unit_descriptors_at(&self, points: &ImagePoints) -> Array2<f32> {
+        let mut descriptors = descriptors_at(self.map, self.image, points); // [P, C]
+        l2_normalize_rows(&mut descriptors);
+        descriptors
+    }
 }
 
 impl ImagePair<'_> {
@@ -172,38 +185,31 @@ pub(super) fn check_channels(source: &NormalizedMap, target: &NormalizedMap) -> 
     Err(MatchError::Channels { source_channels, target_channels })
 }
 
-/// `[P, C]`, every row of length 1 (or 0).
-pub(super) fn unit_descriptors_at(side: MatchSide<'_>, points: &ImagePoints) -> Array2<f32> {
-    let mut descriptors = descriptors_at(side.map, side.image, points); // [P, C]
-    l2_normalize_rows(&mut descriptors);
-    descriptors
-}
-
 impl MatchOptions {
-    fn keep_cell(&self, found: &Found) -> bool {
+    fn keeps_cell(&self, found: &FoundCells) -> bool {
         (found.mutual || !self.mutual) && self.max_ratio.is_none_or(|most| found.row.ratio() <= most)
     }
 }
 
-/// A query and its best cells.
-struct Found {
+/// A query and the target's cells most similar to it.
+struct FoundCells {
     source: PixelPoint,
-    /// How far the query lies beyond the centres of the source's outermost cells, in cells.
+    /// Offset of the query from the rectangle of the source's cell centres, in cells; 0 inside it.
     beyond: CellPoint,
     row: RowPeaks,
     mutual: bool,
 }
 
-fn cells_in_target(
+fn match_cells(
     ImagePair { source, target }: ImagePair<'_>,
     options: &MatchOptions,
     cancellation: &Cancellation,
-) -> Result<Vec<Found>, Cancelled> {
+) -> Result<Vec<FoundCells>, Cancelled> {
     let queries = source.map.matrix().reversed_axes(); // [N, C]
-    let (columns, grid) = (target.map.matrix(), target.map.grid());
-    let (rows, columns) = row_peaks_and_column_best(&queries, &columns, grid, options.top_k.get(), cancellation)?;
-    let geometry = source.map.geometry(source.image);
-    let found = rows.into_iter().enumerate().map(|(query, row)| Found {
+    let search = PeakSearch { target: target.map.matrix(), grid: target.map.grid(), top_k: options.top_k.get() };
+    let (rows, columns) = search.row_peaks_and_column_best(&queries, cancellation)?;
+    let geometry = source.geometry();
+    let found = rows.into_iter().enumerate().map(|(query, row)| FoundCells {
         source: geometry.cell_center(query),
         beyond: CellPoint { x: 0.0, y: 0.0 },
         mutual: row.peaks.first().is_some_and(|peak| columns.rows()[peak.cell] as usize == query),
@@ -212,30 +218,30 @@ fn cells_in_target(
     Ok(found.collect())
 }
 
-fn points_in_target(
+fn match_points(
     pair @ ImagePair { source, target }: ImagePair<'_>,
     points: &ImagePoints,
     options: &MatchOptions,
     cancellation: &Cancellation,
-) -> Result<Vec<Found>, Cancelled> {
-    let queries = unit_descriptors_at(source, points); // [P, C]
-    let (columns, grid) = (target.map.matrix(), target.map.grid());
-    let rows = row_peaks(&queries.view(), &columns, grid, options.top_k.get(), cancellation)?;
-    let ways_back = ways_back(pair, &rows, cancellation)?;
-    let geometry = source.map.geometry(source.image);
+) -> Result<Vec<FoundCells>, Cancelled> {
+    let queries = source.unit_descriptors_at(points); // [P, C]
+    let search = PeakSearch { target: target.map.matrix(), grid: target.map.grid(), top_k: options.top_k.get() };
+    let rows = search.row_peaks(&queries.view(), cancellation)?;
+    let reverse_matches = reverse_matches(pair, &rows, cancellation)?;
+    let geometry = source.geometry();
     let found = points.as_slice().iter().zip(rows).map(|(&point, row)| {
         let cell = geometry.cell_from_pixel(point);
-        let mutual = row.peaks.first().and_then(|peak| ways_back.get(&peak.cell)).is_some_and(|&back| {
-            let (y, x) = ((back / geometry.grid.width) as f64, (back % geometry.grid.width) as f64);
+        let mutual = row.peaks.first().and_then(|peak| reverse_matches.get(&peak.cell)).is_some_and(|&reverse| {
+            let (y, x) = ((reverse / geometry.grid.width) as f64, (reverse % geometry.grid.width) as f64);
             (x - cell.x).abs() <= 1.0 && (y - cell.y).abs() <= 1.0
         });
-        Found { source: point, beyond: beyond_centres(cell, geometry.grid), row, mutual }
+        FoundCells { source: point, beyond: offset_beyond_centres(cell, geometry.grid), row, mutual }
     });
     Ok(found.collect())
 }
 
-/// For the best cells of the target, the cell of the source that is most similar.
-fn ways_back(
+/// For the best target cell of each row, the source's cell most similar to it.
+fn reverse_matches(
     ImagePair { source, target }: ImagePair<'_>,
     rows: &[RowPeaks],
     cancellation: &Cancellation,
@@ -243,33 +249,35 @@ fn ways_back(
     let best: BTreeSet<usize> = rows.iter().filter_map(|row| row.peaks.first()).map(|peak| peak.cell).collect();
     let best: Vec<usize> = best.into_iter().collect();
     let descriptors = target.map.matrix().select(Axis(1), &best); // [C, B]
-    let backwards = row_peaks(&descriptors.t(), &source.map.matrix(), source.map.grid(), 1, cancellation)?;
-    let cells = backwards.iter().filter_map(|row| row.peaks.first()).map(|peak| peak.cell);
+    let search = PeakSearch { target: source.map.matrix(), grid: source.map.grid(), top_k: 1 };
+    let reverse = search.row_peaks(&descriptors.t(), cancellation)?;
+    let cells = reverse.iter().filter_map(|row| row.peaks.first()).map(|peak| peak.cell);
     Ok(best.into_iter().zip(cells).collect())
 }
 
-fn beyond_centres(cell: CellPoint, grid: GridSize) -> CellPoint {
+/// Offset of `cell` from the nearest point between the centres of the outermost cells.
+fn offset_beyond_centres(cell: CellPoint, grid: GridSize) -> CellPoint {
     let beyond = |position: f64, length: usize| position - position.clamp(0.0, (length - 1) as f64);
     CellPoint { x: beyond(cell.x, grid.width), y: beyond(cell.y, grid.height) }
 }
 
-/// Turns cells of the target into points of its picture.
-struct Targets<'a> {
+/// Refines cells of the target to points of its image.
+struct TargetRefiner<'a> {
     geometry: Geometry,
     products: Option<&'a NeighbourProducts<f32>>,
     soft_argmax: SoftArgmax,
 }
 
-impl<'a> Targets<'a> {
-    fn new(target: MatchSide<'a>, options: &MatchOptions) -> Self {
+impl<'a> TargetRefiner<'a> {
+    fn new(target: MatchedImage<'a>, options: &MatchOptions) -> Self {
         let products = match options.refine {
-            Refine::None => None,
-            Refine::SoftArgmax => Some(target.map.neighbour_products()),
+            Refinement::None => None,
+            Refinement::SoftArgmax => Some(target.map.neighbour_products()),
         };
-        Self { geometry: target.map.geometry(target.image), products, soft_argmax: options.soft_argmax }
+        Self { geometry: target.geometry(), products, soft_argmax: options.soft_argmax }
     }
 
-    fn point_match(&self, query: usize, found: &Found) -> Option<PointMatch> {
+    fn point_match(&self, query: usize, found: &FoundCells) -> Option<PointMatch> {
         let candidates: Vec<Candidate> =
             found.row.peaks.iter().map(|peak| self.candidate(peak, found.beyond)).collect();
         let best = *candidates.first()?;
@@ -291,8 +299,8 @@ impl<'a> Targets<'a> {
         };
         let width = self.geometry.grid.width;
         let refined = refine(peak, products, self.soft_argmax);
-        // Between the outermost centres and the edge of the picture there are no descriptors to tell places apart: a
-        // query out there keeps its distance from the outermost centre.
+        // Beyond the centres of the outermost cells the descriptors are constant and tell no points apart, so a query there
+        // keeps its offset from the outermost centre.
         let cell = CellPoint {
             x: (peak.cell % width) as f64 + f64::from(refined.dx) + beyond.x,
             y: (peak.cell / width) as f64 + f64::from(refined.dy) + beyond.y,

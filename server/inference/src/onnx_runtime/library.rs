@@ -1,51 +1,22 @@
-//! Finds and loads the shared library of ONNX Runtime.
+//! Loads ONNX Runtime and opens its devices.
 //!
 //! ONNX Runtime allows one environment per process, so the first engine's library and number of
 //! threads hold for all later engines of the process.
 
-use std::env;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use densecl_models::Precision;
-use ort::environment::{Environment, GlobalThreadPoolOptions};
+use densecl_models::{Precision, onnx_runtime_library};
+use ort::environment::{Environment, EnvironmentBuilder, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::TensorRef;
 
 use super::session::Threads;
-use super::{EngineError, EngineOptions, Provider, probe};
-
-const LIBRARY: &str = "libonnxruntime.so";
+use super::{EngineOptions, OnnxRuntimeError, probe};
+use crate::backend::Provider;
 
 static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
-
-/// ONNX Runtime cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LibraryError {
-    /// None of the usual places has it.
-    #[error(
-        "ONNX Runtime was not found: tried {tried}; run `make setup`, or name the library with --onnxruntime or DENSECL_ONNXRUNTIME"
-    )]
-    NotFound {
-        /// The places, separated by commas.
-        tried: String,
-        /// What the last of them said.
-        source: ort::LoadDynamicError,
-    },
-    /// A library that was named, or found, does not load.
-    #[error("cannot load ONNX Runtime from {path}; run `make setup` to fetch the right version")]
-    Unloadable {
-        /// The library.
-        path: PathBuf,
-        /// What the loader said.
-        source: ort::LoadDynamicError,
-    },
-    /// It loads but does not start.
-    #[error("ONNX Runtime does not start")]
-    Start(#[source] ort::Error),
-}
 
 /// A loaded ONNX Runtime with a device that works.
 #[derive(Clone)]
@@ -57,7 +28,7 @@ pub(super) struct Runtime {
 
 impl Runtime {
     /// One runtime for each device; at least one.
-    pub(super) fn start_all(options: &EngineOptions) -> Result<Vec<Self>, EngineError> {
+    pub(super) fn start_all(options: &EngineOptions) -> Result<Vec<Self>, OnnxRuntimeError> {
         let environment = environment(options)?;
         let mut failure = None;
         for providers in Provider::candidates(&options.device) {
@@ -71,16 +42,16 @@ impl Runtime {
         Err(failure.expect("there is at least one candidate"))
     }
 
-    fn start(environment: &Environment, provider: Provider, precision: Precision) -> Result<Self, EngineError> {
+    fn start(environment: &Environment, provider: Provider, precision: Precision) -> Result<Self, OnnxRuntimeError> {
         let runtime = Self { environment: environment.clone(), provider, precision };
         runtime.probe().map_err(|source| {
             tracing::info!(%provider, error = %source, "device not usable");
-            EngineError::Device { device: provider, source }
+            OnnxRuntimeError::Device { device: provider, source }
         })?;
         Ok(runtime)
     }
 
-    /// Runs the smallest model there is.
+    /// Runs the smallest possible model.
     fn probe(&self) -> ort::Result<()> {
         let model = probe::model().map_err(ort::Error::wrap)?;
         let mut session = self.session_builder(Threads::All)?.commit_from_memory(&model)?;
@@ -92,7 +63,7 @@ impl Runtime {
         self.provider
     }
 
-    /// What the models compute in.
+    /// The number format that models compute in.
     pub(super) fn precision(&self) -> Precision {
         self.precision
     }
@@ -122,8 +93,8 @@ impl Runtime {
     }
 }
 
-/// Without VNNI, x86 sums products of bytes in 16 bits, which int8 models overflow. ONNX Runtime has
-/// kernels that do not, which are three times as slow, and uses them on every CPU if it is told to.
+/// Whether sums of products of bytes overflow on this CPU: without VNNI, x86 adds them in 16 bits, which int8 models
+/// exceed. ONNX Runtime has kernels that do not overflow; they take three times as long, and are used on request.
 fn products_of_bytes_overflow() -> bool {
     #[cfg(target_arch = "x86_64")]
     let has_vnni = is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni");
@@ -136,47 +107,26 @@ fn forget_builder(error: ort::Error<SessionBuilder>) -> ort::Error {
     error.into()
 }
 
-fn environment(options: &EngineOptions) -> Result<Environment, LibraryError> {
+fn environment(options: &EngineOptions) -> Result<Environment, OnnxRuntimeError> {
     let mut slot = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(environment) = &*slot {
         return Ok(environment.clone());
     }
-    let pool = |builder: ort::environment::EnvironmentBuilder| {
+    let pool = |builder: EnvironmentBuilder| {
         let threads = GlobalThreadPoolOptions::default()
             .with_intra_threads(options.threads)?
             // Spinning threads would take the cores from decoding and matching.
             .with_spin_control(false)?;
         builder.with_global_thread_pool(threads).with_telemetry(false).build()
     };
-    let environment = pool(load(options.library.as_deref())?).map_err(LibraryError::Start)?;
+    let environment = pool(onnx_runtime_library::load(options.library.as_deref(), |path| ort::init_from(path))?)
+        .map_err(OnnxRuntimeError::Start)?;
     environment.set_log_level(LogLevel::Warning);
     *slot = Some(environment.clone());
     Ok(environment)
 }
 
-/// Loads the library that was named; else the first that exists of the usual places; else
-/// whatever the system's loader finds.
-fn load(named: Option<&Path>) -> Result<ort::environment::EnvironmentBuilder, LibraryError> {
-    let places = places();
-    let found = named.map(Path::to_owned).or_else(|| places.iter().find(|place| place.is_file()).cloned());
-    if let Some(path) = found {
-        return ort::init_from(&path).map_err(|source| LibraryError::Unloadable { path, source });
-    }
-    ort::init_from(LIBRARY).map_err(|source| {
-        let mut tried: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-        tried.push(format!("{LIBRARY} on the system's library path"));
-        LibraryError::NotFound { tried: tried.join(", "), source }
-    })
-}
-
-fn places() -> Vec<PathBuf> {
-    let named = env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
-    let fetched = env::current_dir().ok().map(|folder| folder.join(".runtime/onnxruntime").join(LIBRARY));
-    [named, beside, fetched].into_iter().flatten().collect()
-}
-
-/// The commit that the loaded ONNX Runtime was built from: it names its version to nobody else.
+/// The commit that the loaded ONNX Runtime was built from. Its API does not tell the version.
 pub fn library_commit() -> &'static str {
     // ORT Build Info: git-branch=HEAD, git-commit-id=6af1a93, build type=Release
     let fields = ort::info().split([',', ' ']);

@@ -1,11 +1,12 @@
 //! The devices a model can run on.
 
-use std::fmt;
 use std::str::FromStr;
 
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 
-/// Where the user wants models to run.
+use crate::backend::Provider;
+
+/// Devices that a user asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Device {
     /// CUDA if it can be used, else the CPU.
@@ -17,7 +18,7 @@ pub enum Device {
     Cuda(Vec<u32>),
 }
 
-/// `--device` was something else.
+/// The text names no device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a device: use auto, cpu, cuda, cuda:N or cuda:N,M,…")]
 pub struct DeviceParseError(String);
@@ -40,32 +41,13 @@ impl FromStr for Device {
     }
 }
 
-/// The number goes to CUDA as a signed one.
+/// CUDA takes the number as a signed one.
 fn device_number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|&number| i32::try_from(number).is_ok())
 }
 
-/// Where models really run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provider {
-    /// The CPU.
-    Cpu,
-    /// A CUDA device by its number.
-    Cuda(u32),
-}
-
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-        }
-    }
-}
-
 impl Provider {
-    /// The sets of providers to try for `device`, best first; only the last one's failure is an
-    /// error.
+    /// The sets of providers to try for `device`, best first. Only a failure of the last set is an error.
     pub(super) fn candidates(device: &Device) -> Vec<Vec<Self>> {
         match device {
             Device::Auto if ep::CUDA::is_available().unwrap_or(false) => vec![vec![Self::Cuda(0)], vec![Self::Cpu]],
@@ -74,7 +56,7 @@ impl Provider {
         }
     }
 
-    /// How ONNX Runtime is told. A provider that cannot start is an error, never a silent CPU.
+    /// The provider for ONNX Runtime. One that cannot start is an error; it never falls back to the CPU.
     pub(super) fn dispatch(self) -> ExecutionProviderDispatch {
         match self {
             Self::Cpu => ep::CPU::default().with_arena_allocator(true).build(),

@@ -18,7 +18,7 @@ use crate::config::ClientRates;
 const MAX_CLIENTS: usize = 1 << 16;
 
 /// The buckets of all clients.
-pub(in crate::http) struct RateLimits<C: Clock = MonotonicClock> {
+pub(crate) struct RateLimits<C: Clock = MonotonicClock> {
     limiter: RateLimiter<IpAddr, Buckets, C, NoOpMiddleware<C::Instant>>,
     clock: C,
     max_clients: usize,
@@ -26,7 +26,7 @@ pub(in crate::http) struct RateLimits<C: Clock = MonotonicClock> {
 
 impl RateLimits {
     /// The limits that the settings ask for, if any.
-    pub(in crate::http) fn new(rates: &ClientRates) -> Option<Self> {
+    pub(crate) fn new(rates: &ClientRates) -> Option<Self> {
         Self::with_clock(rates, MonotonicClock, MAX_CLIENTS)
     }
 }
@@ -43,7 +43,7 @@ impl<C: Clock + Clone> RateLimits<C> {
     ///
     /// # Errors
     /// With the time until there is one.
-    pub(in crate::http) fn check(&self, client: IpAddr) -> Result<(), Duration> {
+    pub(crate) fn check(&self, client: IpAddr) -> Result<(), Duration> {
         if self.limiter.len() >= self.max_clients {
             // Forgets those whose bucket is full again; nobody can tell the difference.
             self.limiter.retain_recent();

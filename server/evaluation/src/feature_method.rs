@@ -5,17 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::EvaluateError;
+use super::EvaluationError;
 use super::dataset::{Picture, read_picture};
 use densecl_vision::features::{FeatureMap, NormalizedMap};
 use densecl_vision::image::ImageSize;
-use densecl_vision::matching::{MatchSide, PointMatch};
+use densecl_vision::matching::{MatchedImage, PointMatch};
 
-/// What a contestant may fail with.
-pub type ContestantError = Box<dyn std::error::Error + Send + Sync>;
+/// What a method may fail with.
+pub type FeatureMethodError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Something whose correspondences are measured.
-pub trait Contestant {
+pub trait FeatureMethod {
     /// What the report calls it.
     fn name(&self) -> &str;
 
@@ -23,7 +23,7 @@ pub trait Contestant {
     ///
     /// # Errors
     /// Whatever keeps it from describing the picture.
-    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, ContestantError>;
+    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, FeatureMethodError>;
 
     /// Matches between keypoints of its own, if it has any; the others match cells.
     ///
@@ -33,24 +33,24 @@ pub trait Contestant {
         &mut self,
         _source: &Picture,
         _target: &Picture,
-    ) -> Result<Option<Vec<PointMatch>>, ContestantError> {
+    ) -> Result<Option<Vec<PointMatch>>, FeatureMethodError> {
         Ok(None)
     }
 }
 
 /// A picture with its features.
-pub(super) struct Described {
+pub(super) struct DescribedPicture {
     pub(super) picture: Picture,
     pub(super) map: NormalizedMap,
 }
 
-impl Described {
+impl DescribedPicture {
     pub(super) fn size(&self) -> ImageSize {
         self.picture.size()
     }
 
-    pub(super) fn side(&self) -> MatchSide<'_> {
-        MatchSide { map: &self.map, image: self.size() }
+    pub(super) fn matched_image(&self) -> MatchedImage<'_> {
+        MatchedImage { map: &self.map, image: self.size() }
     }
 }
 
@@ -64,32 +64,32 @@ pub(super) struct Timings {
 }
 
 /// Describes pictures, and keeps the last ones: pictures come up again soon.
-pub(super) struct Describer<'a> {
-    contestant: &'a mut dyn Contestant,
-    recent: VecDeque<Arc<Described>>,
+pub(super) struct MethodRunner<'a> {
+    method: &'a mut dyn FeatureMethod,
+    recent: VecDeque<Arc<DescribedPicture>>,
     pub(super) timings: Timings,
 }
 
-impl<'a> Describer<'a> {
+impl<'a> MethodRunner<'a> {
     const MAX_BYTES: usize = 256 << 20;
 
-    pub(super) fn new(contestant: &'a mut dyn Contestant) -> Self {
-        Self { contestant, recent: VecDeque::new(), timings: Timings::default() }
+    pub(super) fn new(method: &'a mut dyn FeatureMethod) -> Self {
+        Self { method, recent: VecDeque::new(), timings: Timings::default() }
     }
 
-    pub(super) fn describe(&mut self, path: &Path) -> Result<Arc<Described>, EvaluateError> {
+    pub(super) fn describe(&mut self, path: &Path) -> Result<Arc<DescribedPicture>, EvaluationError> {
         if let Some(known) = self.recent.iter().find(|known| known.picture.path == path) {
             return Ok(Arc::clone(known));
         }
         let picture = read_picture(path)?;
         let started = Instant::now();
         let map = self
-            .contestant
+            .method
             .describe(&picture)
-            .map_err(|source| EvaluateError::Contestant { picture: path.to_owned(), source })?
+            .map_err(|source| EvaluationError::Method { picture: path.to_owned(), source })?
             .into_normalized();
         self.timings.describe_ms.push(elapsed_ms(started));
-        let described = Arc::new(Described { picture, map });
+        let described = Arc::new(DescribedPicture { picture, map });
         self.recent.push_back(Arc::clone(&described));
         while self.recent.len() > 1 && self.held_bytes() > Self::MAX_BYTES {
             self.recent.pop_front();
@@ -99,11 +99,11 @@ impl<'a> Describer<'a> {
 
     pub(super) fn keypoint_matches(
         &mut self,
-        source: &Described,
-        target: &Described,
-    ) -> Result<Option<Vec<PointMatch>>, EvaluateError> {
-        let matches = self.contestant.keypoint_matches(&source.picture, &target.picture);
-        matches.map_err(|source| EvaluateError::Contestant { picture: target.picture.path.clone(), source })
+        source: &DescribedPicture,
+        target: &DescribedPicture,
+    ) -> Result<Option<Vec<PointMatch>>, EvaluationError> {
+        let matches = self.method.keypoint_matches(&source.picture, &target.picture);
+        matches.map_err(|source| EvaluationError::Method { picture: target.picture.path.clone(), source })
     }
 
     /// Runs `work` on two pictures' features and counts its time.

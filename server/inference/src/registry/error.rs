@@ -1,4 +1,4 @@
-//! What can be wrong with a repository, with a model in it, and with what is asked for.
+//! Errors of loading a repository, of changing what is loaded, and of looking up models.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use densecl_models::ModelError;
 use densecl_models::repository::RepositoryError;
 
+use crate::backend::BackendError;
 use crate::batch::BatchError;
-use crate::engine::EngineError;
 
 /// The repository cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +23,9 @@ pub enum OpenError {
         /// What is wrong with it.
         source: ModelError,
     },
-    /// No model has the layers that were to be rehearsed.
-    #[error("no model has the layers `{layers}` that are to be rehearsed")]
-    Rehearsal {
+    /// No model has the layers that are to be warmed up.
+    #[error("no model has the layers `{layers}` that are to be warmed up")]
+    WarmUpLayers {
         /// The layers.
         layers: String,
     },
@@ -34,13 +34,13 @@ pub enum OpenError {
     WarmUp {
         /// The file.
         path: PathBuf,
-        /// What the engine said.
+        /// The error of the run.
         source: BatchError,
     },
 }
 
 impl OpenError {
-    /// What is wrong, for people who must not learn where things lie on this machine.
+    /// A text that names no path of this machine, for clients.
     pub fn reason(&self) -> String {
         match self {
             Self::Repository(RepositoryError::Empty { .. }) => "the model repository holds no model".to_owned(),
@@ -48,7 +48,7 @@ impl OpenError {
                 format!("the model repository cannot be read: {source}")
             }
             Self::Model { source, .. } => model_reason(source),
-            Self::Rehearsal { .. } => self.to_string(),
+            Self::WarmUpLayers { .. } => self.to_string(),
             Self::WarmUp { source, .. } => run_reason(source),
         }
     }
@@ -60,22 +60,37 @@ fn model_reason(error: &ModelError) -> String {
             let name = path.file_name().unwrap_or_default().display();
             format!("{name} cannot be read: {source}")
         }
-        _ => chain(error),
+        // These name files without their folders.
+        ModelError::FileTooLarge { .. }
+        | ModelError::NotOnnx(_)
+        | ModelError::ExternalData { .. }
+        | ModelError::Unsuitable(_)
+        | ModelError::NoManifest
+        | ModelError::Manifest(_)
+        | ModelError::UnknownOutput(_) => chain(error),
     }
 }
 
 fn run_reason(error: &BatchError) -> String {
-    let BatchError::Engine(error) = error else { return chain(error) };
-    match &**error {
-        EngineError::Model { source, .. } => model_reason(source),
-        EngineError::Session { source, .. } => format!("ONNX Runtime cannot load it: {}", chain(source)),
-        EngineError::Run(source) => format!("it does not run: {}", chain(source)),
-        error => chain(error),
+    match error {
+        BatchError::Backend(error) => backend_reason(error),
+        BatchError::Overloaded { .. } | BatchError::DeadlinePassed | BatchError::Closed | BatchError::Panicked(_) => {
+            chain(error)
+        }
+    }
+}
+
+fn backend_reason(error: &BackendError) -> String {
+    match error {
+        BackendError::Model { source, .. } => model_reason(source),
+        BackendError::Session { source, .. } => format!("ONNX Runtime cannot load it: {}", chain(&**source)),
+        BackendError::Run(source) => format!("it does not run: {}", chain(&**source)),
+        BackendError::FileChanged { .. } | BackendError::Output { .. } => chain(error),
     }
 }
 
 /// An error and its causes, on one line.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -89,16 +104,16 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A model was not loaded, or not unloaded, as somebody asked.
+/// A model could not be loaded or unloaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     /// There is no such model.
     #[error("there is no model `{name}` in the repository")]
     Unknown {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
     },
-    /// It is there but cannot be served. What was served before still is.
+    /// It is there but cannot be served. The versions that were served before still are.
     #[error("model `{name}` cannot be loaded: {reason}; what was served before still is")]
     Failed {
         /// The model.
@@ -106,7 +121,7 @@ pub enum ChangeError {
         /// What is wrong, version by version.
         reason: String,
     },
-    /// Its repository cannot be read. What was served before still is.
+    /// The repository cannot be read. The versions that were served before still are.
     #[error("{reason}; what was served before still is")]
     Repository {
         /// What is wrong.
@@ -114,15 +129,15 @@ pub enum ChangeError {
     },
 }
 
-/// Something was asked for that is not there.
+/// A request names a model, version or layer that is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
     /// No model of this name.
     #[error("there is no model `{name}`; the models are: {known}")]
     UnknownModel {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
-        /// What there is.
+        /// The names that exist.
         known: String,
     },
     /// There is no model that can be run at all.
@@ -133,9 +148,9 @@ pub enum LookupError {
     UnknownVersion {
         /// The model.
         name: String,
-        /// What was asked for.
+        /// The name that was asked for.
         version: u32,
-        /// What there is.
+        /// The names that exist.
         known: String,
     },
     /// The version is in the repository but is not served.
@@ -153,15 +168,15 @@ pub enum LookupError {
     UnknownLayer {
         /// The model.
         name: String,
-        /// What was asked for.
+        /// The name that was asked for.
         layer: String,
-        /// What there is.
+        /// The names that exist.
         known: String,
     },
     /// A hypercolumn names a layer twice.
     #[error("`{layers}` names a layer more than once")]
     RepeatedLayer {
-        /// What was asked for.
+        /// The name that was asked for.
         layers: String,
     },
 }
@@ -178,13 +193,13 @@ mod tests {
         let secret = || PathBuf::from("/secret/m/1/model.onnx");
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         let io = || ModelError::Io { path: secret(), source: gone() };
-        let engine = EngineError::Model { path: secret(), source: io() };
+        let backend = BackendError::Model { path: secret(), source: io() };
         for error in [
             OpenError::Repository(RepositoryError::Unreadable { path: secret(), source: gone() }),
             OpenError::Repository(RepositoryError::Empty { path: secret() }),
             OpenError::Model { path: secret(), source: io() },
             OpenError::Model { path: secret(), source: ModelError::NoManifest },
-            OpenError::WarmUp { path: secret(), source: BatchError::Engine(Arc::new(engine)) },
+            OpenError::WarmUp { path: secret(), source: BatchError::Backend(Arc::new(backend)) },
         ] {
             let reason = error.reason();
             assert!(!reason.contains("secret") && !reason.is_empty(), "{reason}");

@@ -9,25 +9,18 @@ use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use densecl_models::{Manifest, ModelError, OnnxModel};
 use sha2::{Digest, Sha256};
 
-use super::EngineError;
-
-static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-
-/// Tells what was loaded at one time from everything that was loaded at others, of the same file or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ModelId(u64);
+use crate::backend::{BackendError, BackendModel, ModelId};
 
 /// One version of a model as it was loaded. Two are equal if they come from one loading.
 #[derive(Clone, Debug)]
-pub struct ModelFile(Arc<Opened>);
+pub struct ModelFile(Arc<OpenedFile>);
 
 #[derive(Debug)]
-struct Opened {
+struct OpenedFile {
     id: ModelId,
     name: String,
     version: u32,
@@ -53,8 +46,8 @@ impl ModelFile {
         let file_digest = Sha256::digest(&bytes).into();
         let model = OnnxModel::decode_file(path, bytes)?;
         let (beside_digest, manifest) = (digest_beside(&model), model.manifest().clone());
-        Ok(Self(Arc::new(Opened {
-            id: ModelId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
+        Ok(Self(Arc::new(OpenedFile {
+            id: ModelId::next(),
             name: name.to_owned(),
             version,
             path: path.to_owned(),
@@ -66,7 +59,7 @@ impl ModelFile {
         })))
     }
 
-    /// What tells it from all others.
+    /// The id of this loading.
     pub fn id(&self) -> ModelId {
         self.0.id
     }
@@ -97,16 +90,22 @@ impl ModelFile {
     }
 
     /// Reads the model once more.
-    pub(super) fn read(&self) -> Result<OnnxModel, EngineError> {
-        let Opened { path, file, file_digest, beside_digest, manifest, .. } = &*self.0;
-        let unreadable = |source| EngineError::Model { path: path.clone(), source };
-        let changed = || EngineError::FileChanged { name: self.0.name.clone(), version: self.0.version };
+    pub(crate) fn read(&self) -> Result<OnnxModel, BackendError> {
+        let OpenedFile { path, file, file_digest, beside_digest, manifest, .. } = &*self.0;
+        let unreadable = |source| BackendError::Model { path: path.clone(), source };
+        let changed = || BackendError::FileChanged { name: self.0.name.clone(), version: self.0.version };
         let bytes = OnnxModel::read_file(file, path).map_err(unreadable)?;
         if Sha256::digest(&bytes)[..] != file_digest[..] {
             return Err(changed());
         }
         let model = OnnxModel::decode_beside(path, bytes, || Ok(Some(manifest.clone()))).map_err(unreadable)?;
         if digest_beside(&model) == *beside_digest { Ok(model) } else { Err(changed()) }
+    }
+}
+
+impl BackendModel for ModelFile {
+    fn id(&self) -> ModelId {
+        self.0.id
     }
 }
 
@@ -138,8 +137,8 @@ fn whole_digest(file: &[u8; 32], beside: &[u8; 32], manifest: &Manifest) -> [u8;
 pub(crate) mod tests {
     use std::fs;
 
-    use super::super::probe;
     use super::*;
+    use crate::onnx_runtime::probe;
 
     /// The smallest model there is.
     pub(crate) fn smallest() -> ModelFile {
@@ -173,7 +172,7 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = in_folder(folder.path());
         fs::write(file.path(), b"another").expect("a file");
-        assert!(matches!(file.read(), Err(EngineError::FileChanged { version: 1, .. })));
+        assert!(matches!(file.read(), Err(BackendError::FileChanged { version: 1, .. })));
     }
 
     #[test]
@@ -186,7 +185,7 @@ pub(crate) mod tests {
         let file = ModelFile::open("m", 1, &path).expect("a model");
         assert!(file.read().is_ok());
         fs::write(&weights, [2; 4]).expect("a file");
-        assert!(matches!(file.read(), Err(EngineError::FileChanged { version: 1, .. })));
+        assert!(matches!(file.read(), Err(BackendError::FileChanged { version: 1, .. })));
         assert_ne!(ModelFile::open("m", 1, &path).expect("a model").digest(), file.digest());
     }
 
