@@ -80,15 +80,15 @@ pub enum Command {
     Features(Box<FeaturesArgs>),
     /// Find points of one image file in another, without a server
     Correspondence(Box<CorrespondenceArgs>),
-    /// Measure correspondences against exact truth: HPatches, SPair-71k, procedural pairs and scenes
+    /// Measure correspondences on data with exact labels: HPatches, SPair-71k, procedural pairs and scenes
     Evaluate(Box<EvaluateArgs>),
-    /// Ask a running server whether it is ready; for containers
+    /// Check that a running server is ready, for the health check of a container
     Healthcheck(HealthcheckArgs),
     /// Print the OpenAPI document
     Openapi,
     /// List the models of a repository
     Models(ModelsArgs),
-    /// Make keys for clients of a server that asks for them
+    /// Make API keys for clients
     #[command(subcommand)]
     Keys(KeysCommand),
 }
