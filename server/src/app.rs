@@ -198,7 +198,7 @@ pub fn load(state: &AppState) -> Result<(), ServeError> {
     let config = state.config();
     let batcher = Batcher::start(&config.batcher(), &state.metrics().batch)?;
     record_engines(state, batcher.providers());
-    let models = ModelLoader::open(config.models.clone(), batcher, config.rehearsals.clone())?;
+    let models = ModelLoader::open(config.models.clone(), batcher, config.warm_up.clone())?;
     let registry = models.current();
     state.become_ready(models);
     tracing::info!(models = registry.all().count(), providers = ?registry.providers(), "ready");

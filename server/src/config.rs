@@ -31,7 +31,7 @@ pub struct Config {
     /// Folder of the model repository.
     pub models: PathBuf,
     /// Layers that are run once before the first request, beside the default ones.
-    pub rehearsals: Vec<WarmUpLayers>,
+    pub warm_up: Vec<WarmUpLayers>,
     /// Device, threads and library of the engines.
     pub engine: EngineOptions,
     /// Limits of one batch.

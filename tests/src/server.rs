@@ -34,7 +34,7 @@ pub fn config() -> Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         admin_listen: None,
         models: models(),
-        rehearsals: Vec::new(),
+        warm_up: Vec::new(),
         engine: EngineOptions {
             library: Some(crate::onnxruntime()),
             device: Device::Cpu,
