@@ -18,7 +18,7 @@ const OPSET: i64 = 17;
 /// File format that goes with [`OPSET`].
 const IR_VERSION: i64 = 8;
 
-/// How weights lie in the file; the arithmetic is float32 either way.
+/// Type of the weights in the file; the arithmetic is float32 in both cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightStorage {
     /// Four bytes a weight, exact.
@@ -32,16 +32,16 @@ pub enum WeightStorage {
 pub struct Weight {
     /// Length of each axis.
     pub dims: Vec<usize>,
-    /// As many values as the product of `dims`.
+    /// Values; their number is the product of `dims`.
     pub data: Vec<f32>,
 }
 
 /// One axis of an input or output.
 #[derive(Clone, Copy, Debug)]
 pub enum Axis {
-    /// Always this long.
+    /// Of this length.
     Fixed(usize),
-    /// As long as the input makes it; the name tells axes of equal length.
+    /// Of any length; axes of one name have equal lengths.
     Named(&'static str),
 }
 

@@ -10,7 +10,7 @@ pub(crate) fn real_inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfo
     graph.input.iter().filter(move |input| !constants.contains(input.name()))
 }
 
-/// Whether a domain is ONNX's own.
+/// Returns whether a domain is that of the ONNX standard.
 pub(crate) fn is_standard(domain: &str) -> bool {
     matches!(domain, "" | "ai.onnx")
 }

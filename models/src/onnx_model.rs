@@ -38,7 +38,7 @@ pub(crate) const INPUT: &str = "images";
 /// The floating-point type that a graph computes in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// As the models are made.
+    /// The type that models are stored in.
     #[default]
     Float32,
     /// 11 significant bits: for GPUs.
@@ -61,7 +61,7 @@ pub enum ModelError {
     Io {
         /// The file; messages say its name alone.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The file is longer than any that is read.
@@ -69,9 +69,9 @@ pub enum ModelError {
     FileTooLarge {
         /// The file; messages say its name alone.
         path: PathBuf,
-        /// How long it is, at least.
+        /// Its length, or a lower bound of it.
         bytes: u64,
-        /// How long it may be.
+        /// The maximum.
         limit: u64,
     },
     /// The bytes are not an ONNX model.
@@ -111,7 +111,7 @@ impl OnnxModel {
         Self::checked(bare_model(graph), manifest, ExternalFiles::new())
     }
 
-    /// Opens a model file, if it is one: neither a pipe, which would be waited for, nor a device.
+    /// Opens a regular file: opening a pipe would block, and a device never ends.
     ///
     /// # Errors
     /// If it cannot be opened.
@@ -119,7 +119,7 @@ impl OnnxModel {
         files::open(path)
     }
 
-    /// All bytes of an open file, wherever others have got to in it; `path` is what it is called.
+    /// Reads all bytes of an open file, whatever its position; `path` is its name in messages.
     ///
     /// # Errors
     /// If it cannot be read, or is longer than ONNX files can be (2 GiB).
@@ -140,15 +140,15 @@ impl OnnxModel {
     /// lack is taken from the files beside that, as in [`OnnxModel::open`].
     ///
     /// # Errors
-    /// As for [`OnnxModel::open`].
+    /// The errors of [`OnnxModel::open`].
     pub fn decode_file(path: &Path, bytes: Bytes) -> Result<Self, ModelError> {
         Self::decode_file_with(path, bytes, || read_manifest(&path.with_file_name("manifest.json")))
     }
 
-    /// As [`OnnxModel::decode_file`], but `manifest` is asked if the bytes hold none.
+    /// Reads a model as [`OnnxModel::decode_file`] does, but calls `manifest` if the bytes hold none.
     ///
     /// # Errors
-    /// As for [`OnnxModel::open`].
+    /// The errors of [`OnnxModel::open`].
     pub fn decode_file_with(
         path: &Path,
         bytes: Bytes,
@@ -158,10 +158,10 @@ impl OnnxModel {
         Self::decode_with(bytes, Source::Folder(folder), manifest)
     }
 
-    /// Reads a model from memory alone, which it goes on sharing; `manifest` is asked if it has none.
+    /// Reads a model from memory alone, which it goes on sharing; calls `manifest` if it has none.
     ///
     /// # Errors
-    /// As for [`OnnxModel::open`].
+    /// The errors of [`OnnxModel::open`].
     pub fn decode(
         bytes: Bytes,
         manifest: impl FnOnce() -> Result<Option<Manifest>, ModelError>,
@@ -195,13 +195,13 @@ impl OnnxModel {
         Self::checked(proto, manifest, beside)
     }
 
-    /// What the model says of itself.
+    /// The description of the model.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Files beside the model's that its weights were read from: their names in it, and their content.
-    /// They are as much a part of it as its own file.
+    /// Files beside the model's that its weights were read from: their names in the model, and their content.
+    /// They are a part of the model.
     pub fn external_files(&self) -> impl Iterator<Item = (&str, &Bytes)> {
         self.beside.iter().map(|(name, content)| (name.as_str(), content))
     }

@@ -1,4 +1,4 @@
-//! The same network before any training: the baseline that belongs beside every number.
+//! A network before any training: the baseline of every measurement.
 //!
 //! An untrained network is what the trainer starts from: convolutions drawn from a normal distribution with variance
 //! 2 / fan-in (He et al., arXiv 1502.01852, equation 10), no bias, `BatchNorm` that changes nothing. In an exported graph
@@ -29,7 +29,7 @@ pub fn with_random_weights(model: &OnnxModel, seed: u64) -> Result<OnnxModel, Mo
     OnnxModel::decode(proto.encode_to_vec().into(), || Ok(None))
 }
 
-/// What becomes of a constant.
+/// New values of a constant.
 #[derive(Clone, Copy, PartialEq)]
 enum NewValues {
     Random,
@@ -83,7 +83,7 @@ fn new_values(graph: &GraphProto) -> HashMap<String, NewValues> {
     new_values
 }
 
-/// Where a value comes from: a constant may be widened on its way.
+/// The value that `name` is a copy of: a constant may be widened before it is used.
 fn origin<'a>(mut name: &'a str, producers: &HashMap<&'a str, &'a NodeProto>) -> Option<&'a str> {
     while let Some(node) = producers.get(name).filter(|node| matches!(node.op_type(), "Cast" | "Identity")) {
         name = node.input.first()?;

@@ -10,8 +10,8 @@
 //! comes before (normalisation) and behind them (pooling, projections that are outputs) stays
 //! float32, and so do all outputs: an output is never rounded itself, only what it is summed from.
 //!
-//! Where the ranges of the activations come from is not known here: a [`CalibrationModel`] returns
-//! the activations, and who runs it on images hands their [`ValueRange`]s to [`quantize`].
+//! This module does not measure the ranges of the activations: the caller runs a [`CalibrationModel`]
+//! on images and gives the [`ValueRange`]s of its outputs to [`quantize`].
 //!
 //! Source: Jacob et al., arXiv 1712.05877, section 2; per-channel weights from Krishnamoorthi,
 //! arXiv 1806.08342, section 3.
@@ -110,7 +110,7 @@ pub fn quantize(graph: &GraphProto, ranges: &ValueRanges) -> Result<GraphProto, 
     Ok(quantized)
 }
 
-/// Whether a graph was made by [`quantize`], or is in that form anyway.
+/// Returns whether a graph has the form that [`quantize`] makes.
 pub(crate) fn is_quantized(graph: &GraphProto) -> bool {
     graph.node.iter().any(|node| node.op_type() == "QuantizeLinear")
 }

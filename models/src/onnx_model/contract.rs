@@ -1,4 +1,4 @@
-//! What the server relies on: one input of pictures, and the outputs that the manifest describes.
+//! Inputs and outputs that the server relies on: one input of pictures, and the outputs that the manifest describes.
 
 use super::INPUT;
 use crate::geometry::CELL_MULTIPLE_PX;
@@ -8,10 +8,10 @@ use crate::proto::tensor_proto::DataType;
 use crate::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::proto::{GraphProto, ValueInfoProto, type_proto};
 
-/// Checks that `graph` is what `manifest` says, and can be given pictures.
+/// Checks that `graph` has the outputs of `manifest` and takes pictures.
 ///
 /// # Errors
-/// What was found and what is expected, as a sentence.
+/// Returns what was found and what is expected, as a sentence.
 pub(super) fn check(graph: &GraphProto, manifest: &Manifest) -> Result<(), String> {
     check_input(graph)?;
     for layer in &manifest.layers {
@@ -24,7 +24,7 @@ pub(super) fn check(graph: &GraphProto, manifest: &Manifest) -> Result<(), Strin
     Ok(())
 }
 
-/// Lets a graph that was exported for pictures of one size take any.
+/// Makes a graph that was exported for pictures of one size accept any size.
 ///
 /// Only declarations change, and convolutions ask for none. A graph whose nodes rely on the size, too,
 /// fails when it is run at another one, which a server does before it serves a model.
@@ -69,7 +69,7 @@ fn check_input(graph: &GraphProto) -> Result<(), String> {
     }
 }
 
-/// How long an axis of an output is.
+/// Length of an axis of an output.
 enum Axis {
     Any,
     Fixed(u32),

@@ -1,4 +1,4 @@
-//! Weights that lie in files beside the model's become a part of it.
+//! Reads weights that lie in files beside the model's file.
 //!
 //! Exporters write such files for networks of more than 2 GiB, and some for any network. A model that is
 //! served is cut and handed over as one, so their content is shared by the tensors from here on.
@@ -25,7 +25,7 @@ pub(super) enum Source<'a> {
     Folder(&'a Path),
 }
 
-/// Reads what `graph`'s tensors lack; at most so much that it and the `model_bytes` can be one file.
+/// Reads the values that `graph`'s tensors lack; together with the `model_bytes` they must fit into one file.
 pub(super) fn embed(graph: &mut GraphProto, source: Source<'_>, model_bytes: u64) -> Result<ExternalFiles, ModelError> {
     let mut files = Files { source, read: ExternalFiles::new(), room: MAX_MODEL_BYTES.saturating_sub(model_bytes) };
     for_each_tensor(graph, &mut |tensor| files.fill(tensor))?;

@@ -1,4 +1,4 @@
-//! Which operators a model may use: those that ONNX Runtime comes with, and functions made of them.
+//! Operators that a model may use: those of ONNX Runtime, and functions made of them.
 
 use std::collections::HashMap;
 
@@ -19,10 +19,10 @@ const MAX_UNFOLDED_NODES: u64 = 1 << 20;
 /// Functions that call functions.
 const MAX_CALL_DEPTH: usize = 32;
 
-/// Checks the versions that `model` asks for, and that somebody has every operator of it.
+/// Checks the versions that `model` asks for, and that every operator of it exists.
 ///
 /// # Errors
-/// What is wrong, as a sentence.
+/// Returns what is wrong, as a sentence.
 pub(super) fn check(model: &ModelProto) -> Result<(), String> {
     if model.ir_version() > NEWEST_IR_VERSION {
         return Err(format!(
@@ -64,7 +64,7 @@ fn check_version<'a>(imports: impl Iterator<Item = (&'a str, i64)>) -> Result<()
     }
 }
 
-/// What tells functions apart.
+/// Identity of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Callee<'a> {
     domain: &'a str,
@@ -90,7 +90,7 @@ struct Functions<'a> {
 }
 
 impl<'a> Functions<'a> {
-    /// How many nodes these are, with functions unfolded.
+    /// Counts these nodes, with functions unfolded.
     fn count(&mut self, nodes: &'a [NodeProto], depth: usize) -> Result<u64, String> {
         let mut total = 0_u64;
         for node in nodes {

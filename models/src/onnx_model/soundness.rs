@@ -12,7 +12,7 @@ use crate::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, TensorP
 /// Checks `graph` and the graphs inside it.
 ///
 /// # Errors
-/// What is wrong, as a sentence.
+/// Returns what is wrong, as a sentence.
 pub(super) fn check(graph: &GraphProto) -> Result<(), String> {
     check_within(graph, &Scope { names: HashSet::new(), outer: None })
 }
@@ -20,7 +20,7 @@ pub(super) fn check(graph: &GraphProto) -> Result<(), String> {
 /// Checks the body of a function as if it were a graph.
 ///
 /// # Errors
-/// As of [`check`].
+/// Returns what is wrong, as a sentence.
 pub(super) fn check_function(function: &FunctionProto) -> Result<(), String> {
     let value = |name: &String| ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() };
     check(&GraphProto {
@@ -31,7 +31,7 @@ pub(super) fn check_function(function: &FunctionProto) -> Result<(), String> {
     })
 }
 
-/// How a node is called in a message.
+/// Name of a node in messages.
 pub(super) fn describe(node: &NodeProto) -> String {
     let name = Some(node.name()).filter(|name| !name.is_empty());
     let name = name.or_else(|| node.output.first().map(String::as_str)).unwrap_or_default();

@@ -8,7 +8,7 @@ use crate::proto::tensor_proto::{DataLocation, DataType};
 /// Checks one constant.
 ///
 /// # Errors
-/// What is wrong with it, to stand behind its name.
+/// Returns what is wrong with it, as the words that follow its name in a message.
 pub(super) fn check(tensor: &TensorProto) -> Result<(), String> {
     if tensor.data_location() == DataLocation::External {
         return Err("lies outside the file".to_owned());
@@ -69,7 +69,7 @@ enum Field {
     Text,
 }
 
-/// How numbers of a type are stored.
+/// Storage of the numbers of a type.
 #[derive(Clone, Copy)]
 struct Stored {
     /// Bits of a number among raw data; text is never there.

@@ -16,7 +16,7 @@ use crate::source::{Cursor, Source};
 use crate::storages::locate_storages;
 use crate::tensor_data::{self, TensorDataError};
 
-/// How a file is written.
+/// Format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `torch.save` since PyTorch 1.6: a zip archive.
@@ -53,7 +53,7 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
-    /// How many elements it has.
+    /// Number of elements.
     pub fn element_count(&self) -> u64 {
         // The count was found to be a number when the tensor was made.
         element_count(&self.shape).unwrap_or_default()
@@ -81,10 +81,10 @@ impl CheckpointFile {
         Self::from_source(Source::open(path).map_err(OpenError::Io)?)
     }
 
-    /// The same for a file that is in memory.
+    /// Opens a file that is in memory.
     ///
     /// # Errors
-    /// As for [`CheckpointFile::open`].
+    /// The errors of [`CheckpointFile::open`].
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, OpenError> {
         Self::from_source(Source::from_bytes(bytes))
     }
@@ -153,7 +153,7 @@ impl CheckpointFile {
         Ok(Self { entries: Some((archive, names)), ..Self::plain(source, Format::TorchZip, graph, root) })
     }
 
-    /// How it is written.
+    /// Format of the file.
     pub fn format(&self) -> Format {
         self.format
     }

@@ -1,7 +1,7 @@
-//! Which tool wrote a file: where in it the network is, and what its parts are called.
+//! Finds the network in a file of another tool: its position and the names of its parts.
 //!
 //! A ResNet is told by its stem: a name that ends in `conv1.weight` with the first block beside it.
-//! What stands before that is the prefix, and the known prefixes are the layouts.
+//! The text before that is the prefix; each known prefix belongs to a layout.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::file::CheckpointFile;
 use crate::names::Naming;
 use crate::pickle::{TensorId, Value};
 
-/// How a tool lays out its checkpoints.
+/// Layout of a tool's checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckpointLayout {
     /// This project's weights: torchvision's names and the heads.
@@ -34,8 +34,8 @@ pub enum CheckpointLayout {
 }
 
 impl CheckpointLayout {
-    /// Names beside the network that belong to the layout and that nobody asked for: other
-    /// encoders, queues, classifiers. Relative to what the whole dictionary is wrapped in.
+    /// Patterns of names that belong to the layout and not to the network: other encoders, queues,
+    /// classifiers. They come after the wrapper.
     pub(crate) fn companions(self) -> &'static [&'static str] {
         match self {
             Self::Densecl | Self::Prefixed => &[],
@@ -77,12 +77,12 @@ impl fmt::Display for CheckpointLayout {
     }
 }
 
-/// Which of the networks of a momentum method was taken.
+/// Role of a network in a momentum method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The one that is trained by gradients; the same if there is only one.
+    /// The network that gradients train, or the only one.
     Query,
-    /// The one that follows it: taken only where the other is not in the file.
+    /// The momentum encoder: taken only if the query encoder is not in the file.
     Key,
 }
 
@@ -95,7 +95,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A prefix that tools use, and what stands before the names of the heads.
+/// A prefix that tools use, and the prefixes of its heads.
 struct Known {
     prefix: &'static str,
     layout: CheckpointLayout,
@@ -119,7 +119,7 @@ const KNOWN: [Known; 10] = [
     Known { prefix: "key/backbone.", layout: CheckpointLayout::DenseclState, role: Role::Key, heads: [Some("key/global_head"), Some("key/dense_head")] },
 ];
 
-/// What data parallelism, compilation and trainers put before every name.
+/// Prefixes that data parallelism, compilation and trainers add to every name.
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
 /// Keys under which tools put the weights, the likeliest first. Of a student and its teacher neither
@@ -134,11 +134,11 @@ pub(crate) struct NetworkLocation<'a> {
     pub(crate) naming: Naming,
     /// Key of the root under which the names are; empty where they are at the root.
     pub(crate) key: &'a str,
-    /// What stands before the names of the whole dictionary.
+    /// Prefix of all names of the dictionary.
     pub(crate) wrapper: String,
-    /// What stands before the backbone's names, the wrapper included.
+    /// Prefix of the backbone's names, the wrapper included.
     pub(crate) prefix: String,
-    /// The same for the global and the dense head.
+    /// Prefixes of the global and the dense head.
     pub(crate) heads: [Option<String>; 2],
     pub(crate) entries: Entries<'a>,
 }
@@ -186,7 +186,7 @@ pub(crate) fn find(file: &CheckpointFile) -> Result<NetworkLocation<'_>, LayoutE
     locations.into_iter().next().ok_or_else(|| LayoutError::NotFound(some_keys(file)))
 }
 
-/// The first keys of the root, for who has to find out what the file is.
+/// The first keys of the root, for messages.
 fn some_keys(file: &CheckpointFile) -> String {
     const SHOWN: usize = 8;
     let keys = file.keys();
@@ -199,7 +199,7 @@ fn some_keys(file: &CheckpointFile) -> String {
 
 fn value_of(file: &CheckpointFile, key: &str) -> Option<Value> {
     let entries = file.graph().entries(file.root())?;
-    // As in Python, what was set last holds.
+    // In Python the last value of a repeated key holds.
     entries.iter().rev().find(|(found, _)| file.graph().text(*found) == Some(key)).map(|&(_, value)| value)
 }
 

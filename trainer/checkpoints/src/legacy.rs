@@ -18,7 +18,7 @@ const MAGIC: [u8; 12] = *b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 /// Version of the layout, as the second pickle has it.
 const VERSION: i64 = 1001;
 
-/// Whether a file begins as these do.
+/// Returns whether a file begins with the magic number of this format.
 pub(crate) fn is_legacy(start: &[u8]) -> bool {
     start.get(..32.min(start.len())).is_some_and(|start| start.windows(MAGIC.len()).any(|window| window == MAGIC))
 }
@@ -49,7 +49,7 @@ pub(crate) fn read(source: &Source) -> Result<(Graph, Value), OpenError> {
     Ok((graph, root))
 }
 
-/// Where the data of each listed key lie.
+/// Position of the data of each listed key.
 fn data_of_keys(
     cursor: &mut Cursor<'_>,
     graph: &Graph,

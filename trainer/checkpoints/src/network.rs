@@ -29,19 +29,19 @@ const MAX_EXTRA_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Network<'a> {
     file: &'a CheckpointFile,
-    /// How the file is laid out.
+    /// Layout of the file.
     pub layout: CheckpointLayout,
-    /// Which network of it this is.
+    /// Role of the network in the momentum method.
     pub role: Role,
-    /// The key of the file's root under which it is, and what stands before its names.
+    /// Key of the file's root that holds the network, and the prefix of its names.
     pub origin: String,
     /// The architecture whose names fit best.
     pub architecture: Architecture,
     /// Channels of the stem.
     pub stem_width: u64,
-    /// What is wrong with it.
+    /// Missing, unexpected and mismatched tensors.
     pub problems: Problems,
-    /// Names of what is in the file and not taken.
+    /// Names in the file that are not read.
     pub left_aside: Vec<String>,
     taken: Vec<Taken>,
 }
@@ -71,7 +71,7 @@ pub enum WeightsError {
         /// All of them.
         problems: Problems,
     },
-    /// Its tensors repeat what is stored so often that they would take more than the file explains.
+    /// Its tensors share stored data so often that they would take much more memory than the file.
     #[error("the weights would take {needed} bytes, which a file of {len} bytes cannot hold")]
     TooLarge {
         /// Bytes of the weights.
@@ -130,7 +130,7 @@ impl<'a> Network<'a> {
         })
     }
 
-    /// How the weights came about, as far as the layout says: `densecl`, `moco-v2`, `moco-v1`, or
+    /// Training method, as far as the layout tells it: `densecl`, `moco-v2`, `moco-v1`, or
     /// `unknown`.
     pub fn method(&self) -> &str {
         if let Some(method) = self.file.metadata().get(crate::write::METHOD_KEY) {
@@ -204,7 +204,7 @@ fn shape_of<'a>(file: &'a CheckpointFile, location: &NetworkLocation<'_>, name: 
     file.tensor_type(*location.entries.tensors.get(name)?).map(|(_, shape)| shape)
 }
 
-/// What has been looked at so far.
+/// Tensors that were looked up so far.
 struct Found<'a> {
     file: &'a CheckpointFile,
     location: &'a NetworkLocation<'a>,
@@ -265,7 +265,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// What nobody asked for: companions of the layout, and the unexpected.
+    /// Names that were not looked up: companions of the layout, and unexpected ones.
     fn rest(&self) -> (Vec<String>, Vec<String>) {
         let entries = &self.location.entries;
         let unused = entries.tensors.keys().filter(|name| !self.seen.contains(**name));

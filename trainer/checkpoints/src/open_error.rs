@@ -29,7 +29,7 @@ pub enum OpenError {
     Storage {
         /// Its key.
         key: String,
-        /// What is wrong with it.
+        /// Description of the fault.
         what: String,
     },
     /// It is cut off.

@@ -13,7 +13,7 @@ use crate::source::Source;
 const MAX_HEADER: u64 = 4 << 20;
 const LENGTH: u64 = 8;
 
-/// What a file says of itself.
+/// Header of a file.
 pub(crate) struct Header {
     pub(crate) graph: Graph,
     /// A dictionary of tensors.

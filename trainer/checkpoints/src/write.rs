@@ -51,7 +51,7 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// What a path asks for by its ending: `.safetensors`, `.pkl`, or a file of `torch.save`.
+    /// Layout that a path's extension stands for: `.safetensors`, `.pkl`, or `.pth` and `.pt` of `torch.save`.
     pub fn from_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "safetensors" => Some(Self::Densecl),
@@ -61,7 +61,7 @@ impl Target {
         }
     }
 
-    /// Whether the layout has a place for the projection heads.
+    /// Returns whether the layout includes the projection heads.
     pub fn has_heads(self) -> bool {
         matches!(self, Self::Densecl | Self::Mmpretrain)
     }

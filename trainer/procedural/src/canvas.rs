@@ -3,13 +3,13 @@
 //! A pixel that is covered is never looked at again, so each is textured about once however many
 //! leaves lie on it; partial cover at edges is blended exactly by the light still let through.
 
-use super::colour::Rgb;
-use super::elementary::smoothstep;
-use super::pose::{AtRest, Pose};
-use super::scene::{Leaf, Scene, Shadow};
-use super::shape::{Outline, RelativePoint};
-use super::surface::{Scratch, Surface};
-use super::texture::Program;
+use crate::colour::Rgb;
+use crate::elementary::smoothstep;
+use crate::pose::{AtRest, Pose};
+use crate::scene::{Leaf, Scene, Shadow};
+use crate::shape::{Outline, RelativePoint};
+use crate::surface::{Scratch, Surface};
+use crate::texture::Program;
 
 /// Less than this is not seen in 8 bits.
 const OPAQUE: f32 = 0.004;
@@ -30,14 +30,14 @@ struct Pixel {
     colour: Rgb,
     /// Share of the light from behind that still gets through.
     open: f32,
-    /// What shadows of the leaves in front leave of the light.
+    /// Share of the light that shadows of the leaves in front leave.
     light: f32,
     instance: u16,
 }
 
 /// A picture in the making, as linear arrays in row order.
 #[derive(Debug)]
-pub(super) struct Canvas {
+pub(crate) struct Canvas {
     frame: Frame,
     pixels: Vec<Pixel>,
     /// First and one past the last column of each row that may still be open.
@@ -59,7 +59,7 @@ struct RowBuffers {
 
 impl Canvas {
     /// A canvas with nothing on it.
-    pub(super) fn new(frame: Frame) -> Self {
+    pub(crate) fn new(frame: Frame) -> Self {
         let empty = Pixel { colour: [0.0; 3], open: 1.0, light: 1.0, instance: 0 };
         Self {
             frame,
@@ -71,7 +71,7 @@ impl Canvas {
     }
 
     /// Paints the whole scene.
-    pub(super) fn paint(scene: &mut Scene, frame: Frame) -> Self {
+    pub(crate) fn paint(scene: &mut Scene, frame: Frame) -> Self {
         let mut canvas = Self::new(frame);
         while canvas.open_rows > 0 {
             let Some(leaf) = scene.next_leaf() else {
@@ -84,18 +84,18 @@ impl Canvas {
     }
 
     /// Colour of every pixel.
-    pub(super) fn colours(&self) -> impl Iterator<Item = Rgb> + '_ {
+    pub(crate) fn colours(&self) -> impl Iterator<Item = Rgb> + '_ {
         self.pixels.iter().map(|pixel| pixel.colour)
     }
 
     /// Instance of every pixel; 0 is the background.
-    pub(super) fn instances(&self) -> Vec<u16> {
+    pub(crate) fn instances(&self) -> Vec<u16> {
         self.pixels.iter().map(|pixel| pixel.instance).collect()
     }
 
     /// Adds a leaf behind what is there. Its surface's programs are drawn here, when the first of it
     /// is seen, unless they are given.
-    pub(super) fn lay_leaf(&mut self, leaf: &Leaf, pose: &impl Pose, programs: Option<&[Program]>) {
+    pub(crate) fn lay_leaf(&mut self, leaf: &Leaf, pose: &impl Pose, programs: Option<&[Program]>) {
         let pixel = 1.0 / self.frame.unit_px;
         let edge = pixel * pose.factor() + leaf.softness;
         let radius = leaf.outline.radius();
@@ -133,7 +133,7 @@ impl Canvas {
     }
 
     /// Fills what is still open with the background.
-    pub(super) fn lay_background(&mut self, surface: &Surface, pose: &impl Pose, programs: Option<&[Program]>) {
+    pub(crate) fn lay_background(&mut self, surface: &Surface, pose: &impl Pose, programs: Option<&[Program]>) {
         let pixel = 1.0 / self.frame.unit_px;
         let drawn = if programs.is_none() { surface.prepare(pixel) } else { Vec::new() };
         for y in 0..self.frame.height_px {

@@ -1,52 +1,52 @@
-//! What an image is made of: leaves from front to back, and the light on them.
+//! Parts of an image: leaves from front to back, and the light on them.
 //!
 //! The dead-leaves model (A. B. Lee, D. Mumford and J. Huang 2001): opaque shapes with a density of
 //! radii proportional to 1/r³ cover each other, which gives the power-law spectra, edges and
 //! occlusions of photographs. Two more layouts add what it lacks: objects of several parts in front
 //! of a ground and a sky, and close views of one surface.
 
-use super::Split;
-use super::colour::Palette;
-use super::elementary::{cos_turns, sin_turns};
-use super::figure::Category;
-use super::random::{Purpose, Stream};
-use super::shape::Outline;
-use super::surface::{Choice, Surface};
+use crate::Split;
+use crate::colour::Palette;
+use crate::elementary::{cos_turns, sin_turns};
+use crate::figure::Category;
+use crate::random::{Purpose, Stream};
+use crate::shape::Outline;
+use crate::surface::{Choice, Surface};
 
 /// Places tried for a figure.
 const PLACEMENTS: usize = 12;
 
 /// One shape with its surface, as light falls on it.
 #[derive(Debug, Clone)]
-pub(super) struct Leaf {
-    pub(super) outline: Outline,
-    pub(super) surface: Surface,
+pub(crate) struct Leaf {
+    pub(crate) outline: Outline,
+    pub(crate) surface: Surface,
     /// Leaves of one object share their instance; 0 is the background.
-    pub(super) instance: u16,
+    pub(crate) instance: u16,
     /// Width of the edge in image units, on top of one pixel.
-    pub(super) softness: f32,
+    pub(crate) softness: f32,
     /// Change of brightness per radius along x and y.
-    pub(super) gradient: [f32; 2],
+    pub(crate) gradient: [f32; 2],
     /// Darkening at the border, as on a round body.
-    pub(super) rim: f32,
-    pub(super) shadow: Option<Shadow>,
+    pub(crate) rim: f32,
+    pub(crate) shadow: Option<Shadow>,
 }
 
 /// A figure as it lies in a scene.
 #[derive(Debug, Clone)]
-pub(super) struct Figure {
-    pub(super) category: Category,
-    pub(super) outline: Outline,
+pub(crate) struct Figure {
+    pub(crate) category: Category,
+    pub(crate) outline: Outline,
 }
 
 /// A shadow on whatever lies behind.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shadow {
-    pub(super) offset: [f32; 2],
+pub(crate) struct Shadow {
+    pub(crate) offset: [f32; 2],
     /// Share of the light that is kept out, in `[0, 1]`.
-    pub(super) depth: f32,
+    pub(crate) depth: f32,
     /// Width of its soft border in image units.
-    pub(super) width: f32,
+    pub(crate) width: f32,
 }
 
 /// Leaves that are still to come, by kind.
@@ -62,7 +62,7 @@ enum RemainingLeaves {
 
 /// An endless source of leaves from front to back, then a background.
 #[derive(Debug)]
-pub(super) struct Scene {
+pub(crate) struct Scene {
     stream: Stream,
     split: Split,
     palette: Palette,
@@ -76,14 +76,14 @@ pub(super) struct Scene {
     /// Parts of the current object still to come, around its middle.
     parts: Vec<([f32; 2], f32)>,
     part_palette: Option<Palette>,
-    /// Whether the last leaf was part of an object.
+    /// `true` if the last leaf was part of an object.
     in_object: bool,
     figures: Vec<Figure>,
 }
 
 impl Scene {
     /// The scene of one image, `extent` image units wide and high.
-    pub(super) fn new(split: Split, seed: u64, index: u64, extent: [f32; 2]) -> Self {
+    pub(crate) fn new(split: Split, seed: u64, index: u64, extent: [f32; 2]) -> Self {
         let stream = Stream::new(Purpose::Scene, seed, split.key(index));
         let area = extent[0] * extent[1];
         let some = |low: u32, range: u32, stream: &mut Stream| ((low + stream.below(range)) as f32 * area) as u32;
@@ -105,7 +105,7 @@ impl Scene {
     }
 
     /// A scene with `objects` objects of parts, for a sequence of pictures.
-    pub(super) fn with_objects(split: Split, seed: u64, index: u64, extent: [f32; 2], objects: u32) -> Self {
+    pub(crate) fn with_objects(split: Split, seed: u64, index: u64, extent: [f32; 2], objects: u32) -> Self {
         let stream = Stream::new(Purpose::Stage, seed, split.key(index));
         Self::laid_out(split, stream, extent, |stream| RemainingLeaves::Objects {
             clutter: stream.below(5),
@@ -116,7 +116,7 @@ impl Scene {
     }
 
     /// A scene with figures in front of a backdrop that shows none.
-    pub(super) fn with_figures(split: Split, seed: u64, index: u64, extent: [f32; 2]) -> Self {
+    pub(crate) fn with_figures(split: Split, seed: u64, index: u64, extent: [f32; 2]) -> Self {
         let stream = Stream::new(Purpose::Figures, seed, split.key(index));
         Self::laid_out(split, stream, extent, |stream| RemainingLeaves::Figures {
             figures: 1 + stream.weighted(&[0.2, 0.2, 0.18, 0.15, 0.12, 0.08, 0.07]) as u32,
@@ -154,7 +154,7 @@ impl Scene {
     }
 
     /// The next leaf towards the back; `None` when only the background is left.
-    pub(super) fn next_leaf(&mut self) -> Option<Leaf> {
+    pub(crate) fn next_leaf(&mut self) -> Option<Leaf> {
         if let Some((centre, radius)) = self.parts.pop() {
             return Some(self.leaf(centre, radius));
         }
@@ -174,13 +174,13 @@ impl Scene {
         }
     }
 
-    /// Whether the leaf that came last is part of an object, and not of what stands still.
-    pub(super) fn in_object(&self) -> bool {
+    /// Returns whether the last leaf is part of an object that may move.
+    pub(crate) fn in_object(&self) -> bool {
         self.in_object
     }
 
     /// The figures so far; figure `i` is instance `i + 1`.
-    pub(super) fn figures(&self) -> &[Figure] {
+    pub(crate) fn figures(&self) -> &[Figure] {
         &self.figures
     }
 
@@ -257,8 +257,8 @@ impl Scene {
         self.dressed(outline)
     }
 
-    /// What shows where no leaf is.
-    pub(super) fn background(&mut self) -> Surface {
+    /// Surface that shows where no leaf is.
+    pub(crate) fn background(&mut self) -> Surface {
         self.surface(0.6, 0.45)
     }
 

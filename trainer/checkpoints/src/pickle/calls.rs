@@ -1,4 +1,4 @@
-//! What the known names do when a pickle calls them, and what their objects' states are.
+//! Calls of the known names, and the states of the objects that they make.
 
 use super::globals::Global;
 use super::graph::{NumpyType, StringData, StringValue};
@@ -176,7 +176,7 @@ impl Machine<'_, '_> {
         Ok(Tensor { shape, strides, offset: 0, storage })
     }
 
-    /// What `BUILD` does: attributes of containers are left aside, arrays and types are completed.
+    /// Runs `BUILD`: ignores attributes of containers, completes arrays and types.
     pub(super) fn set_state(&mut self, object: Value, state: Value) -> Result<(), Fault> {
         match object {
             Value::Opaque => Ok(()),
@@ -240,7 +240,7 @@ impl Machine<'_, '_> {
 }
 
 impl StringData {
-    /// Whether a string can have this many bytes; of text, its bytes can only be counted.
+    /// Returns whether a string can have this many bytes; the bytes of text are counted.
     fn may_have(&self, bytes: u64) -> bool {
         match self {
             Self::Raw(range) => range.end - range.start == bytes,

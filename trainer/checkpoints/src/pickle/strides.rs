@@ -1,4 +1,4 @@
-//! Where the elements of a tensor lie in its storage.
+//! Positions of a tensor's elements in its storage.
 
 use super::{Storage, Tensor};
 
@@ -6,7 +6,7 @@ use super::{Storage, Tensor};
 const MAX_EXPANDED_BYTES: u64 = 1 << 20;
 
 impl Tensor {
-    /// Whether all elements lie in the storage, and are not many more than it has.
+    /// Checks that all elements lie in the storage, and are not many more than it has.
     pub(super) fn check(&self, storage: &Storage) -> Result<(), String> {
         let Self { shape, strides, offset, .. } = self;
         if shape.len() != strides.len() {

@@ -14,7 +14,7 @@ use super::size::Size;
 use super::{Summary, SynthError, make_folder, numbered, voc, write_file, write_rgb_jpeg, write_voc_labels};
 use crate::{Category, FigurePicture, ProceduralImages, Split};
 
-/// What is said of the pictures.
+/// Kind of labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Labels {
     /// `SegmentationClass/` and `SegmentationObject/`, lists in `ImageSets/Segmentation/`.
@@ -23,7 +23,7 @@ pub(super) enum Labels {
     Detection,
 }
 
-/// How many pictures each set has.
+/// Number of pictures in each set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sets {
     pub(super) train: usize,

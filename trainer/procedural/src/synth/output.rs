@@ -12,7 +12,7 @@ use image::{ExtendedColorType, ImageFormat};
 use super::SynthError;
 use super::size::Size;
 
-/// Of the JPEG files: artefacts are below the noise of most pictures.
+/// Quality of JPEG files: artefacts are below the noise of most pictures.
 const JPEG_QUALITY: u8 = 95;
 
 /// A folder that appears at `out` when it is complete; `out` must be absent or an empty folder.

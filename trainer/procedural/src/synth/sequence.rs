@@ -43,7 +43,7 @@ pub(super) fn write_all(
     Ok(Summary { images: VIEWS * count, sequences: count })
 }
 
-/// Where six cameras stand and how they render, before anything is painted.
+/// Positions and photometry of six cameras, before anything is painted.
 #[derive(Debug)]
 struct Sequence {
     index: usize,
@@ -147,7 +147,7 @@ impl Plane {
         Homography::translation(-self.origin[0], -self.origin[1]).then(&Homography::scaling(PAINTED_PX_PER_VIEW_PX))
     }
 
-    /// What the camera at `map` (from the reference view) sees of the painting.
+    /// The painting as seen by the camera at `map` (from the reference view).
     fn view(&self, painting: &Painting, map: &Homography, size: Size) -> Painting {
         painting.view(&inverse(map).then(&self.painted_from_reference()), size)
     }

@@ -1,9 +1,9 @@
 //! Layers seen in section: wood, marble, agate, sedimentary rock.
 
-use super::super::elementary::{cos_turns, fraction, sin_turns};
-use super::super::lattice::{Lattice, Octaves};
-use super::super::random::Stream;
 use super::Sample;
+use crate::elementary::{cos_turns, fraction, sin_turns};
+use crate::lattice::{Lattice, Octaves};
+use crate::random::Stream;
 
 #[derive(Debug, Clone, Copy)]
 enum Profile {
