@@ -108,7 +108,7 @@ impl Count for RequestRecord {
 }
 
 impl RequestRecord {
-    /// RequestNotes that there is a reply, and for the metrics how it begins.
+    /// Notes that there is a reply, and counts it in the metrics.
     pub(super) fn answered(&mut self, status: u16) {
         let duration = self.head.begun.elapsed();
         let http = &self.app.metrics().http;
