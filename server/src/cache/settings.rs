@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::redis_address::RedisAddress;
+use super::RedisAddress;
 
 /// Tiers of the cache.
 #[derive(Clone, Debug)]
