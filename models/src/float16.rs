@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use half::f16;
 
-use crate::onnx_model::is_standard;
+use crate::graph_inspection::is_standard;
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 

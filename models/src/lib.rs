@@ -14,6 +14,7 @@ mod fidelity;
 mod float16;
 pub mod geometry;
 pub mod graph;
+mod graph_inspection;
 pub mod int8;
 mod manifest;
 mod onnx_model;

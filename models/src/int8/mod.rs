@@ -27,7 +27,7 @@ use prost::Message;
 pub use range::{ValueRange, ValueRanges};
 
 use crate::cut::cut;
-use crate::onnx_model::bare_model;
+use crate::graph::bare_model;
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{GraphProto, TypeProto, ValueInfoProto, type_proto};
 use plan::Plan;
@@ -65,7 +65,7 @@ impl CalibrationModel {
     /// # Errors
     /// If nothing in `graph` could compute in integers.
     pub fn new(graph: &GraphProto) -> Result<Self, Int8Error> {
-        let values: Vec<String> = Plan::of(graph).measured().map(str::to_owned).collect();
+        let values: Vec<String> = Plan::new(graph).measured().map(str::to_owned).collect();
         if values.is_empty() {
             return Err(Int8Error::Nothing);
         }
@@ -93,7 +93,7 @@ fn float_value(name: &str) -> ValueInfoProto {
 /// # Errors
 /// If there is nothing to compute so, a range is missing, or numbers are not finite.
 pub fn quantize(graph: &GraphProto, ranges: &ValueRanges) -> Result<GraphProto, Int8Error> {
-    let plan = Plan::of(graph);
+    let plan = Plan::new(graph);
     if plan.measured().next().is_none() {
         return Err(Int8Error::Nothing);
     }

@@ -17,7 +17,7 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn of(graph: &'a GraphProto) -> Self {
+    pub(super) fn new(graph: &'a GraphProto) -> Self {
         let reader = Reader::new(graph);
         let mut plan = Self {
             rounded: Vec::new(),

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::soundness::{self, describe, subgraphs};
+use super::soundness::{self, describe};
+use crate::graph_inspection::{is_standard, node_subgraphs};
 use crate::proto::{FunctionProto, ModelProto, NodeProto};
 
 /// Versions of the ONNX operator set that ONNX Runtime 1.31 runs: older ones without a guarantee, newer
@@ -38,7 +39,7 @@ pub(super) fn check(model: &ModelProto) -> Result<(), String> {
         }
         // What a function does not import it cannot use.
         check_version(function.opset_import.iter().map(|set| (set.domain(), set.version())))?;
-        if functions.by_name.insert(Callee::of_function(function), function).is_some() {
+        if functions.by_name.insert(Callee::from_function(function), function).is_some() {
             return Err(format!("it defines the function `{}` twice", function.name()));
         }
         soundness::check_function(function)
@@ -63,11 +64,6 @@ fn check_version<'a>(imports: impl Iterator<Item = (&'a str, i64)>) -> Result<()
     }
 }
 
-/// Whether a domain is ONNX's own.
-pub(crate) fn is_standard(domain: &str) -> bool {
-    matches!(domain, "" | "ai.onnx")
-}
-
 /// What tells functions apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Callee<'a> {
@@ -77,11 +73,11 @@ struct Callee<'a> {
 }
 
 impl<'a> Callee<'a> {
-    fn of_function(function: &'a FunctionProto) -> Self {
+    fn from_function(function: &'a FunctionProto) -> Self {
         Self { domain: function.domain(), name: function.name(), overload: function.overload() }
     }
 
-    fn of_node(node: &'a NodeProto) -> Self {
+    fn from_node(node: &'a NodeProto) -> Self {
         Self { domain: node.domain(), name: node.op_type(), overload: node.overload() }
     }
 }
@@ -99,7 +95,7 @@ impl<'a> Functions<'a> {
         let mut total = 0_u64;
         for node in nodes {
             total = total.saturating_add(self.count_node(node, depth)?);
-            for inner in subgraphs(node) {
+            for inner in node_subgraphs(node) {
                 total = total.saturating_add(self.count(&inner.node, depth)?);
             }
             if total > MAX_UNFOLDED_NODES {
@@ -110,7 +106,7 @@ impl<'a> Functions<'a> {
     }
 
     fn count_node(&mut self, node: &'a NodeProto, depth: usize) -> Result<u64, String> {
-        let callee = Callee::of_node(node);
+        let callee = Callee::from_node(node);
         let Some(function) = self.by_name.get(&callee).copied() else {
             if is_standard(node.domain()) || node.domain() == CONTRIBUTED {
                 return Ok(1);

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::tensor_data;
-use crate::cut::node_inputs;
+use crate::graph_inspection::{node_inputs, node_subgraphs};
 use crate::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// Checks `graph` and the graphs inside it.
@@ -38,11 +38,6 @@ pub(super) fn describe(node: &NodeProto) -> String {
     format!("node `{name}` ({})", node.op_type())
 }
 
-/// The graphs inside a node.
-pub(super) fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(crate::cut::subgraphs)
-}
-
 /// Names that a node may read.
 struct Scope<'a> {
     names: HashSet<&'a str>,
@@ -70,7 +65,7 @@ fn check_within<'a>(graph: &'a GraphProto, outer: &'a Scope<'a>) -> Result<(), S
         for attribute in &node.attribute {
             check_attribute(attribute).map_err(|reason| format!("{}: {reason}", describe(node)))?;
         }
-        subgraphs(node).try_for_each(|inner| check_within(inner, &scope))?;
+        node_subgraphs(node).try_for_each(|inner| check_within(inner, &scope))?;
     }
     for output in &graph.output {
         if !scope.holds(output.name()) {

@@ -19,7 +19,7 @@ pub(super) fn check(tensor: &TensorProto) -> Result<(), String> {
     let Ok(data_type) = DataType::try_from(tensor.data_type()) else {
         return Err(format!("has the unknown data type {}", tensor.data_type()));
     };
-    let stored = Stored::of(data_type).ok_or("has no data type")?;
+    let stored = Stored::from_data_type(data_type).ok_or("has no data type")?;
     let count = count(&tensor.dims).ok_or_else(|| format!("has the impossible shape {:?}", tensor.dims))?;
     let lengths = [
         (Field::Float, tensor.float_data.len()),
@@ -80,7 +80,7 @@ struct Stored {
 }
 
 impl Stored {
-    fn of(data_type: DataType) -> Option<Self> {
+    fn from_data_type(data_type: DataType) -> Option<Self> {
         use DataType as D;
         let (bits, field, ratio) = match data_type {
             D::Undefined => return None,

@@ -12,7 +12,7 @@ use crate::pickle::{TensorId, Value};
 
 /// How a tool lays out its checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum CheckpointLayout {
     /// This project's weights: torchvision's names and the heads.
     Densecl,
     /// `state.safetensors` of a checkpoint of this project.
@@ -33,7 +33,7 @@ pub enum Layout {
     Prefixed,
 }
 
-impl Layout {
+impl CheckpointLayout {
     /// Names beside the network that belong to the layout and that nobody asked for: other
     /// encoders, queues, classifiers. Relative to what the whole dictionary is wrapped in.
     pub(crate) fn companions(self) -> &'static [&'static str] {
@@ -61,7 +61,7 @@ impl Layout {
     }
 }
 
-impl fmt::Display for Layout {
+impl fmt::Display for CheckpointLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Densecl => "densecl (weights)",
@@ -98,7 +98,7 @@ impl fmt::Display for Role {
 /// A prefix that tools use, and what stands before the names of the heads.
 struct Known {
     prefix: &'static str,
-    layout: Layout,
+    layout: CheckpointLayout,
     role: Role,
     /// The global head, then the dense one; none where the tool has none of that form.
     heads: [Option<&'static str>; 2],
@@ -107,16 +107,16 @@ struct Known {
 /// Query encoders before key encoders.
 #[rustfmt::skip]
 const KNOWN: [Known; 10] = [
-    Known { prefix: "encoder_q.0.", layout: Layout::OpenSelfSup, role: Role::Query, heads: [Some("encoder_q.1.mlp"), Some("encoder_q.1.mlp2")] },
-    Known { prefix: "encoder_q.", layout: Layout::Moco, role: Role::Query, heads: [Some("encoder_q.fc"), None] },
-    Known { prefix: "query/backbone.", layout: Layout::DenseclState, role: Role::Query, heads: [Some("query/global_head"), Some("query/dense_head")] },
-    Known { prefix: "backbone.", layout: Layout::Mmpretrain, role: Role::Query, heads: [Some("neck.mlp"), Some("neck.mlp2")] },
-    Known { prefix: "encoder.", layout: Layout::PixPro, role: Role::Query, heads: [None, None] },
-    Known { prefix: "", layout: Layout::Torchvision, role: Role::Query, heads: [Some("global_head"), Some("dense_head")] },
-    Known { prefix: "encoder_k.0.", layout: Layout::OpenSelfSup, role: Role::Key, heads: [Some("encoder_k.1.mlp"), Some("encoder_k.1.mlp2")] },
-    Known { prefix: "encoder_k.module.0.", layout: Layout::Mmpretrain, role: Role::Key, heads: [Some("encoder_k.module.1.mlp"), Some("encoder_k.module.1.mlp2")] },
-    Known { prefix: "encoder_k.", layout: Layout::Moco, role: Role::Key, heads: [Some("encoder_k.fc"), None] },
-    Known { prefix: "key/backbone.", layout: Layout::DenseclState, role: Role::Key, heads: [Some("key/global_head"), Some("key/dense_head")] },
+    Known { prefix: "encoder_q.0.", layout: CheckpointLayout::OpenSelfSup, role: Role::Query, heads: [Some("encoder_q.1.mlp"), Some("encoder_q.1.mlp2")] },
+    Known { prefix: "encoder_q.", layout: CheckpointLayout::Moco, role: Role::Query, heads: [Some("encoder_q.fc"), None] },
+    Known { prefix: "query/backbone.", layout: CheckpointLayout::DenseclState, role: Role::Query, heads: [Some("query/global_head"), Some("query/dense_head")] },
+    Known { prefix: "backbone.", layout: CheckpointLayout::Mmpretrain, role: Role::Query, heads: [Some("neck.mlp"), Some("neck.mlp2")] },
+    Known { prefix: "encoder.", layout: CheckpointLayout::PixPro, role: Role::Query, heads: [None, None] },
+    Known { prefix: "", layout: CheckpointLayout::Torchvision, role: Role::Query, heads: [Some("global_head"), Some("dense_head")] },
+    Known { prefix: "encoder_k.0.", layout: CheckpointLayout::OpenSelfSup, role: Role::Key, heads: [Some("encoder_k.1.mlp"), Some("encoder_k.1.mlp2")] },
+    Known { prefix: "encoder_k.module.0.", layout: CheckpointLayout::Mmpretrain, role: Role::Key, heads: [Some("encoder_k.module.1.mlp"), Some("encoder_k.module.1.mlp2")] },
+    Known { prefix: "encoder_k.", layout: CheckpointLayout::Moco, role: Role::Key, heads: [Some("encoder_k.fc"), None] },
+    Known { prefix: "key/backbone.", layout: CheckpointLayout::DenseclState, role: Role::Key, heads: [Some("key/global_head"), Some("key/dense_head")] },
 ];
 
 /// What data parallelism, compilation and trainers put before every name.
@@ -126,10 +126,10 @@ const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
 /// comes first: which of the two is wanted, the file does not say.
 const STATE_KEYS: [&str; 7] = ["state_dict", "model", "model_state_dict", "model_state", "net", "student", "teacher"];
 
-/// A network's place in a file.
+/// A network's location in a file.
 #[derive(Clone, Debug)]
-pub(crate) struct Place<'a> {
-    pub(crate) layout: Layout,
+pub(crate) struct NetworkLocation<'a> {
+    pub(crate) layout: CheckpointLayout,
     pub(crate) role: Role,
     pub(crate) naming: Naming,
     /// Key of the root under which the names are; empty where they are at the root.
@@ -166,24 +166,24 @@ pub enum LayoutError {
 }
 
 /// Finds the network of a file.
-pub(crate) fn find(file: &CheckpointFile) -> Result<Place<'_>, LayoutError> {
-    let root = Entries::of(file, file.root());
-    if let Some(place) = find_in(file, "", root)? {
-        return Ok(place);
+pub(crate) fn find(file: &CheckpointFile) -> Result<NetworkLocation<'_>, LayoutError> {
+    let root = Entries::from_value(file, file.root());
+    if let Some(location) = find_in(file, "", root)? {
+        return Ok(location);
     }
-    let mut places = Vec::new();
+    let mut locations = Vec::new();
     for key in STATE_KEYS {
         if let Some(value) = value_of(file, key)
-            && let Some(place) = find_in(file, key, Entries::of(file, value))?
+            && let Some(location) = find_in(file, key, Entries::from_value(file, value))?
         {
-            places.push(place);
+            locations.push(location);
         }
     }
-    let both = |key| places.iter().any(|place| place.key == key);
-    if both("student") && both("teacher") && places.len() == 2 {
+    let both = |key| locations.iter().any(|location| location.key == key);
+    if both("student") && both("teacher") && locations.len() == 2 {
         return Err(LayoutError::Ambiguous("`student` and `teacher`".to_owned()));
     }
-    places.into_iter().next().ok_or_else(|| LayoutError::NotFound(some_keys(file)))
+    locations.into_iter().next().ok_or_else(|| LayoutError::NotFound(some_keys(file)))
 }
 
 /// The first keys of the root, for who has to find out what the file is.
@@ -203,7 +203,11 @@ fn value_of(file: &CheckpointFile, key: &str) -> Option<Value> {
     entries.iter().rev().find(|(found, _)| file.graph().text(*found) == Some(key)).map(|&(_, value)| value)
 }
 
-fn find_in<'a>(file: &'a CheckpointFile, key: &'a str, entries: Entries<'a>) -> Result<Option<Place<'a>>, LayoutError> {
+fn find_in<'a>(
+    file: &'a CheckpointFile,
+    key: &'a str,
+    entries: Entries<'a>,
+) -> Result<Option<NetworkLocation<'a>>, LayoutError> {
     let networks = entries.networks();
     let known = |known: &'static Known| {
         let found = networks
@@ -217,8 +221,12 @@ fn find_in<'a>(file: &'a CheckpointFile, key: &'a str, entries: Entries<'a>) -> 
             || [known.heads[0], known.heads[1]].iter().flatten().any(|head| {
                 known.prefix.is_empty() && entries.tensors.contains_key(format!("{wrapper}{head}.0.weight").as_str())
             });
-        let layout = if known.layout == Layout::Torchvision && is_ours { Layout::Densecl } else { known.layout };
-        return Ok(Some(Place {
+        let layout = if known.layout == CheckpointLayout::Torchvision && is_ours {
+            CheckpointLayout::Densecl
+        } else {
+            known.layout
+        };
+        return Ok(Some(NetworkLocation {
             layout,
             role: known.role,
             naming: Naming::Torchvision,
@@ -233,10 +241,10 @@ fn find_in<'a>(file: &'a CheckpointFile, key: &'a str, entries: Entries<'a>) -> 
         let prefixes: Vec<_> = networks.iter().map(|(prefix, _)| format!("`{prefix}`")).collect();
         return if prefixes.is_empty() { Ok(None) } else { Err(LayoutError::Ambiguous(prefixes.join(", "))) };
     };
-    let layout = if *naming == Naming::Detectron2 { Layout::Detectron2 } else { Layout::Prefixed };
+    let layout = if *naming == Naming::Detectron2 { CheckpointLayout::Detectron2 } else { CheckpointLayout::Prefixed };
     let (naming, prefix) = (*naming, prefix.clone());
     let wrapper = prefix.clone();
-    Ok(Some(Place { layout, role: Role::Query, naming, key, wrapper, prefix, heads: [None, None], entries }))
+    Ok(Some(NetworkLocation { layout, role: Role::Query, naming, key, wrapper, prefix, heads: [None, None], entries }))
 }
 
 /// A prefix without what stands before every name.
@@ -248,7 +256,7 @@ fn unwrapped(mut prefix: &str) -> &str {
 }
 
 impl<'a> Entries<'a> {
-    fn of(file: &'a CheckpointFile, value: Value) -> Self {
+    fn from_value(file: &'a CheckpointFile, value: Value) -> Self {
         let mut entries = Self::default();
         for &(key, value) in file.graph().entries(value).unwrap_or_default() {
             match (file.graph().text(key), value) {

@@ -52,7 +52,7 @@ impl fmt::Display for Target {
 
 impl Target {
     /// What a path asks for by its ending: `.safetensors`, `.pkl`, or a file of `torch.save`.
-    pub fn of_path(path: &Path) -> Option<Self> {
+    pub fn from_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "safetensors" => Some(Self::Densecl),
             "pkl" => Some(Self::Detectron2),

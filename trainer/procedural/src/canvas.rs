@@ -7,7 +7,7 @@ use super::colour::Rgb;
 use super::elementary::smoothstep;
 use super::pose::{AtRest, Pose};
 use super::scene::{Leaf, Scene, Shadow};
-use super::shape::{Outline, Place};
+use super::shape::{Outline, RelativePoint};
 use super::surface::{Scratch, Surface};
 use super::texture::Program;
 
@@ -43,12 +43,12 @@ pub(super) struct Canvas {
     /// First and one past the last column of each row that may still be open.
     open_columns: Vec<(usize, usize)>,
     open_rows: usize,
-    row: Row,
+    row: RowBuffers,
 }
 
 /// Buffers for one row of one leaf.
 #[derive(Debug, Default)]
-struct Row {
+struct RowBuffers {
     columns: Vec<usize>,
     points: Vec<[f32; 2]>,
     cover: Vec<f32>,
@@ -66,7 +66,7 @@ impl Canvas {
             pixels: vec![empty; frame.width_px * frame.height_px],
             open_columns: vec![(0, frame.width_px); frame.height_px],
             open_rows: frame.height_px,
-            row: Row::default(),
+            row: RowBuffers::default(),
         }
     }
 
@@ -111,10 +111,10 @@ impl Canvas {
                     continue;
                 }
                 let point = pose.leaf_point([(x as f32 + 0.5) * pixel, py]);
-                let place = pose.place(&leaf.outline, point);
-                let cover = 0.5 - place.distance * radius / edge;
+                let relative = pose.locate(&leaf.outline, point);
+                let cover = 0.5 - relative.distance * radius / edge;
                 if cover > 0.0 {
-                    self.row.add(x, point, cover.min(1.0), brightness(leaf, place));
+                    self.row.add(x, point, cover.min(1.0), brightness(leaf, relative));
                 }
             }
             if self.row.columns.is_empty() {
@@ -192,7 +192,7 @@ impl Canvas {
                 let target = &mut self.pixels[y * self.frame.width_px + x];
                 if target.open >= OPAQUE {
                     let point = pose.leaf_point([(x as f32 + 0.5) * pixel, py]);
-                    let distance = pose.place(outline, point).distance;
+                    let distance = pose.locate(outline, point).distance;
                     target.light *= 1.0 - shadow.depth * (1.0 - smoothstep(-width, width, distance));
                 }
             }
@@ -217,7 +217,7 @@ impl Canvas {
     }
 }
 
-impl Row {
+impl RowBuffers {
     fn begin(&mut self) {
         self.columns.clear();
         self.points.clear();
@@ -240,8 +240,8 @@ impl Row {
 
 /// Light on a leaf: a slope across it and a darker rim, as on something round.
 #[inline]
-fn brightness(leaf: &Leaf, place: Place) -> f32 {
-    let slope = leaf.gradient[0] * place.offset[0] + leaf.gradient[1] * place.offset[1];
-    let rim = leaf.rim * (1.0 - smoothstep(0.0, 0.35, -place.distance));
+fn brightness(leaf: &Leaf, point: RelativePoint) -> f32 {
+    let slope = leaf.gradient[0] * point.offset[0] + leaf.gradient[1] * point.offset[1];
+    let rim = leaf.rim * (1.0 - smoothstep(0.0, 0.35, -point.distance));
     (1.0 + slope.clamp(-0.6, 0.6)) * (1.0 - rim)
 }

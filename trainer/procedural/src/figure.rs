@@ -6,7 +6,6 @@
 
 use super::elementary::{angle_turns, cos_turns, fraction, sin_turns};
 use super::random::Stream;
-use super::shape::Outline;
 
 /// What a figure is, by its outline alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,13 +72,6 @@ impl Category {
     pub(super) fn sample(stream: &mut Stream) -> Self {
         Self::ALL[stream.below(Self::ALL.len() as u32) as usize]
     }
-}
-
-/// A figure as it lies in a scene.
-#[derive(Debug, Clone)]
-pub(super) struct Figure {
-    pub(super) category: Category,
-    pub(super) outline: Outline,
 }
 
 /// One member of a category.

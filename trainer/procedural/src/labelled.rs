@@ -2,7 +2,7 @@
 
 use super::camera::Camera;
 use super::canvas::{Canvas, Frame};
-use super::figure::Figure;
+use super::scene::Figure;
 use super::scene::Scene;
 use super::{Category, Picture, ProceduralImages};
 
@@ -44,7 +44,7 @@ fn measure(figure: &Figure, frame: Frame) -> FigureExtent {
     for y in top..=bottom {
         for x in left..=right {
             let (px, py) = ((x as f32 + 0.5) * pixel, (y as f32 + 0.5) * pixel);
-            if figure.outline.place(px, py).distance < 0.0 {
+            if figure.outline.locate(px, py).distance < 0.0 {
                 whole_px += 1;
                 let inside = (0..frame.width_px as i64).contains(&x) && (0..frame.height_px as i64).contains(&y);
                 cut_px += usize::from(!inside);

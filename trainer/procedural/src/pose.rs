@@ -1,6 +1,6 @@
 //! Where a leaf stands in a view: the map between the two and what follows from it.
 
-use super::shape::{Outline, Place};
+use super::shape::{Outline, RelativePoint};
 use super::similarity::Similarity;
 
 /// How a view's points, in image units, belong to the points of a leaf's own frame.
@@ -9,7 +9,7 @@ pub(super) trait Pose {
     fn leaf_point(&self, view: [f32; 2]) -> [f32; 2];
 
     /// Where the leaf's point lies relative to an outline.
-    fn place(&self, outline: &Outline, point: [f32; 2]) -> Place;
+    fn locate(&self, outline: &Outline, point: [f32; 2]) -> RelativePoint;
 
     /// The smallest upright box of the view around an upright box of the leaf's frame; both are
     /// left, top, right, bottom.
@@ -32,8 +32,8 @@ impl Pose for AtRest {
     }
 
     #[inline]
-    fn place(&self, outline: &Outline, [x, y]: [f32; 2]) -> Place {
-        outline.place(x, y)
+    fn locate(&self, outline: &Outline, [x, y]: [f32; 2]) -> RelativePoint {
+        outline.locate(x, y)
     }
 
     fn view_box(&self, leaf_box: [f32; 4]) -> [f32; 4] {
@@ -86,11 +86,11 @@ impl Pose for Moved {
     /// The outline's box cuts off what sticks out of it, here as in a picture at rest, where nothing
     /// outside of the box is looked at.
     #[inline]
-    fn place(&self, outline: &Outline, [x, y]: [f32; 2]) -> Place {
-        let place = outline.place(x, y);
+    fn locate(&self, outline: &Outline, [x, y]: [f32; 2]) -> RelativePoint {
+        let point = outline.locate(x, y);
         let [left, top, right, bottom] = outline.bounds(0.0);
         let outside = (left - x).max(x - right).max(top - y).max(y - bottom) / outline.radius();
-        Place { distance: place.distance.max(outside), ..place }
+        RelativePoint { distance: point.distance.max(outside), ..point }
     }
 
     fn view_box(&self, [left, top, right, bottom]: [f32; 4]) -> [f32; 4] {

@@ -141,7 +141,7 @@ impl Shape {
     }
 }
 
-/// A shape in its place. Lengths are in image units.
+/// A shape at its place in the scene. Lengths are in image units.
 #[derive(Debug, Clone)]
 pub(super) struct Outline {
     shape: Shape,
@@ -153,9 +153,9 @@ pub(super) struct Outline {
     lattice: Lattice,
 }
 
-/// A point's place relative to an outline.
+/// A point in the coordinates of an outline.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct RelativePoint {
     /// Offset from the centre in radii, not turned.
     pub(super) offset: [f32; 2],
     /// Signed distance to the border in radii, negative inside.
@@ -254,9 +254,9 @@ impl Outline {
         [self.centre[0] - x, self.centre[1] - y, self.centre[0] + x, self.centre[1] + y]
     }
 
-    /// Where `(x, y)` lies relative to the outline.
+    /// `(x, y)` in the outline's coordinates.
     #[inline]
-    pub(super) fn place(&self, x: f32, y: f32) -> Place {
+    pub(super) fn locate(&self, x: f32, y: f32) -> RelativePoint {
         let inverse = 1.0 / self.radius;
         let (dx, dy) = ((x - self.centre[0]) * inverse, (y - self.centre[1]) * inverse);
         let mut lx = self.turn[0] * dx + self.turn[1] * dy;
@@ -268,7 +268,7 @@ impl Outline {
             ly += self.roughness * self.lattice.noise(ny + 40.5, nx + 20.2);
         }
         let distance = self.shape.distance(self.lattice, lx, ly);
-        Place { offset: [dx, dy], distance }
+        RelativePoint { offset: [dx, dy], distance }
     }
 }
 
@@ -291,7 +291,7 @@ mod tests {
                 let t = f32::from(step) / 63.0;
                 let (x, y) = (left + t * (right - left), top + t * (bottom - top));
                 for (px, py) in [(x, top), (x, bottom), (left, y), (right, y)] {
-                    assert!(outline.place(px, py).distance > -0.06, "{outline:?}");
+                    assert!(outline.locate(px, py).distance > -0.06, "{outline:?}");
                 }
             }
         }
@@ -304,7 +304,7 @@ mod tests {
             let outline = Outline::sample([0.0, 0.0], 1.0, &mut stream);
             let inside = (0..1024_u16).filter(|i| {
                 let (x, y) = (f32::from(i % 32) / 15.5 - 1.0, f32::from(i / 32) / 15.5 - 1.0);
-                outline.place(x, y).distance < 0.0
+                outline.locate(x, y).distance < 0.0
             });
             assert!(inside.count() > 8, "{outline:?}");
         }

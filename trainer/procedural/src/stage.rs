@@ -104,7 +104,7 @@ impl Stage {
             let [x, y] = place.map(|coordinate| coordinate as f32);
             let [left, top, right, bottom] = layer.bounds;
             let in_box = x > left && x < right && y > top && y < bottom;
-            in_box && layer.leaf.outline.place(x, y).distance < 0.0
+            in_box && layer.leaf.outline.locate(x, y).distance < 0.0
         };
         self.layers.iter().find(covers).map_or(0, |layer| layer.object)
     }

@@ -12,8 +12,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 use tokio::sync::Notify;
 
-use super::RedisAddress;
 use crate::cache::metrics::{CacheMetrics, RedisErrorKind};
+use crate::cache::redis_address::RedisAddress;
 
 /// For a connection to open and Redis to answer on it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

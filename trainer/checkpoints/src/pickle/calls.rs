@@ -4,7 +4,7 @@ use super::globals::Global;
 use super::graph::{NumpyType, StringData, StringValue};
 use super::machine::{Machine, PersistentIds};
 use super::strides::{column_major, element_count, row_major};
-use super::{Fault, MAX_AXES, Place, Storage, Tensor, Value};
+use super::{Fault, MAX_AXES, Storage, StorageLocation, Tensor, Value};
 use crate::dtype::DType;
 
 impl Machine<'_, '_> {
@@ -172,7 +172,7 @@ impl Machine<'_, '_> {
             return Err(Fault::Tensor(format!("its shape is {shape:?}, but it has other data than {bytes} bytes")));
         }
         let strides = if fortran { column_major(&shape) } else { row_major(&shape) };
-        let storage = self.graph.add_storage(Storage { dtype, len, place: Place::Data(data) });
+        let storage = self.graph.add_storage(Storage { dtype, len, location: StorageLocation::Data(data) });
         Ok(Tensor { shape, strides, offset: 0, storage })
     }
 
@@ -234,8 +234,8 @@ impl Machine<'_, '_> {
             }
             (first, len) = (offset, size);
         }
-        let place = Place::Keyed { key: key.into(), first, total };
-        Ok(Value::Storage(self.graph.add_storage(Storage { dtype, len, place })))
+        let location = StorageLocation::Keyed { key: key.into(), first, total };
+        Ok(Value::Storage(self.graph.add_storage(Storage { dtype, len, location })))
     }
 }
 

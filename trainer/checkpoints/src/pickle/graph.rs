@@ -75,12 +75,12 @@ pub(crate) struct Storage {
     pub(crate) dtype: DType,
     /// How many elements.
     pub(crate) len: u64,
-    pub(crate) place: Place,
+    pub(crate) location: StorageLocation,
 }
 
 /// Where the elements of a storage are.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum StorageLocation {
     /// Elsewhere in the file, under this key: a part, from element `first` on, of `total` elements.
     Keyed { key: Box<str>, first: u64, total: u64 },
     /// Within a string of the pickle, or anywhere in the file.

@@ -16,7 +16,7 @@ mod machine;
 mod strides;
 mod text;
 
-pub(crate) use graph::{Graph, Place, Storage, StringData, StringValue, Tensor, TensorId, Value};
+pub(crate) use graph::{Graph, Storage, StorageLocation, StringData, StringValue, Tensor, TensorId, Value};
 pub(crate) use machine::{PersistentIds, run};
 pub(crate) use strides::{element_count, row_major};
 
