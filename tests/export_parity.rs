@@ -4,8 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use densecl_inference::engine::{Device, ImageBatch, LayerSet, Load, ModelFile, Precision};
+use densecl_inference::backend::{ImageBatch, LayerSet, Load};
+use densecl_inference::model_file::ModelFile;
+use densecl_inference::onnx_runtime::{Device, Precision};
 use densecl_models::OnnxModel;
+use densecl_models::geometry::ImageSize;
 use densecl_models::resnet::OutputStride;
 use densecl_tests::pictures::{png, texture};
 use densecl_tests::server::{TestServer, config, json, npy};
@@ -85,8 +88,8 @@ fn differences(checkpoint: &Path, onnx: &Path, stride: OutputStride) -> Vec<Diff
             let shape = [found.len(), found[0].channels, found[0].height, found[0].width].map(|dim| dim as i64);
             assert_eq!(shape[..], expected.size(), "{}", layer.name);
             // The manifest's stride is that of the map.
-            let cells = |length: i64| (length as u32).div_ceil(layer.stride) as usize;
-            assert_eq!((found[0].height, found[0].width), (cells(height), cells(width)), "{}", layer.name);
+            let grid = layer.grid(ImageSize { width: width as u32, height: height as u32 });
+            assert_eq!((found[0].height, found[0].width), (grid.height, grid.width), "{}", layer.name);
             let data: Vec<f32> = found.into_iter().flat_map(|image| image.data).collect();
             differences.push(difference(format!("{} {height}x{width}", layer.name), &data, expected));
         }

@@ -5,8 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::onnx_model::real_inputs;
-use crate::proto::{AttributeProto, GraphProto, NodeProto};
+use crate::graph_inspection::{node_inputs, real_inputs};
+use crate::proto::GraphProto;
 
 /// The part of `graph` that computes `outputs`, in the order given; all inputs remain, but for constants
 /// that are listed there: without its value, such a constant would be one more input to be fed.
@@ -63,22 +63,4 @@ fn needed_values<'a>(graph: &'a GraphProto, outputs: &[&'a str]) -> HashSet<&'a 
         }
     }
     needed
-}
-
-/// Inputs of a node and of the graphs inside it (branches and loop bodies see outer values).
-pub(crate) fn node_inputs<'a>(node: &'a NodeProto, into: &mut Vec<&'a str>) {
-    into.extend(node.input.iter().map(String::as_str));
-    for attribute in &node.attribute {
-        for inner in subgraphs(attribute) {
-            for node in &inner.node {
-                node_inputs(node, into);
-            }
-            into.extend(inner.output.iter().map(crate::proto::ValueInfoProto::name));
-        }
-    }
-}
-
-/// The graphs that an attribute holds.
-pub(crate) fn subgraphs(attribute: &AttributeProto) -> impl Iterator<Item = &GraphProto> {
-    attribute.g.as_deref().into_iter().chain(&attribute.graphs)
 }

@@ -1,4 +1,4 @@
-//! How close a model's outputs are to those of the network that it was made from: a part of the
+//! Differences between a model's outputs and those of the network that it was made from: a part of the
 //! manifest.
 
 use serde::{Deserialize, Serialize};
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 /// The model compared with its network in float32, on images that nothing was fitted to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fidelity {
-    /// How the weights are stored: `float32`, `float16` or `int8`.
+    /// Storage of the weights: `float32`, `float16` or `int8`.
     pub weights: String,
-    /// What the int8 model's ranges come from.
+    /// Origin of an int8 model's ranges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationRecord>,
     /// The images: `synthetic`.
@@ -19,25 +19,25 @@ pub struct Fidelity {
     pub outputs: Vec<OutputFidelity>,
 }
 
-/// What an int8 model's ranges were measured on.
+/// Images that an int8 model's ranges were measured on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CalibrationRecord {
     /// `synthetic`, or the name of the folder.
     pub data: String,
-    /// How many images.
+    /// Number of images.
     pub images: u32,
-    /// Their height and width, in pixels.
+    /// Height and width of the images, in pixels.
     pub side: u32,
     /// Seed of procedural images, or of the choice among files.
     pub seed: u64,
 }
 
-/// How close one output is.
+/// Differences of one output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OutputFidelity {
     /// Name of the output.
     pub name: String,
-    /// Cosine between a cell's descriptor here and there, mean over all cells.
+    /// Cosine between a cell's descriptors from the model and from the network, mean over all cells.
     pub mean_cosine: f64,
     /// The least of these cosines.
     pub minimum_cosine: f64,

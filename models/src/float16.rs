@@ -2,14 +2,14 @@
 //! tensor cores.
 //!
 //! Every float32 tensor of the graph becomes a float16 one; the outputs are widened again at the
-//! end, so that who runs the graph sees no difference but in the last digits.
+//! end, so that inputs and outputs keep their types.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 use half::f16;
 
-use crate::onnx_model::is_standard;
+use crate::graph_inspection::is_standard;
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
@@ -52,7 +52,7 @@ const OPERATORS: [&str; 34] = [
     "Unsqueeze",
 ];
 
-/// Why a graph stays as it is.
+/// Reason why a graph cannot be computed in float16.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Float16Error {
     /// An operator that is not known to work in float16.
@@ -87,7 +87,7 @@ pub(crate) fn to_float16(mut graph: GraphProto) -> Result<GraphProto, Float16Err
     Ok(graph)
 }
 
-/// Whether a node does in float16 what it does in float32, once its constants are narrow.
+/// Returns whether a node computes the same in float16 as in float32, once its constants are float16.
 fn is_known(node: &NodeProto) -> bool {
     // A `Constant` may also be a number among its attributes, which has no narrow form.
     let is_number = |attribute: &AttributeProto| attribute.f.is_some() || !attribute.floats.is_empty();
@@ -107,7 +107,7 @@ fn unused_name(graph: &GraphProto, mut name: String) -> String {
     name
 }
 
-/// The node that makes `output` of its float16 form.
+/// The node that widens `narrow` to the float32 `output`.
 fn widening(narrow: &str, output: &str) -> NodeProto {
     let mut to = AttributeProto { name: Some("to".to_owned()), i: Some(DataType::Float as i64), ..Default::default() };
     to.set_type(crate::proto::attribute_proto::AttributeType::Int);

@@ -1,4 +1,4 @@
-//! Sizes of pictures, of what a model sees, and of the grids of its layers.
+//! Sizes of pictures, of a model's input, and of the grids of its layers.
 //!
 //! Both sides of a model's input are multiples of [`CELL_MULTIPLE_PX`], the coarsest stride, so that the cells of every
 //! layer tile the input exactly.
@@ -40,7 +40,7 @@ impl From<(u32, u32)> for ImageSize {
     }
 }
 
-/// The size a picture is resized to before a model sees it: the longer side becomes `side_px` pixels (up or down),
+/// The size that a picture is resized to for a model: the longer side becomes `side_px` pixels (up or down),
 /// then each side is rounded to the nearest multiple of [`CELL_MULTIPLE_PX`] (halves upwards, at least one
 /// multiple).
 ///
@@ -90,7 +90,57 @@ pub const fn grid(input: ImageSize, stride_px: u32) -> GridSize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn inference_sizes_are_multiples_and_their_longer_side_is_the_nearest_to_the_one_asked_for(
+            (width, height) in (1_u32..=1 << 20, 1_u32..=1 << 20),
+            side_px in 1..=MAX_SIDE_PX,
+        ) {
+            let found = inference_size(size(width, height), side_px);
+            for side in [found.width, found.height] {
+                prop_assert!(side >= CELL_MULTIPLE_PX && side.is_multiple_of(CELL_MULTIPLE_PX));
+            }
+            let longer = found.longer_side();
+            prop_assert!(longer == CELL_MULTIPLE_PX || longer.abs_diff(side_px) <= CELL_MULTIPLE_PX / 2);
+            // The ratio is kept up to half a multiple of each side.
+            let exact = f64::from(side_px) / f64::from(width.max(height));
+            for (before, after) in [(width, found.width), (height, found.height)] {
+                let wanted = (f64::from(before) * exact).max(f64::from(CELL_MULTIPLE_PX));
+                prop_assert!((f64::from(after) - wanted).abs() <= f64::from(CELL_MULTIPLE_PX) / 2.0 + 1e-6);
+            }
+            let turned = inference_size(size(height, width), side_px);
+            prop_assert_eq!((turned.width, turned.height), (found.height, found.width));
+        }
+
+        #[test]
+        fn cells_of_every_layer_tile_an_inference_size(
+            (width, height) in (1_u32..=4096, 1_u32..=4096),
+            side_px in 1..=MAX_SIDE_PX,
+            power in 0..=CELL_MULTIPLE_PX.ilog2(),
+        ) {
+            let input = inference_size(size(width, height), side_px);
+            let stride_px = 1 << power;
+            let cells = grid(input, stride_px);
+            prop_assert_eq!(cells.width * stride_px as usize, input.width as usize);
+            prop_assert_eq!(cells.height * stride_px as usize, input.height as usize);
+            prop_assert_eq!(cells.cells() as u64 * u64::from(stride_px * stride_px), input.pixels());
+        }
+
+        #[test]
+        fn grids_cover_any_input_and_no_row_or_column_lies_outside(
+            (width, height) in (1_u32..=4096, 1_u32..=4096),
+            stride_px in 1_u32..=64,
+        ) {
+            let cells = grid(size(width, height), stride_px);
+            for (count, length) in [(cells.width as u32, width), (cells.height as u32, height)] {
+                prop_assert!(count * stride_px >= length && (count - 1) * stride_px < length);
+            }
+        }
+    }
 
     fn size(width: u32, height: u32) -> ImageSize {
         ImageSize { width, height }

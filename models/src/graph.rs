@@ -9,10 +9,16 @@ use crate::proto::attribute_proto::AttributeType;
 use crate::proto::tensor_proto::DataType;
 use crate::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::proto::{
-    AttributeProto, GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, type_proto,
 };
 
-/// How weights lie in the file; the arithmetic is float32 either way.
+/// Operator set of the models that are built here; ONNX Runtime has run it since 1.12.
+const OPSET: i64 = 17;
+/// File format that goes with [`OPSET`].
+const IR_VERSION: i64 = 8;
+
+/// Type of the weights in the file; the arithmetic is float32 in both cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightStorage {
     /// Four bytes a weight, exact.
@@ -26,16 +32,16 @@ pub enum WeightStorage {
 pub struct Weight {
     /// Length of each axis.
     pub dims: Vec<usize>,
-    /// As many values as the product of `dims`.
+    /// Values; their number is the product of `dims`.
     pub data: Vec<f32>,
 }
 
 /// One axis of an input or output.
 #[derive(Clone, Copy, Debug)]
 pub enum Axis {
-    /// Always this long.
+    /// Of this length.
     Fixed(usize),
-    /// As long as the input makes it; the name tells axes of equal length.
+    /// Of any length; axes of one name have equal lengths.
     Named(&'static str),
 }
 
@@ -159,5 +165,17 @@ fn value_info(name: &str, data_type: DataType, axes: &[Axis]) -> ValueInfoProto 
         name: Some(name.to_owned()),
         r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None }),
         ..ValueInfoProto::default()
+    }
+}
+
+/// A graph as a file's content, without a manifest.
+pub(crate) fn bare_model(graph: GraphProto) -> ModelProto {
+    ModelProto {
+        ir_version: Some(IR_VERSION),
+        producer_name: Some("densecl".to_owned()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+        ..ModelProto::default()
     }
 }

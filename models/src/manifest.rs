@@ -1,4 +1,4 @@
-//! What a model says of itself: the JSON document under `densecl.manifest` in the ONNX metadata.
+//! The description of a model: the JSON document under `densecl.manifest` in the ONNX metadata.
 
 use std::ops::RangeInclusive;
 
@@ -18,7 +18,7 @@ const REQUIRED_OF_LAYERS: [&str; 3] = ["name", "channels", "stride"];
 const NAME_RULE: &str = "up to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit";
 const MAX_NAME_BYTES: usize = 128;
 const MAX_TEXT_BYTES: usize = 256;
-/// Networks have tens of blocks, and one output each would be all that anybody asks for.
+/// Networks have tens of blocks; more outputs than one for each are a mistake.
 const MAX_LAYERS: usize = 64;
 /// A map of a megapixel picture would take 256 GB at the greatest length: more is a mistake.
 const CHANNELS: RangeInclusive<u32> = 1..=65_536;
@@ -28,14 +28,14 @@ const DEFAULT_SIDES: RangeInclusive<u32> = CELL_MULTIPLE_PX..=MAX_SIDE_PX;
 
 /// Describes one version of a model.
 ///
-/// It travels inside the ONNX file, so that a model cannot be separated from what it is.
+/// It is a part of the ONNX file, so that a model and its description are never separated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Name in the repository, `[A-Za-z0-9][A-Za-z0-9._-]*`.
     pub name: String,
     /// A positive integer; the highest is served by default.
     pub version: u32,
-    /// How the weights came about: `densecl`, `moco-v2`, `random`, …
+    /// Origin of the weights: `densecl`, `moco-v2`, `random`, …
     pub method: String,
     /// The backbone, such as `resnet18`.
     pub architecture: String,
@@ -44,7 +44,7 @@ pub struct Manifest {
     /// Length of the `global` output `[N, D]`, if the model has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub global: Option<u32>,
-    /// What answers a request that names no layer: one, or several joined by `+` (a hypercolumn).
+    /// Layer of requests that name none: one, or several joined by `+` (a hypercolumn).
     pub default_layer: String,
     /// Length in pixels that the longer side of an image is resized to by default.
     pub default_side: u32,
@@ -52,10 +52,10 @@ pub struct Manifest {
     pub mean: [f32; 3],
     /// Per-channel standard deviation that the graph divides by.
     pub std: [f32; 3],
-    /// How the weights were trained; absent for models from elsewhere.
+    /// Training of the weights; absent for models from elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<Training>,
-    /// How close the outputs are to the network's; absent for models from elsewhere.
+    /// Differences between the outputs and the network's; absent for models from elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fidelity: Option<Fidelity>,
     /// SPDX identifier of the weights' licence.
@@ -74,13 +74,13 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Its cells for a model's input of this size.
+    /// The grid of its cells for a model's input of this size.
     pub fn grid(&self, input: ImageSize) -> GridSize {
         geometry::grid(input, self.stride)
     }
 }
 
-/// Where the weights come from.
+/// Origin of trained weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Training {
     /// The images: `synthetic`, or the name of a data set.
@@ -101,7 +101,7 @@ pub enum ManifestError {
     /// Not a JSON document of the manifest's form.
     #[error("the manifest is not JSON")]
     Malformed(#[from] serde_json::Error),
-    /// It would take more memory than anybody's notes on a model.
+    /// It is longer than any manifest needs to be.
     #[error("the manifest is longer than {} KiB", MAX_MANIFEST_BYTES >> 10)]
     TooLong,
     /// Fields that every model needs are not there.
@@ -113,9 +113,9 @@ pub enum ManifestError {
     /// A field is of another type.
     #[error("the manifest's `{field}` is not valid: {reason}")]
     Type {
-        /// Where in the document.
+        /// Path in the document.
         field: String,
-        /// What was found.
+        /// The deserializer's message.
         reason: String,
     },
     /// Not text at all.
@@ -126,7 +126,7 @@ pub enum ManifestError {
     Field {
         /// The field's name.
         field: &'static str,
-        /// What is wrong with it.
+        /// Description of the fault.
         reason: String,
     },
 }
@@ -135,7 +135,7 @@ impl Manifest {
     /// Key of the manifest in the ONNX `metadata_props`.
     pub const METADATA_KEY: &'static str = "densecl.manifest";
 
-    /// Reads and checks a manifest. Fields that are not known are passed over: newer trainers may write them.
+    /// Reads and checks a manifest. Unknown fields are ignored: newer trainers may write them.
     ///
     /// # Errors
     /// If the JSON is malformed, fields are missing (all of them are named), or one is out of range.
@@ -161,7 +161,7 @@ impl Manifest {
         self.layers.iter().find(|layer| layer.name == name)
     }
 
-    /// Checks what the types cannot say.
+    /// Checks the values of all fields.
     ///
     /// # Errors
     /// Names the first field that is out of range.
@@ -248,7 +248,7 @@ fn missing_fields(document: &Value) -> Result<Vec<String>, ManifestError> {
     Ok(missing)
 }
 
-/// Whether `name` can be a folder of the repository, a segment of a URL, and one of several joined by `+`.
+/// Returns whether `name` can be a folder of the repository, a segment of a URL, and one of several joined by `+`.
 pub(crate) fn is_model_name(name: &str) -> bool {
     name.len() <= MAX_NAME_BYTES
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())

@@ -23,18 +23,13 @@ use prost::Message;
 use crate::atomic_file::AtomicFile;
 use crate::cut::cut;
 use crate::float16::{Float16Error, to_float16};
+use crate::graph::bare_model;
 use crate::int8::is_quantized;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
-use crate::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, ValueInfoProto};
-pub(crate) use contract::real_inputs;
-use external_data::{Beside, Source};
-pub(crate) use operator_sets::is_standard;
+use crate::proto::{GraphProto, ModelProto, StringStringEntryProto, ValueInfoProto};
+use external_data::{ExternalFiles, Source};
 use wire::WireError;
 
-/// Operator set that [`OnnxModel::new`] writes; ONNX Runtime has run it since 1.12.
-const OPSET: i64 = 17;
-/// File format that goes with [`OPSET`].
-const IR_VERSION: i64 = 8;
 /// First file format whose constants need not be inputs, as they are not after a cut.
 const IR_VERSION_OF_CUTS: i64 = 4;
 /// The graph input that every model has: uint8 `[N, H, W, 3]`.
@@ -43,7 +38,7 @@ pub(crate) const INPUT: &str = "images";
 /// The floating-point type that a graph computes in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// As the models are made.
+    /// The type that models are stored in.
     #[default]
     Float32,
     /// 11 significant bits: for GPUs.
@@ -55,7 +50,7 @@ pub enum Precision {
 pub struct OnnxModel {
     proto: ModelProto,
     manifest: Manifest,
-    beside: Beside,
+    beside: ExternalFiles,
 }
 
 /// Why a model could not be read, cut or written.
@@ -66,7 +61,7 @@ pub enum ModelError {
     Io {
         /// The file; messages say its name alone.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The file is longer than any that is read.
@@ -74,9 +69,9 @@ pub enum ModelError {
     FileTooLarge {
         /// The file; messages say its name alone.
         path: PathBuf,
-        /// How long it is, at least.
+        /// Its length, or a lower bound of it.
         bytes: u64,
-        /// How long it may be.
+        /// The maximum.
         limit: u64,
     },
     /// The bytes are not an ONNX model.
@@ -113,10 +108,10 @@ impl OnnxModel {
     /// # Errors
     /// If the manifest is out of range or names a layer that the graph does not compute.
     pub fn new(graph: GraphProto, manifest: Manifest) -> Result<Self, ModelError> {
-        Self::checked(bare_model(graph), manifest, Beside::new())
+        Self::checked(bare_model(graph), manifest, ExternalFiles::new())
     }
 
-    /// Opens a model file, if it is one: neither a pipe, which would be waited for, nor a device.
+    /// Opens a regular file: opening a pipe would block, and a device never ends.
     ///
     /// # Errors
     /// If it cannot be opened.
@@ -124,7 +119,7 @@ impl OnnxModel {
         files::open(path)
     }
 
-    /// All bytes of an open file, wherever others have got to in it; `path` is what it is called.
+    /// Reads all bytes of an open file, whatever its position; `path` is its name in messages.
     ///
     /// # Errors
     /// If it cannot be read, or is longer than ONNX files can be (2 GiB).
@@ -145,16 +140,16 @@ impl OnnxModel {
     /// lack is taken from the files beside that, as in [`OnnxModel::open`].
     ///
     /// # Errors
-    /// As for [`OnnxModel::open`].
+    /// The errors of [`OnnxModel::open`].
     pub fn decode_file(path: &Path, bytes: Bytes) -> Result<Self, ModelError> {
-        Self::decode_beside(path, bytes, || read_manifest(&path.with_file_name("manifest.json")))
+        Self::decode_file_with(path, bytes, || read_manifest(&path.with_file_name("manifest.json")))
     }
 
-    /// As [`OnnxModel::decode_file`], but `manifest` is asked if the bytes hold none.
+    /// Reads a model as [`OnnxModel::decode_file`] does, but calls `manifest` if the bytes hold none.
     ///
     /// # Errors
-    /// As for [`OnnxModel::open`].
-    pub fn decode_beside(
+    /// The errors of [`OnnxModel::open`].
+    pub fn decode_file_with(
         path: &Path,
         bytes: Bytes,
         manifest: impl FnOnce() -> Result<Option<Manifest>, ModelError>,
@@ -163,10 +158,10 @@ impl OnnxModel {
         Self::decode_with(bytes, Source::Folder(folder), manifest)
     }
 
-    /// Reads a model from memory alone, which it goes on sharing; `manifest` is asked if it has none.
+    /// Reads a model from memory alone, which it goes on sharing; calls `manifest` if it has none.
     ///
     /// # Errors
-    /// As for [`OnnxModel::open`].
+    /// The errors of [`OnnxModel::open`].
     pub fn decode(
         bytes: Bytes,
         manifest: impl FnOnce() -> Result<Option<Manifest>, ModelError>,
@@ -195,19 +190,19 @@ impl OnnxModel {
         };
         let beside = match &mut proto.graph {
             Some(graph) => external_data::embed(graph, source, length)?,
-            None => Beside::new(),
+            None => ExternalFiles::new(),
         };
         Self::checked(proto, manifest, beside)
     }
 
-    /// What the model says of itself.
+    /// The description of the model.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Files beside the model's that its weights were read from: their names in it, and their content.
-    /// They are as much a part of it as its own file.
-    pub fn files_beside(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+    /// Files beside the model's that its weights were read from: their names in the model, and their content.
+    /// They are a part of the model.
+    pub fn external_files(&self) -> impl Iterator<Item = (&str, &Bytes)> {
         self.beside.iter().map(|(name, content)| (name.as_str(), content))
     }
 
@@ -280,7 +275,7 @@ impl OnnxModel {
         self.proto.graph.as_ref().expect("`checked` refuses a model without a graph")
     }
 
-    fn checked(proto: ModelProto, manifest: Manifest, beside: Beside) -> Result<Self, ModelError> {
+    fn checked(proto: ModelProto, manifest: Manifest, beside: ExternalFiles) -> Result<Self, ModelError> {
         manifest.check()?;
         let Some(graph) = &proto.graph else {
             return Err(unsuitable("the file holds no graph"));
@@ -321,18 +316,6 @@ fn unsuitable(reason: &str) -> ModelError {
     let printable = reason.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c });
     let more = if reason.chars().count() > MOST { "…" } else { "" };
     ModelError::Unsuitable(printable.take(MOST).chain(more.chars()).collect())
-}
-
-/// A graph as a file's content, without a manifest.
-pub(crate) fn bare_model(graph: GraphProto) -> ModelProto {
-    ModelProto {
-        ir_version: Some(IR_VERSION),
-        producer_name: Some("densecl".to_owned()),
-        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        graph: Some(graph),
-        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
-        ..ModelProto::default()
-    }
 }
 
 /// Everything but the graph, without cloning that.

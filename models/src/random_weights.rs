@@ -1,4 +1,4 @@
-//! The same network before any training: the baseline that belongs beside every number.
+//! A network before any training: the baseline of every measurement.
 //!
 //! An untrained network is what the trainer starts from: convolutions drawn from a normal distribution with variance
 //! 2 / fan-in (He et al., arXiv 1502.01852, equation 10), no bias, `BatchNorm` that changes nothing. In an exported graph
@@ -29,25 +29,25 @@ pub fn with_random_weights(model: &OnnxModel, seed: u64) -> Result<OnnxModel, Mo
     OnnxModel::decode(proto.encode_to_vec().into(), || Ok(None))
 }
 
-/// What becomes of a constant.
+/// New values of a constant.
 #[derive(Clone, Copy, PartialEq)]
-enum Fate {
-    Drawn,
-    Filled(f32),
+enum NewValues {
+    Random,
+    Constant(f32),
 }
 
 fn randomize(graph: &mut GraphProto, seed: u64) -> Result<(), ModelError> {
-    let fates = fates(graph);
-    if !fates.values().any(|fate| *fate == Fate::Drawn) {
+    let new_values = new_values(graph);
+    if !new_values.values().any(|values| *values == NewValues::Random) {
         let reason =
             "it has no convolutions whose weights are floating-point constants, so that none can be drawn anew";
         return Err(ModelError::Unsuitable(reason.to_owned()));
     }
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     for tensor in &mut graph.initializer {
-        let values = match fates.get(tensor.name()) {
-            Some(Fate::Drawn) => drawn(tensor, &mut random),
-            Some(Fate::Filled(value)) => vec![*value; length(&tensor.dims)],
+        let values = match new_values.get(tensor.name()) {
+            Some(NewValues::Random) => drawn(tensor, &mut random),
+            Some(NewValues::Constant(value)) => vec![*value; length(&tensor.dims)],
             None => continue,
         };
         replace(tensor, &values)?;
@@ -56,31 +56,34 @@ fn randomize(graph: &mut GraphProto, seed: u64) -> Result<(), ModelError> {
 }
 
 /// The constants that convolutions, and `BatchNorm` that was not folded, take.
-fn fates(graph: &GraphProto) -> HashMap<String, Fate> {
+fn new_values(graph: &GraphProto) -> HashMap<String, NewValues> {
     let producers: HashMap<&str, &NodeProto> =
         graph.node.iter().flat_map(|node| node.output.iter().map(move |output| (output.as_str(), node))).collect();
     let constants: HashSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
-    let mut fates = HashMap::new();
+    let mut new_values = HashMap::new();
     for node in &graph.node {
         // Scale, offset, mean and variance that leave everything as it is.
-        let inputs: &[(usize, Fate)] = match node.op_type() {
-            "Conv" => &[(1, Fate::Drawn), (2, Fate::Filled(0.0))],
-            "BatchNormalization" => {
-                &[(1, Fate::Filled(1.0)), (2, Fate::Filled(0.0)), (3, Fate::Filled(0.0)), (4, Fate::Filled(1.0))]
-            }
+        let inputs: &[(usize, NewValues)] = match node.op_type() {
+            "Conv" => &[(1, NewValues::Random), (2, NewValues::Constant(0.0))],
+            "BatchNormalization" => &[
+                (1, NewValues::Constant(1.0)),
+                (2, NewValues::Constant(0.0)),
+                (3, NewValues::Constant(0.0)),
+                (4, NewValues::Constant(1.0)),
+            ],
             _ => continue,
         };
-        for (input, fate) in inputs {
+        for (input, values) in inputs {
             let origin = node.input.get(*input).and_then(|name| origin(name, &producers));
             if let Some(name) = origin.filter(|name| constants.contains(name)) {
-                fates.insert(name.to_owned(), *fate);
+                new_values.insert(name.to_owned(), *values);
             }
         }
     }
-    fates
+    new_values
 }
 
-/// Where a value comes from: a constant may be widened on its way.
+/// The value that `name` is a copy of: a constant may be widened before it is used.
 fn origin<'a>(mut name: &'a str, producers: &HashMap<&'a str, &'a NodeProto>) -> Option<&'a str> {
     while let Some(node) = producers.get(name).filter(|node| matches!(node.op_type(), "Cast" | "Identity")) {
         name = node.input.first()?;

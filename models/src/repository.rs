@@ -28,7 +28,7 @@ pub enum RepositoryError {
     Unreadable {
         /// The folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// There is no model in it.

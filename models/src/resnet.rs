@@ -96,12 +96,12 @@ impl FromStr for Architecture {
     }
 }
 
-/// What a graph is built from, apart from the weights.
+/// Parameters of a graph, apart from the weights.
 #[derive(Clone, Copy, Debug)]
 pub struct GraphSpec {
     /// The backbone.
     pub architecture: Architecture,
-    /// Which of its strides are dilations instead.
+    /// Strides of its stages that are dilations instead.
     pub output_stride: OutputStride,
     /// Per-channel mean of RGB in `[0, 1]`.
     pub mean: [f32; 3],
@@ -124,7 +124,7 @@ pub enum BuildError {
         name: String,
         /// Its shape.
         found: Vec<usize>,
-        /// What would fit.
+        /// A shape that fits.
         expected: &'static str,
     },
     /// A weight is infinite, not a number, or too large for float16 storage.
@@ -170,7 +170,7 @@ struct Network<'a> {
     layers: Vec<Layer>,
 }
 
-/// What a convolution's weights do not say; the padding keeps the size at stride 1.
+/// Stride and dilation of a convolution; the padding keeps the size at stride 1.
 #[derive(Clone, Copy)]
 struct Conv {
     sampling: Sampling,

@@ -8,7 +8,7 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// What structure may take, and the tables of the checks.
+/// Bytes for structure and for the tables of the checks.
 const FIXED_BYTES: usize = 384 << 20;
 
 /// A field of protobuf with a length.
@@ -20,7 +20,7 @@ fn field(number: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The model of a graph with so much content.
+/// A model whose graph has this content.
 fn graph(content: &[u8]) -> Vec<u8> {
     field(7, content)
 }
@@ -29,7 +29,7 @@ const MANIFEST: &str = r#"{"name": "m", "version": 1, "method": "m", "architectu
     "layers": [{"name": "none", "channels": 1, "stride": 1}], "default_layer": "none", "default_side": 32,
     "mean": [0, 0, 0], "std": [1, 1, 1]}"#;
 
-/// So many named nodes in a row, all of which are checked.
+/// A chain of `count` named nodes, all of which are checked.
 fn chain(count: usize) -> Vec<u8> {
     let operators = field(8, &[0x10, 17]);
     let node = |index: usize| {

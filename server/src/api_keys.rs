@@ -1,10 +1,11 @@
-//! Who may ask: keys that clients send, known by their SHA-256 alone.
+//! API keys of clients. The server knows only their SHA-256.
 //!
-//! A key is 256 random bits, so a fast hash is enough: there is nothing to guess. What a client
-//! sent is hashed and compared with every key in constant time. Neither keys nor hashes are ever
-//! logged, and no `Debug` shows them.
+//! A key is 256 random bits, so a fast hash is enough: there is nothing to guess. The key of a
+//! request is hashed and compared with every known one in constant time. Neither keys nor hashes are
+//! ever logged, and no `Debug` shows them.
 
 mod file;
+mod metrics;
 mod new_key;
 mod rate;
 
@@ -14,28 +15,35 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
-use subtle::{ConditionallySelectable, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 pub use self::file::{Day, DayError, KeyFileError};
+pub use self::metrics::KeyMetrics;
 pub use self::new_key::{NewKey, NewKeyError};
 use self::rate::KeyRate;
 
-/// What every key begins with, so that people and scanners of secrets recognise one.
+/// Prefix of every key, so that people and scanners of secrets recognise one.
 pub const KEY_PREFIX: &str = "densecl_";
 
-/// The SHA-256 of a key.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The SHA-256 of a key. It has no `PartialEq`, so that digests are compared in constant time alone.
+#[derive(Clone, Copy)]
 struct KeyDigest([u8; 32]);
 
 impl KeyDigest {
-    /// As the file of keys has it: 64 hexadecimal digits.
-    fn hexadecimal(&self) -> String {
+    /// Writes 64 hexadecimal digits, as in the file of keys.
+    fn to_hex(self) -> String {
         let [high, low] = [0, 16].map(|from| u128::from_be_bytes(std::array::from_fn(|byte| self.0[from + byte])));
         format!("{high:032x}{low:032x}")
     }
 
-    fn of(key: &[u8]) -> Self {
+    fn from_key(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
+    }
+}
+
+impl ConstantTimeEq for KeyDigest {
+    fn ct_eq(&self, other: &Self) -> Choice {
+        self.0.ct_eq(&other.0)
     }
 }
 
@@ -45,44 +53,44 @@ impl fmt::Debug for KeyDigest {
     }
 }
 
-/// A key that is good for something.
+/// A key of the file.
 #[derive(Debug)]
 pub struct ApiKey {
     name: Arc<str>,
     digest: KeyDigest,
     is_admin: bool,
-    /// The last day that it is good for.
+    /// Last day on which the key is valid.
     expires: Option<Day>,
     rate: Option<KeyRate>,
 }
 
 impl ApiKey {
-    /// Its name, for the log and the metrics.
+    /// Name of the key, for the log and the metrics.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Whether it is good for loading and unloading models.
+    /// True if the key allows loading and unloading models.
     pub fn is_admin(&self) -> bool {
         self.is_admin
     }
 
-    /// Takes a request's token of the key's own rate; `None` if it has none.
+    /// Takes one token from the key's own rate limit; `None` if the key has none.
     ///
     /// # Errors
-    /// With the time until there is one.
-    pub fn take_turn(&self) -> Option<Result<(), Duration>> {
-        self.rate.as_ref().map(KeyRate::check)
+    /// The time until the next token, if there is none now.
+    pub fn take_token(&self) -> Option<Result<(), Duration>> {
+        self.rate.as_ref().map(KeyRate::take_token)
     }
 }
 
-/// Why a request is nobody's.
+/// Reason why a request is not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyRefusal {
-    /// There is no key in it.
+    /// The request has no key.
     #[error("this request came without an API key")]
     Missing,
-    /// The key does not exist, or not any more.
+    /// The key does not exist, or no longer exists.
     #[error("the API key is none of this server's")]
     Unknown,
     /// The key's last day has passed.
@@ -100,37 +108,37 @@ impl ApiKeys {
     /// Reads the keys of a file.
     ///
     /// # Errors
-    /// If it cannot be read, or says something that is not meant to be said.
+    /// If the file cannot be read, or is not a valid file of keys.
     pub fn open(file: &Path) -> Result<Self, KeyFileError> {
         let keys = file::read(file, &[])?;
         Ok(Self { file: file.to_owned(), keys: RwLock::new(keys.into()) })
     }
 
-    /// Reads the file again. A key that is still there keeps what it has used up of its rate.
-    /// Returns the names of the keys that are gone.
+    /// Reads the file again and returns the names of the keys that were removed. A key that is still
+    /// there keeps the state of its rate limit.
     ///
     /// # Errors
-    /// As [`ApiKeys::open`]; then the old keys stay.
+    /// Those of [`ApiKeys::open`]; the old keys stay.
     pub fn reload(&self) -> Result<Vec<Arc<str>>, KeyFileError> {
         let old = self.all();
         let new = file::read(&self.file, &old)?;
-        let is_gone = |key: &&Arc<ApiKey>| new.iter().all(|other| other.name != key.name);
-        let gone = old.iter().filter(is_gone).map(|key| Arc::clone(&key.name)).collect();
+        let is_removed = |key: &&Arc<ApiKey>| new.iter().all(|other| other.name != key.name);
+        let removed = old.iter().filter(is_removed).map(|key| Arc::clone(&key.name)).collect();
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = new.into();
-        Ok(gone)
+        Ok(removed)
     }
 
-    /// How many there are.
+    /// Number of keys.
     pub fn count(&self) -> usize {
         self.all().len()
     }
 
-    /// The key that was sent, if it is good on this day.
+    /// Finds the key that was sent.
     ///
     /// # Errors
-    /// If it is none of these, or too old.
-    pub fn check(&self, sent: &[u8], now: SystemTime) -> Result<Arc<ApiKey>, KeyRefusal> {
-        let key = find(&self.all(), KeyDigest::of(sent)).ok_or(KeyRefusal::Unknown)?;
+    /// If there is no such key, or it has expired.
+    pub fn authenticate(&self, sent: &[u8], now: SystemTime) -> Result<Arc<ApiKey>, KeyRefusal> {
+        let key = find(&self.all(), KeyDigest::from_key(sent)).ok_or(KeyRefusal::Unknown)?;
         if key.expires.is_some_and(|day| day.is_over(now)) { Err(KeyRefusal::Expired) } else { Ok(key) }
     }
 
@@ -139,12 +147,12 @@ impl ApiKeys {
     }
 }
 
-/// Compares with every key, wherever the right one is, and every byte of it.
+/// Finds a key in constant time: compares every byte of every key, wherever the right one is.
 fn find(keys: &[Arc<ApiKey>], sent: KeyDigest) -> Option<Arc<ApiKey>> {
     const NONE: u64 = u64::MAX;
     let mut found = NONE;
     for (index, key) in (0_u64..).zip(keys) {
-        found.conditional_assign(&index, key.digest.0.ct_eq(&sent.0));
+        found.conditional_assign(&index, key.digest.ct_eq(&sent));
     }
     keys.get(usize::try_from(found).unwrap_or(usize::MAX)).cloned()
 }

@@ -1,19 +1,20 @@
-//! The command line. Every flag can be given as an environment variable as well; the flag wins.
+//! The command line. Every flag of `serve` has an environment variable, too; the flag wins, and an empty variable counts
+//! as unset.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::config::{
-    ByteSize, CacheSettings, ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits, Span,
-};
+use crate::cache::CacheSettings;
+use crate::config::{ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, RequestLimits};
 use densecl_inference::batch::Batching;
-use densecl_inference::engine::{Device, EngineOptions, Precision};
-use densecl_inference::registry::Rehearsal;
+use densecl_inference::onnx_runtime::{Device, EngineOptions, Precision};
+use densecl_inference::registry::WarmUpLayers;
 
 mod administration;
 mod cache;
@@ -21,6 +22,7 @@ mod connections;
 mod evaluate;
 mod keys;
 mod traces;
+mod values;
 
 use self::administration::AdministrationArgs;
 use self::cache::CacheArgs;
@@ -29,15 +31,16 @@ pub use self::evaluate::{Baseline, EvaluateArgs, Flip, RefineName};
 use self::keys::ApiKeyArgs;
 pub use self::keys::{KeysCommand, NewKeyArgs};
 use self::traces::TraceArgs;
+use self::values::{ByteSize, DurationValue, parse_listen_address};
 
-/// Points of one request.
+/// Most points of one request.
 const MAX_POINTS: usize = 10_000;
 
 /// Serves dense features and point correspondences over HTTP.
 #[derive(Debug, Parser)]
 #[command(name = "densecl-server", version, about, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do; `serve` if not given.
+    /// Subcommand; `serve` if not given.
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -45,13 +48,30 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// What to do.
+    /// Parses the arguments of this process and its environment variables. Ends the process if they are wrong, and for
+    /// `--help` and `--version`.
+    pub fn from_process() -> Self {
+        let matches = without_empty_variables(Self::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// The subcommand with its arguments.
     pub fn into_command(self) -> Command {
         self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
     }
 }
 
-/// What to do.
+/// Treats empty environment variables as unset, at all levels of `command`.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(
+            |argument| if argument.get_env().is_some_and(is_empty) { argument.env(None::<&str>) } else { argument },
+        )
+        .mut_subcommands(without_empty_variables)
+}
+
+/// A subcommand with its arguments.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Answer requests until SIGTERM or SIGINT (the default)
@@ -60,20 +80,20 @@ pub enum Command {
     Features(Box<FeaturesArgs>),
     /// Find points of one image file in another, without a server
     Correspondence(Box<CorrespondenceArgs>),
-    /// Measure correspondences against exact truth: HPatches, SPair-71k, procedural pairs and scenes
+    /// Measure correspondences on data with exact labels: HPatches, SPair-71k, procedural pairs and scenes
     Evaluate(Box<EvaluateArgs>),
-    /// Ask a running server whether it is ready; for containers
+    /// Check that a running server is ready, for the health check of a container
     Healthcheck(HealthcheckArgs),
     /// Print the OpenAPI document
     Openapi,
     /// List the models of a repository
     Models(ModelsArgs),
-    /// Make keys for clients of a server that asks for them
+    /// Make API keys for clients
     #[command(subcommand)]
     Keys(KeysCommand),
 }
 
-/// Which models.
+/// Flags of the model repository.
 #[derive(Clone, Debug, Args)]
 pub struct RepositoryArgs {
     /// Folder of models, NAME/VERSION/model.onnx
@@ -81,7 +101,7 @@ pub struct RepositoryArgs {
     pub models: PathBuf,
 }
 
-/// How models run.
+/// Flags of the engines.
 #[derive(Clone, Debug, Args)]
 pub struct EngineArgs {
     /// Where models run: auto, cpu, cuda, or cuda:N,M for several GPUs; CUDA that cannot start is an error
@@ -90,13 +110,13 @@ pub struct EngineArgs {
     /// Threads for inference, and for decoding and matching; all cores by default
     #[arg(long, env = "DENSECL_THREADS", value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// Engines on the CPU, or on each GPU; by default one a thread (up to 8) and 2 on a GPU
+    /// Engines on the CPU, or on each GPU; by default one per thread (up to 8), or 2 per GPU
     #[arg(long, env = "DENSECL_ENGINES", value_name = "N")]
     engines: Option<NonZeroUsize>,
-    /// What models compute in; float16 pays on a GPU
+    /// Number type that models compute in; float16 is faster on a GPU
     #[arg(long, env = "DENSECL_PRECISION", value_enum, default_value_t)]
     precision: ComputePrecision,
-    /// The shared library of ONNX Runtime; looked for in the usual places by default
+    /// Shared library of ONNX Runtime; searched in the usual places by default
     #[arg(long, env = "DENSECL_ONNXRUNTIME", value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
 }
@@ -120,38 +140,39 @@ impl EngineArgs {
 /// The floating-point type of a model's arithmetic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ComputePrecision {
-    /// 24 significant bits.
+    /// 24 significant bits
     #[default]
     Float32,
-    /// 11 significant bits.
+    /// 11 significant bits
     Float16,
 }
 
-/// How the log is written.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people
     #[default]
     Text,
-    /// One JSON document a line.
+    /// One JSON document per line
     Json,
 }
 
-/// How output is written.
+/// Format of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
-    /// For people.
+    /// Text for people
     #[default]
     Text,
-    /// For programs.
+    /// JSON for programs
     Json,
 }
 
 /// Settings of a server.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
-    /// Address to listen on
-    #[arg(long, env = "DENSECL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    /// Address to listen on, such as 0.0.0.0:8080 or localhost:8080
+    #[arg(long, env = "DENSECL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080",
+        value_parser = parse_listen_address)]
     listen: SocketAddr,
     #[command(flatten)]
     administration: AdministrationArgs,
@@ -159,10 +180,10 @@ pub struct ServeArgs {
     repository: RepositoryArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Layers to make ready before the first request, LAYER or LAYER@SIDE, separated by commas; the
-    /// default layer at the default side always is
+    /// Layers to run once before the first request, LAYER or LAYER@SIDE, separated by commas; the
+    /// default layer at the default side always runs
     #[arg(long, env = "DENSECL_WARM_UP", value_name = "LAYER", value_delimiter = ',')]
-    warm_up: Vec<Rehearsal>,
+    warm_up: Vec<WarmUpLayers>,
     /// Images of equal size that run together; on a CPU only small ones do
     #[arg(long, env = "DENSECL_MAX_BATCH", value_name = "N", default_value = "32")]
     max_batch: NonZeroUsize,
@@ -172,14 +193,14 @@ pub struct ServeArgs {
     /// Images that are decoded, wait or run at a time; more are refused
     #[arg(long, env = "DENSECL_MAX_IN_FLIGHT", value_name = "N", default_value = "128")]
     max_in_flight: NonZeroUsize,
-    /// Memory for pixels, feature maps and replies of all requests together
+    /// Memory for pixels, feature maps and replies of all requests together, such as 512MiB, 1.5GiB or 2GB
     #[arg(long, env = "DENSECL_MAX_MEMORY", value_name = "SIZE", default_value = "2GiB")]
     max_memory: ByteSize,
     /// Largest side that a request may ask for, in pixels
     #[arg(long, env = "DENSECL_MAX_SIDE", value_name = "PX", default_value_t = 2048,
         value_parser = clap::value_parser!(u32).range(32..=16384))]
     max_side: u32,
-    /// Largest body
+    /// Largest body of a request
     #[arg(long, env = "DENSECL_MAX_BODY", value_name = "SIZE", default_value = "32MiB")]
     max_body: ByteSize,
     /// Most pixels of an image, checked by its header
@@ -192,22 +213,22 @@ pub struct ServeArgs {
     /// Largest reply
     #[arg(long, env = "DENSECL_MAX_RESPONSE", value_name = "SIZE", default_value = "1GiB")]
     max_response: ByteSize,
-    /// Time for a whole request
+    /// Time for a whole request, such as 500ms, 30s or 1m30s; a bare number is seconds
     #[arg(long, env = "DENSECL_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s")]
-    request_timeout: Span,
+    request_timeout: DurationValue,
     /// Time for the body of a request to arrive
     #[arg(long, env = "DENSECL_BODY_TIMEOUT", value_name = "TIME", default_value = "10s")]
-    body_timeout: Span,
+    body_timeout: DurationValue,
     #[command(flatten)]
     connections: ConnectionArgs,
     #[command(flatten)]
     cache: CacheArgs,
-    /// Time between failing /readyz and closing the door, for load balancers to notice
+    /// Time between failing /readyz and closing the listeners, for load balancers to notice
     #[arg(long, env = "DENSECL_DRAIN_DELAY", value_name = "TIME", default_value = "0s")]
-    drain_delay: Span,
-    /// Time for requests to finish after the door is closed
+    drain_delay: DurationValue,
+    /// Time for requests to finish after the listeners are closed
     #[arg(long, env = "DENSECL_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s")]
-    drain_timeout: Span,
+    drain_timeout: DurationValue,
     /// Origins whose pages may call this server from a browser, separated by commas; * for all
     #[arg(long, env = "DENSECL_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origin: Vec<CorsOrigin>,
@@ -215,19 +236,19 @@ pub struct ServeArgs {
     api_keys: ApiKeyArgs,
     #[command(flatten)]
     traces: TraceArgs,
-    /// Form of the log, which goes to standard error
+    /// Format of the log, which goes to standard error
     #[arg(long, env = "DENSECL_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 }
 
 impl ServeArgs {
-    /// The settings, all of them valid.
+    /// Settings of the server.
     pub fn into_config(self) -> Config {
         Config {
             listen: self.listen,
             admin_listen: self.administration.admin_listen,
             models: self.repository.models,
-            rehearsals: self.warm_up,
+            warm_up: self.warm_up,
             engine: self.engine.options(),
             batching: Batching {
                 max_batch: self.max_batch.get(),
@@ -257,7 +278,7 @@ impl ServeArgs {
     }
 }
 
-/// Settings of a server that answers one request from its own process.
+/// Flags of the subcommands that answer one request without a server.
 #[derive(Clone, Debug, Args)]
 pub struct OfflineArgs {
     #[command(flatten)]
@@ -276,15 +297,15 @@ pub struct OfflineArgs {
 }
 
 impl OfflineArgs {
-    /// Settings without the limits that protect a server from strangers.
+    /// Settings without the limits that protect a server from its clients.
     pub fn config(&self) -> Config {
-        const NO_HURRY: Duration = Duration::from_hours(24);
+        const NO_TIMEOUT: Duration = Duration::from_hours(24);
         const LARGEST_SIDE_PX: u32 = 16_384;
         Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin_listen: None,
             models: self.repository.models.clone(),
-            rehearsals: Vec::new(),
+            warm_up: Vec::new(),
             engine: self.engine.options(),
             batching: Batching::NONE,
             limits: RequestLimits {
@@ -294,15 +315,15 @@ impl OfflineArgs {
                 max_response_bytes: u64::MAX,
                 max_images: 1_000_000,
                 max_points: 1_000_000,
-                timeout: NO_HURRY,
+                timeout: NO_TIMEOUT,
                 max_in_flight: 64,
                 memory_bytes: u64::MAX,
-                body_timeout: NO_HURRY,
+                body_timeout: NO_TIMEOUT,
             },
             connections: ConnectionLimits::default(),
             rates: ClientRates::default(),
             cache: CacheSettings::OFF,
-            drain: Drain { delay: Duration::ZERO, timeout: NO_HURRY },
+            drain: Drain { delay: Duration::ZERO, timeout: NO_TIMEOUT },
             api_keys: None,
             traces: None,
             cors_origins: Vec::new(),
@@ -315,59 +336,58 @@ fn parse_parameter(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Which features.
+/// Arguments of `features`.
 #[derive(Clone, Debug, Args)]
 pub struct FeaturesArgs {
-    /// The image
+    /// Image file
     pub image: PathBuf,
-    /// Parameters and result.
+    /// Parameters of the request, and its result.
     #[command(flatten)]
     pub offline: OfflineArgs,
 }
 
-/// Which correspondences.
+/// Arguments of `correspondence`.
 #[derive(Clone, Debug, Args)]
 pub struct CorrespondenceArgs {
-    /// The image whose points are looked for
+    /// Image file whose points are looked for
     pub source: PathBuf,
-    /// The images that they are looked for in
+    /// Image files in which the points are looked for
     #[arg(required = true, value_name = "TARGET")]
     pub targets: Vec<PathBuf>,
-    /// Labels of the source's pixels as PNG, to be carried over to the target
+    /// PNG of labels of the source's pixels, to transfer to the target
     #[arg(long, value_name = "FILE")]
     pub mask: Option<PathBuf>,
-    /// Parameters and result.
+    /// Parameters of the request, and its result.
     #[command(flatten)]
     pub offline: OfflineArgs,
 }
 
-/// Which server to ask.
+/// Arguments of `healthcheck`.
 #[derive(Clone, Debug, Args)]
 pub struct HealthcheckArgs {
     /// Address that the server listens on
-    #[arg(long, env = "DENSECL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "DENSECL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080",
+        value_parser = parse_listen_address)]
     pub listen: SocketAddr,
 }
 
-/// Which models to list, and how.
+/// Arguments of `models`.
 #[derive(Clone, Debug, Args)]
 pub struct ModelsArgs {
-    /// Where they are.
+    /// Flags of the model repository.
     #[command(flatten)]
     pub repository: RepositoryArgs,
-    /// Form of the list
+    /// Format of the list
     #[arg(long, value_enum, default_value_t)]
     pub format: OutputFormat,
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definition_is_valid() {
         Cli::command().debug_assert();
     }
 

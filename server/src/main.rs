@@ -5,11 +5,10 @@ mod commands;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use densecl_server::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().into_command() {
+    let result = match Cli::from_process().into_command() {
         Command::Serve(arguments) => commands::serve(*arguments),
         Command::Features(arguments) => commands::features(&arguments),
         Command::Correspondence(arguments) => commands::correspondence(&arguments),
@@ -22,7 +21,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // There is nobody left to tell if standard error is closed.
+            // Standard error may be closed; there is nowhere else to report it.
             let _ = writeln!(io::stderr(), "densecl-server: {error:#}");
             ExitCode::FAILURE
         }

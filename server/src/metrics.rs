@@ -1,14 +1,12 @@
-//! What the server counts: typed metrics, registered once and handed to whoever counts.
+//! Metrics of the server: the parts register theirs here, once, and `/metrics` shows them.
 //!
 //! Labels are bounded: route templates, methods, status codes, names of models that are served and
-//! of keys that exist; never anything that a client writes.
+//! of keys that exist; never text of a client.
 
 mod budget;
 mod build;
-mod cache;
 mod gpu;
 mod http;
-mod keys;
 mod process;
 
 use std::fmt;
@@ -17,44 +15,44 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use densecl_inference::metrics::BatchMetrics;
+use crate::api_keys::KeyMetrics;
+use crate::cache::CacheMetrics;
+use densecl_inference::metrics::InferenceMetrics;
 
-pub use self::budget::{BudgetMetrics, BudgetName, BudgetUse};
+pub use self::budget::{BudgetGauges, BudgetMetrics, BudgetName};
 pub use self::build::{BuildMetrics, revision};
-pub use self::cache::{CacheMetrics, CacheTier, DroppedWrite, RedisFault};
 pub use self::gpu::GpuMetrics;
-pub use self::http::{Answered, HttpMetrics, InFlight, Sent};
-pub use self::keys::KeyMetrics;
+pub use self::http::{AnsweredRequest, HttpMetrics, InFlightGuard, SentReply};
 
-/// Everything that `/metrics` shows.
+/// All metrics of `/metrics`.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// What HTTP counts.
+    /// Requests and connections.
     pub http: HttpMetrics,
-    /// What the batcher counts.
-    pub batch: BatchMetrics,
-    /// Memory set aside for requests.
+    /// The queue and the runs of models.
+    pub batch: InferenceMetrics,
+    /// Memory reserved for requests.
     pub budget: BudgetMetrics,
-    /// What is counted for each API key.
+    /// Requests of each API key.
     pub keys: KeyMetrics,
-    /// Which program this is, and on what it runs.
+    /// Version of the program, and its engines.
     pub build: BuildMetrics,
-    /// The GPUs that engines run on.
+    /// GPUs that engines run on.
     pub gpu: GpuMetrics,
-    /// What the cache of features counts.
+    /// The cache of features.
     pub cache: CacheMetrics,
 }
 
 impl Metrics {
     /// Registers all metrics.
     pub fn new() -> Self {
-        // What every program has, under the names that it has everywhere.
+        // Without the prefix: Prometheus has conventional names for these.
         let mut registry = Registry::default();
         process::register(&mut registry);
         let ours = registry.sub_registry_with_prefix("densecl");
         let http = HttpMetrics::register(ours);
-        let batch = BatchMetrics::register(ours);
+        let batch = InferenceMetrics::register(ours);
         let budget = BudgetMetrics::register(ours);
         let keys = KeyMetrics::register(ours);
         let build = BuildMetrics::register(ours);
@@ -63,12 +61,12 @@ impl Metrics {
         Self { registry, http, batch, budget, keys, build, gpu, cache }
     }
 
-    /// The `OpenMetrics` text, as of now.
+    /// Encodes the current values as `OpenMetrics` text.
     ///
     /// # Errors
-    /// If a metric cannot be written, which strings do not do.
+    /// If a metric cannot be encoded; writing to a string does not fail.
     pub fn text(&self) -> Result<String, fmt::Error> {
-        self.batch.note_age();
+        self.batch.update_oldest_age();
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -81,27 +79,27 @@ impl Default for Metrics {
     }
 }
 
-/// 1 ms to 32 s.
+/// Buckets from 1 ms to 32 s.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 16))
 }
 
-/// A gauge holds no unsigned numbers.
+/// Converts to the type of a gauge, which has no unsigned numbers.
 fn signed(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
-    use densecl_inference::metrics::Dropped;
+    use densecl_inference::metrics::DropReason;
 
     use super::*;
 
     fn metrics() -> Metrics {
         let metrics = Metrics::new();
-        let answered = Answered {
+        let answered = AnsweredRequest {
             route: "/features",
             method: "POST",
             status: 200,
@@ -110,17 +108,17 @@ mod tests {
         };
         metrics.http.answered(answered);
         metrics.http.problem("rate-limited");
-        metrics.http.sent(Sent { route: "/features", duration: Duration::from_millis(4), bytes: 12 });
+        metrics.http.sent(SentReply { route: "/features", duration: Duration::from_millis(4), bytes: 12 });
         metrics.http.stage("decode", Duration::from_millis(1));
-        metrics.batch.dropped(Dropped::CallerGone);
-        metrics.budget.of(BudgetName::Work).taken(7);
-        metrics.keys.asked("someone");
-        metrics.build.engines("6af1a93", ["cpu".to_owned()].into());
+        metrics.batch.record_dropped(DropReason::CallerGone);
+        metrics.budget.for_budget(BudgetName::Work).set_reserved(7);
+        metrics.keys.count_request("someone");
+        metrics.build.set_engines("6af1a93", ["cpu".to_owned()].into());
         metrics
     }
 
     #[test]
-    fn text_names_everything_with_units() {
+    fn text_shows_every_metric_with_its_labels() {
         let metrics = metrics();
         let guard = metrics.http.begin();
         let text = metrics.text().unwrap();
@@ -140,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn names_say_what_is_counted() {
+    fn names_have_a_prefix_and_a_unit() {
         const WITHOUT_UNIT: [&str; 10] = [
             "densecl_cache_entries",
             "densecl_cache_redis_up",
@@ -163,22 +161,5 @@ mod tests {
             assert!(name.starts_with("densecl_") || name.starts_with("process_"), "{name}");
         }
         assert!(count > 20, "{text}");
-    }
-
-    #[test]
-    fn the_oldest_that_waits_grows_older_until_none_waits() {
-        let metrics = Metrics::new();
-        let age = |metrics: &Metrics| -> f64 {
-            let text = metrics.text().unwrap();
-            let line = text.lines().find_map(|line| line.strip_prefix("densecl_queue_oldest_age_seconds "));
-            line.unwrap().parse().unwrap()
-        };
-        metrics.batch.queue(2, Some(Instant::now().checked_sub(Duration::from_secs(3)).unwrap()));
-        let first = age(&metrics);
-        assert!((3.0..60.0).contains(&first), "{first}");
-        std::thread::sleep(Duration::from_millis(5));
-        assert!(age(&metrics) > first);
-        metrics.batch.queue(0, None);
-        assert!(age(&metrics) < 1e-9);
     }
 }

@@ -1,7 +1,7 @@
-//! Traces: where a request comes from (`traceparent`), and spans for a collector.
+//! Traces: the caller's span (`traceparent`), and spans of requests for a collector.
 //!
-//! Spans are exported by OTLP over HTTP, if the program was built with the feature `otlp`. Without
-//! it there is nothing but the reading of `traceparent`, whose trace is named in the log either way.
+//! Spans are exported by OTLP over HTTP, if the program was built with the feature `otlp`. The trace
+//! of `traceparent` is named in the log with and without it.
 
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -19,35 +19,35 @@ pub use self::traceparent::TraceParent;
 #[cfg(not(feature = "otlp"))]
 pub use self::without_otlp::{RequestSpan, SpanExport};
 
-/// Whether this program can export spans.
+/// True if this program can export spans.
 pub const EXPORT_IS_BUILT_IN: bool = cfg!(feature = "otlp");
 
-/// The spans cannot be exported.
+/// The export of spans cannot start.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot export traces to the collector")]
 pub struct ExportError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
-/// Where a collector takes spans: the base of its URL, to which `/v1/traces` is added.
+/// Base URL of a collector, to which `/v1/traces` is added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectorUrl(String);
 
 impl CollectorUrl {
-    /// Where spans are posted.
+    /// URL that spans are posted to.
     pub fn traces(&self) -> String {
         format!("{}/v1/traces", self.0)
     }
 }
 
-/// `--otlp-endpoint` was something else.
+/// Text that is not a URL of a collector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CollectorUrlError {
-    /// The program cannot export at all.
+    /// The program was built without the export.
     #[error("this build of densecl-server exports no traces; build it with `--features otlp`")]
     NotBuiltIn,
     /// Not a URL of this kind.
     #[error("`{0}` is not the URL of a collector: use http://host:port, such as http://127.0.0.1:4318")]
     Malformed(String),
-    /// TLS is left to others.
+    /// TLS is not supported.
     #[error("collectors are reached by http:// alone; run one beside the server that passes spans on by https")]
     Https,
 }
@@ -71,31 +71,31 @@ impl FromStr for CollectorUrl {
     }
 }
 
-/// What is known of a request when it comes.
+/// Properties of a request that are known when it starts.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival<'a> {
+pub struct RequestStart<'a> {
     /// The method, one of the usual ones or `other`.
     pub method: &'static str,
     /// Template of the route; empty if none matched.
     pub route: &'a str,
     /// The request's id.
     pub request_id: &'a str,
-    /// The span that caused it.
+    /// Span of the caller.
     pub parent: Option<TraceParent>,
-    /// The client, as believed.
+    /// Address of the client, by `X-Forwarded-For` where that is trusted.
     pub client: Option<IpAddr>,
-    /// When its head was there.
+    /// End of the request's head.
     pub begun: Instant,
 }
 
-/// What is known of a request when it is over.
+/// Properties of a request that are known when it is over.
 #[derive(Clone, Copy, Debug)]
-pub struct Outcome<'a> {
+pub struct RequestEnd<'a> {
     /// The status code, if there was an answer.
     pub status: Option<u16>,
-    /// `name/version` of the model, if one was asked.
+    /// `name/version` of the model, if the request used one.
     pub model: Option<&'a str>,
-    /// The layers that were asked for.
+    /// Layers of the request, joined by `+`.
     pub layer: Option<&'a str>,
     /// Bytes of the request's and the reply's bodies.
     pub bytes: (u64, u64),
@@ -104,7 +104,7 @@ pub struct Outcome<'a> {
 /// One stage of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct StageSpan {
-    /// Its name.
+    /// Name of the stage.
     pub name: &'static str,
     /// When it began.
     pub begun: Instant,

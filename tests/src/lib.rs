@@ -1,18 +1,18 @@
-//! What the end-to-end tests share.
+//! Shared parts of the end-to-end tests.
 
 pub mod pictures;
 pub mod server;
 
 use std::path::{Path, PathBuf};
 
-use densecl_inference::engine::{Device, Engine, EngineOptions, Precision};
+use densecl_inference::onnx_runtime::{Device, EngineOptions, OnnxRuntimeBackend, Precision};
 
 /// The repository's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Path of ONNX Runtime's shared library: `DENSECL_ONNXRUNTIME`, or what `make setup` fetched.
+/// Path of ONNX Runtime's shared library: `DENSECL_ONNXRUNTIME`, or the file that `make setup` fetched.
 ///
 /// # Panics
 /// If it is in neither place.
@@ -27,7 +27,7 @@ pub fn onnxruntime() -> PathBuf {
 ///
 /// # Panics
 /// If ONNX Runtime cannot be loaded.
-pub fn engine(device: Device) -> Engine {
+pub fn engine(device: Device) -> OnnxRuntimeBackend {
     let options = EngineOptions {
         library: Some(onnxruntime()),
         device,
@@ -35,5 +35,5 @@ pub fn engine(device: Device) -> Engine {
         engines: None,
         precision: Precision::Float32,
     };
-    Engine::start(&options).expect("ONNX Runtime starts")
+    OnnxRuntimeBackend::start(&options).expect("ONNX Runtime starts")
 }

@@ -12,17 +12,14 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use densecl_models::onnx_runtime_library;
 use ort::environment::{Environment, EnvironmentBuilder};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{OutputSelector, RunOptions, Session};
 use ort::value::TensorRef;
 use tch::{Device, Kind, Tensor};
-
-/// Environment variable that names the shared library, as for the server.
-const LIBRARY_VARIABLE: &str = "DENSECL_ONNXRUNTIME";
-const LIBRARY: &str = "libonnxruntime.so";
 
 static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 
@@ -137,7 +134,7 @@ fn environment() -> Result<Environment> {
     if let Some(environment) = &*slot {
         return Ok(environment.clone());
     }
-    let named = env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let named = env::var_os(onnx_runtime_library::VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     let loaded = load(named.as_deref())?;
     let environment = loaded.with_telemetry(false).build().context("ONNX Runtime does not start")?;
     environment.set_log_level(LogLevel::Warning);
@@ -145,31 +142,12 @@ fn environment() -> Result<Environment> {
     Ok(environment)
 }
 
-/// Loads the named library; without a name, the first that exists of the usual paths, else the one that
-/// the system's loader finds.
 fn load(named: Option<&Path>) -> Result<EnvironmentBuilder> {
-    let advice = format!("run `make setup-server` to fetch it, or name the library in {LIBRARY_VARIABLE}");
     if let Some(path) = named {
-        // Checked here: a process that has loaded the library ignores another path.
-        ensure!(path.is_file(), "ONNX Runtime is not at {}; {advice}", path.display());
+        // Checked here because a process that has loaded the library ignores another path.
+        ensure!(path.is_file(), "ONNX Runtime is not at {}; run `make setup-server` to fetch it", path.display());
     }
-    let candidates = candidate_paths();
-    let found = named.or_else(|| candidates.iter().map(PathBuf::as_path).find(|path| path.is_file()));
-    if let Some(path) = found {
-        return ort::init_from(path)
-            .map_err(|error| anyhow!("cannot load ONNX Runtime from {}: {error}; {advice}", path.display()));
-    }
-    ort::init_from(LIBRARY).map_err(|error| {
-        let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-        let tried = tried.join(", ");
-        anyhow!("ONNX Runtime was not found: tried {tried} and the system's library path ({error}); {advice}")
-    })
-}
-
-fn candidate_paths() -> Vec<PathBuf> {
-    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
-    let fetched = env::current_dir().ok().map(|folder| folder.join(".runtime/onnxruntime").join(LIBRARY));
-    [beside, fetched].into_iter().flatten().collect()
+    Ok(onnx_runtime_library::load(named, |path| ort::init_from(path))?)
 }
 
 #[cfg(test)]

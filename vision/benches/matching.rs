@@ -1,8 +1,8 @@
-//! Times of matching with maps at hand: `cargo bench -p densecl-server --bench matching`.
+//! Benchmark of matching, without the computation of the maps: `cargo bench -p densecl-vision --bench matching`.
 //!
-//! Two ways to do the same are timed in turns, in one run, and their ratio is printed: the machine's mood is the same
-//! for both. Everything else is printed as the median, and the fastest, of its runs.
-#![expect(clippy::print_stdout, reason = "it is a report")]
+//! The two matrix products are timed in alternation, so that the load of the machine affects both, and their ratio is
+//! printed. The other times are the median and the minimum of all runs.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use densecl_vision::features::{FeatureMap, Geometry, GridSize, ImagePoints, NormalizedMap, PixelPoint};
 use densecl_vision::image::ImageSize;
 use densecl_vision::matching::{
-    Cancellation, GeometricModel, ImagePair, MatchOptions, MatchSide, PointMatch, Queries, VerifyOptions, correspond,
-    multiply, propagate_labels, verify,
+    Cancellation, GeometricModel, GeometryPair, ImagePair, MatchOptions, MatchedImage, PointMatch, Queries,
+    VerifyOptions, find_correspondences, multiply, propagate_labels, verify,
 };
 use ndarray::Array2;
 use ndarray::linalg::general_mat_mul;
@@ -20,7 +20,6 @@ use ndarray::linalg::general_mat_mul;
 const ROUNDS: usize = 21;
 
 fn main() {
-    // Cargo passes its own arguments, such as --bench.
     println!("{} threads", rayon::current_num_threads());
     products();
     matches();
@@ -44,8 +43,8 @@ fn map(channels: usize, side: usize, seed: u32) -> NormalizedMap {
     FeatureMap::new(channels, side, side, data).expect("the sizes fit").into_normalized()
 }
 
-fn side(map: &NormalizedMap) -> MatchSide<'_> {
-    MatchSide { map, image: image(map.grid()) }
+fn matched_image(map: &NormalizedMap) -> MatchedImage<'_> {
+    MatchedImage { map, image: image(map.grid()) }
 }
 
 fn image(grid: GridSize) -> ImageSize {
@@ -70,7 +69,7 @@ fn report<T>(name: &str, mut work: impl FnMut() -> T) {
     println!("{name}: median {:.2?}, best {best:.2?}", median(times));
 }
 
-/// The kernel in use against the one that ndarray brings, on one thread, at the sizes of a block.
+/// The product in use compared with ndarray's, on one thread, at sizes of a block.
 fn products() {
     for (rows, channels, cells) in [(100, 512, 1024), (128, 512, 4096), (64, 256, 16_384), (16, 64, 65_536)] {
         let queries = map(channels, 64, 1).matrix().slice(ndarray::s![.., ..rows]).reversed_axes().to_owned();
@@ -89,26 +88,27 @@ fn products() {
 
 fn matches() {
     let (source, target) = (map(512, 32, 3), map(512, 32, 4));
-    let pair = ImagePair { source: side(&source), target: side(&target) };
+    let pair = ImagePair { source: matched_image(&source), target: matched_image(&target) };
     let spacing = f64::from(image(source.grid()).width) / 10.0;
     let points = ImagePoints::grid(image(source.grid()), spacing, 1000).expect("they fit");
     let never = Cancellation::default();
     let options = MatchOptions::default();
     report(&format!("{} points, 32x32x512", points.len()), || {
-        correspond(pair, Queries::Points(&points), &options, &never)
+        find_correspondences(pair, Queries::Points(&points), &options, &never)
     });
     let (source, target) = (map(512, 64, 5), map(512, 64, 6));
-    let pair = ImagePair { source: side(&source), target: side(&target) };
+    let pair = ImagePair { source: matched_image(&source), target: matched_image(&target) };
     let mutual = MatchOptions { mutual: true, ..options };
-    report("4,096 x 4,096 cells of 512, mutual", || correspond(pair, Queries::Cells, &mutual, &never));
+    report("4,096 x 4,096 cells of 512, mutual", || find_correspondences(pair, Queries::Cells, &mutual, &never));
     let many = MatchOptions { top_k: NonZeroUsize::new(100).expect("it is not 0"), ..options };
-    report("4,096 x 4,096 cells of 512, top_k 100", || correspond(pair, Queries::Cells, &many, &never));
+    report("4,096 x 4,096 cells of 512, top_k 100", || find_correspondences(pair, Queries::Cells, &many, &never));
 }
 
 /// 10,000 matches, half of them wrong.
 fn verification() {
     let grid = GridSize { width: 40, height: 30 };
     let geometry = Geometry { image: ImageSize { width: 640, height: 480 }, grid };
+    let geometries = GeometryPair { source: geometry, target: geometry };
     let mut noise = Noise(7);
     let mut point = || PixelPoint { x: f64::from(noise.next()) * 640.0, y: f64::from(noise.next()) * 480.0 };
     let found = |source: PixelPoint, target: PixelPoint| PointMatch {
@@ -124,7 +124,7 @@ fn verification() {
     let mut matches: Vec<PointMatch> = (0..10_000)
         .map(|index| {
             let (source, wrong, jitter) = (point(), point(), point());
-            // A picture that a camera turning to the right has moved, with depth in every other row.
+            // The view of a camera that turned to the right, with points at different depths.
             let w = 1.0 + source.x * 2e-4;
             let depth = f64::from(index % 7) * 6.0;
             let right = PixelPoint {
@@ -137,14 +137,14 @@ fn verification() {
     for model in [GeometricModel::Homography, GeometricModel::Fundamental] {
         let options = VerifyOptions { model, threshold_px: None };
         report(&format!("{model:?} of 10,000 matches, half of them wrong"), || {
-            verify(&mut matches, geometry, geometry, &options, &Cancellation::default())
+            verify(&mut matches, geometries, &options, &Cancellation::default())
         });
     }
 }
 
 fn labels() {
     let (source, target) = (map(512, 64, 8), map(512, 64, 9));
-    let pair = ImagePair { source: side(&source), target: side(&target) };
+    let pair = ImagePair { source: matched_image(&source), target: matched_image(&target) };
     let labels: Vec<u8> = (0..1024 * 1024).map(|pixel| (pixel / 100_000) as u8).collect();
     report("labels of 1024 x 1024 pixels over 4,096 cells", || {
         propagate_labels(pair, &labels, &Cancellation::default())

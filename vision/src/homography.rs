@@ -8,32 +8,35 @@ use std::str::FromStr;
 
 use crate::features::PixelPoint;
 
-/// A 3×3 matrix, row by row, that takes `(x, y, 1)` of one picture to another.
+/// A 3×3 matrix, row by row, that maps `(x, y, 1)` of one image to another, in pixels and up to scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Homography([[f64; 3]; 3]);
 
-/// Why a text is not a homography.
+/// The reason why a text or a matrix is not a homography.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum HomographyError {
-    /// Something in it is not a finite number.
+    /// A word is not a finite number.
     #[error("`{word}` is not a finite number")]
     Number {
-        /// What is there instead.
+        /// The word.
         word: String,
     },
-    /// It does not have nine numbers.
+    /// The text does not have nine numbers.
     #[error("a homography has 9 numbers, and here are {count}")]
     Count {
-        /// How many it has.
+        /// Number of numbers.
         count: usize,
     },
-    /// It maps the plane onto a line or a point.
+    /// The matrix maps the plane onto a line or a point.
     #[error("the matrix is singular")]
     Singular,
 }
 
 impl Homography {
-    /// Takes a matrix, row by row.
+    /// The map that leaves every point where it is.
+    pub const IDENTITY: Self = Self([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]);
+
+    /// A homography with the matrix `rows`.
     ///
     /// # Errors
     /// [`HomographyError::Singular`] if it cannot be inverted.
@@ -43,43 +46,30 @@ impl Homography {
         if determinant.is_normal() { Ok(Self(rows)) } else { Err(HomographyError::Singular) }
     }
 
-    /// Where `point` goes; nothing if it goes to infinity or behind the camera.
-    pub fn project(&self, point: PixelPoint) -> Option<PixelPoint> {
-        let [x, y, w] = self.0.map(|[a, b, c]| a * point.x + b * point.y + c);
-        // The sign of a homography is free; `HPatches` and everyone else scale the last entry to 1.
-        let w = if self.0[2][2] < 0.0 { -w } else { w };
-        let (x, y) = if self.0[2][2] < 0.0 { (-x, -y) } else { (x, y) };
-        (w > 1e-9).then(|| PixelPoint { x: x / w, y: y / w })
-    }
-
-    /// Leaves every point where it is.
-    pub const IDENTITY: Self = Self([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]);
-
-    /// Moves by `(x, y)`.
+    /// Translation by `(x, y)`.
     pub fn translation(x: f64, y: f64) -> Self {
         Self([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
     }
 
-    /// Scales about the origin.
+    /// Scaling about the origin.
     pub fn scaling(factor: f64) -> Self {
         Self([[factor, 0.0, 0.0], [0.0, factor, 0.0], [0.0, 0.0, 1.0]])
     }
 
-    /// Turns about the origin by twice the angle whose tangent is `half_tangent`. With y downwards
-    /// a positive value turns clockwise. This needs no trigonometric function, so the matrix is the
-    /// same on every machine.
+    /// Rotation about the origin by twice the angle with tangent `half_tangent`, clockwise if it is positive, because y
+    /// points down. It takes no trigonometric functions, so that the matrix is equal on every machine.
     pub fn rotation(half_tangent: f64) -> Self {
         let norm = 1.0 + half_tangent * half_tangent;
         let (cos, sin) = ((1.0 - half_tangent * half_tangent) / norm, 2.0 * half_tangent / norm);
         Self([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     }
 
-    /// Divides by `1 + x * horizontal + y * vertical`: a plane leaning away from the viewer.
+    /// Division by `1 + x · horizontal + y · vertical`: the view of a plane that leans away from the viewer.
     pub fn perspective(horizontal: f64, vertical: f64) -> Self {
         Self([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [horizontal, vertical, 1.0]])
     }
 
-    /// This map first, then `next`.
+    /// The composition of this map, which is applied first, and `next`.
     #[must_use]
     pub fn then(&self, next: &Self) -> Self {
         let mut product = [[0.0; 3]; 3];
@@ -91,7 +81,7 @@ impl Homography {
         Self(product)
     }
 
-    /// The map back, scaled so that its last element is 1; `None` when there is none.
+    /// The inverse map, scaled so that its last entry is 1; `None` if there is none, or if its last entry is 0.
     pub fn inverse(&self) -> Option<Self> {
         let [[a, b, c], [d, e, f], [g, h, i]] = self.0;
         let adjugate = [
@@ -105,32 +95,46 @@ impl Homography {
         invertible.then(|| Self(adjugate.map(|row| row.map(|cell| cell / last))))
     }
 
-    /// The same map with a last element of 1.
-    ///
-    /// Every homography here is built from maps that keep the plane's middle in front of the viewer,
-    /// so its last element is not 0.
+    /// The map with a matrix whose last entry is 1. That entry must not be 0, which holds if the origin is mapped to a
+    /// finite point.
     #[must_use]
     pub fn normalized(&self) -> Self {
         let last = self.0[2][2];
         Self(self.0.map(|row| row.map(|cell| cell / last)))
     }
 
-    /// Where `(x, y)` goes.
-    pub fn apply(&self, [x, y]: [f64; 2]) -> [f64; 2] {
-        let [px, py, w] = self.0.map(|[a, b, c]| a * x + b * y + c);
-        [px / w, py / w]
+    /// The image of `point`; `None` if that is at infinity or behind the camera. For homographies and points from outside,
+    /// such as estimates and data sets.
+    pub fn project(&self, point: PixelPoint) -> Option<PixelPoint> {
+        let [x, y, w] = self.homogeneous([point.x, point.y]);
+        // The sign of a homography is free. Data sets scale the last entry to 1, so a negative one is a flipped sign.
+        let sign = if self.0[2][2] < 0.0 { -1.0 } else { 1.0 };
+        (sign * w > 1e-9).then(|| PixelPoint { x: x / w, y: y / w })
+    }
+
+    /// The image of `(x, y)` without the checks of [`project`](Self::project): of a point behind the camera it is a finite
+    /// but meaningless point, of one at infinity NaN or infinity. For maps that keep all their points in front of the
+    /// camera by construction.
+    pub fn project_unchecked(&self, point: [f64; 2]) -> [f64; 2] {
+        let [x, y, w] = self.homogeneous(point);
+        [x / w, y / w]
     }
 
     /// The matrix, row by row.
     pub fn rows(&self) -> [[f64; 3]; 3] {
         self.0
     }
+
+    /// The matrix times `(x, y, 1)`.
+    fn homogeneous(&self, [x, y]: [f64; 2]) -> [f64; 3] {
+        self.0.map(|[a, b, c]| a * x + b * y + c)
+    }
 }
 
 impl FromStr for Homography {
     type Err = HomographyError;
 
-    /// Nine numbers separated by white space, row by row.
+    /// Parses nine numbers separated by white space, row by row.
     fn from_str(text: &str) -> Result<Self, HomographyError> {
         let numbers = text
             .split_whitespace()
@@ -146,7 +150,7 @@ impl FromStr for Homography {
     }
 }
 
-/// Three lines of three numbers, with as many digits as bring the same bits back.
+/// Prints three lines of three numbers, with enough digits to parse equal bits.
 impl fmt::Display for Homography {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for [a, b, c] in self.0 {
@@ -163,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_and_projects() {
+    fn texts_are_parsed_and_points_projected() {
         let shift: Homography = "1 0 5\n0 1 -2.5\n0 0 1\n".parse().unwrap();
         assert_eq!(shift.project(PixelPoint { x: 1.0, y: 2.0 }), Some(PixelPoint { x: 6.0, y: -0.5 }));
         let perspective: Homography = "2 0 0 0 2 0 0.5 0 1".parse().unwrap();
@@ -174,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_named() {
+    fn invalid_texts_are_refused() {
         let parse = |text: &str| text.parse::<Homography>().unwrap_err();
         assert_eq!(parse("1 2 3"), HomographyError::Count { count: 3 });
         assert_eq!(parse("1 0 0 0 1 0 0 0 nan"), HomographyError::Number { word: "nan".to_owned() });
@@ -182,8 +186,8 @@ mod tests {
     }
 
     #[test]
-    fn rotation_is_a_rotation() {
-        let quarter = Homography::rotation(1.0).apply([1.0, 0.0]);
+    fn a_half_tangent_of_one_is_a_quarter_turn() {
+        let quarter = Homography::rotation(1.0).project_unchecked([1.0, 0.0]);
         assert!((quarter[0]).abs() < 1e-15 && (quarter[1] - 1.0).abs() < 1e-15);
     }
 
@@ -194,7 +198,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn inverse_brings_points_back(
+        fn the_inverse_maps_points_back(
             turn in -0.3..0.3_f64, scale in 0.5..2.0_f64, lean in -3e-4..3e-4_f64,
             shift in -90.0..90.0_f64, x in 0.0..480.0_f64, y in 0.0..360.0_f64,
         ) {
@@ -202,12 +206,12 @@ mod tests {
                 .then(&Homography::scaling(scale))
                 .then(&Homography::perspective(lean, -lean))
                 .then(&Homography::translation(shift, -shift));
-            let back = map.inverse().unwrap().apply(map.apply([x, y]));
+            let back = map.inverse().unwrap().project_unchecked(map.project_unchecked([x, y]));
             prop_assert!((back[0] - x).abs() < 1e-8 && (back[1] - y).abs() < 1e-8);
         }
 
         #[test]
-        fn text_brings_the_same_bits_back(cells in prop::array::uniform9(-1e6..1e6_f64)) {
+        fn printing_and_parsing_keeps_the_bits(cells in prop::array::uniform9(-1e6..1e6_f64)) {
             let [a, b, c, d, e, f, g, h, i] = cells;
             let text = Homography([[a, b, c], [d, e, f], [g, h, i]]).to_string();
             let parsed: Vec<f64> = text.split_whitespace().map(|x| x.parse().unwrap()).collect();

@@ -6,7 +6,7 @@ use densecl_models::proto::{GraphProto, ModelProto};
 use densecl_models::{Layer, Manifest, OnnxModel, Precision};
 use prost::Message as _;
 
-/// More of them show no more.
+/// Layers that are cut; more of them run no other code.
 const MAX_LAYERS: usize = 4;
 
 /// Runs one input.
@@ -48,7 +48,7 @@ fn check_cut(model: &OnnxModel, layer: &Layer, precision: Precision) -> Option<G
     ModelProto::decode(cut).expect("it was just read").graph
 }
 
-/// Integers where that is possible; whatever comes out, it ends.
+/// Quantises the graph if that is possible; checks that it ends.
 fn quantized(graph: &GraphProto) {
     let Ok(calibration) = CalibrationModel::new(graph) else { return };
     let range = ValueRange { low: -1.0, high: 1.0 };
@@ -56,7 +56,7 @@ fn quantized(graph: &GraphProto) {
     let _ = quantize(graph, &ranges);
 }
 
-/// What a file without one is read with.
+/// Manifest for files that have none.
 fn manifest() -> Manifest {
     Manifest {
         name: "tiny".to_owned(),

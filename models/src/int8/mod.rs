@@ -10,8 +10,8 @@
 //! comes before (normalisation) and behind them (pooling, projections that are outputs) stays
 //! float32, and so do all outputs: an output is never rounded itself, only what it is summed from.
 //!
-//! Where the ranges of the activations come from is not known here: a [`CalibrationModel`] returns
-//! the activations, and who runs it on images hands their [`ValueRange`]s to [`quantize`].
+//! This module does not measure the ranges of the activations: the caller runs a [`CalibrationModel`]
+//! on images and gives the [`ValueRange`]s of its outputs to [`quantize`].
 //!
 //! Source: Jacob et al., arXiv 1712.05877, section 2; per-channel weights from Krishnamoorthi,
 //! arXiv 1806.08342, section 3.
@@ -27,7 +27,7 @@ use prost::Message;
 pub use range::{ValueRange, ValueRanges};
 
 use crate::cut::cut;
-use crate::onnx_model::bare_model;
+use crate::graph::bare_model;
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{GraphProto, TypeProto, ValueInfoProto, type_proto};
 use plan::Plan;
@@ -65,7 +65,7 @@ impl CalibrationModel {
     /// # Errors
     /// If nothing in `graph` could compute in integers.
     pub fn new(graph: &GraphProto) -> Result<Self, Int8Error> {
-        let values: Vec<String> = Plan::of(graph).measured().map(str::to_owned).collect();
+        let values: Vec<String> = Plan::new(graph).measured().map(str::to_owned).collect();
         if values.is_empty() {
             return Err(Int8Error::Nothing);
         }
@@ -93,7 +93,7 @@ fn float_value(name: &str) -> ValueInfoProto {
 /// # Errors
 /// If there is nothing to compute so, a range is missing, or numbers are not finite.
 pub fn quantize(graph: &GraphProto, ranges: &ValueRanges) -> Result<GraphProto, Int8Error> {
-    let plan = Plan::of(graph);
+    let plan = Plan::new(graph);
     if plan.measured().next().is_none() {
         return Err(Int8Error::Nothing);
     }
@@ -110,7 +110,7 @@ pub fn quantize(graph: &GraphProto, ranges: &ValueRanges) -> Result<GraphProto, 
     Ok(quantized)
 }
 
-/// Whether a graph was made by [`quantize`], or is in that form anyway.
+/// Returns whether a graph has the form that [`quantize`] makes.
 pub(crate) fn is_quantized(graph: &GraphProto) -> bool {
     graph.node.iter().any(|node| node.op_type() == "QuantizeLinear")
 }

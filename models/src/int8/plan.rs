@@ -1,23 +1,23 @@
-//! Which operators compute in integers, and which values are rounded for them.
+//! The operators that compute in integers, and the values that are rounded for them.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
-/// What quantising does to a graph.
+/// Operators and values that quantising changes.
 pub(super) struct Plan<'a> {
     /// Values that are rounded, in the order of computation, with the value whose range they share:
     /// their own name, or, of a maximum, its input's.
     rounded: Vec<(&'a str, &'a str)>,
     source_of: HashMap<&'a str, &'a str>,
-    /// Rounded values that exist for integers alone: whoever reads one reads it rounded.
+    /// Rounded values that only integer operators need: all operators read them rounded.
     only_rounded: HashSet<&'a str>,
     /// First output of each operator that computes in integers.
     integer: HashSet<&'a str>,
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn of(graph: &'a GraphProto) -> Self {
+    pub(super) fn new(graph: &'a GraphProto) -> Self {
         let reader = Reader::new(graph);
         let mut plan = Self {
             rounded: Vec::new(),
@@ -72,7 +72,7 @@ impl<'a> Plan<'a> {
         self.source_of.get(value).copied()
     }
 
-    /// Whether an operator reads `value` in its rounded form.
+    /// Returns whether an operator reads `value` in its rounded form.
     pub(super) fn reads_rounded(&self, node: &NodeProto, value: &str) -> bool {
         self.source(value).is_some() && (self.is_integer(node) || self.only_rounded.contains(value))
     }
@@ -89,7 +89,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What the plan wants to know of a graph.
+/// Constants, outputs and readers of a graph's values.
 struct Reader<'a> {
     constants: HashSet<&'a str>,
     outputs: HashSet<&'a str>,

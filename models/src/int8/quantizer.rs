@@ -72,7 +72,7 @@ impl<'a> Quantizer<'a> {
         let (weights, bias) = (self.floats(&node.input[1])?, self.floats(&node.input[2])?);
         let dims: Vec<usize> = self.constants[node.input[1].as_str()].dims.iter().map(|&dim| dim as usize).collect();
         let channels = dims.first().copied().unwrap_or_default().max(1);
-        let Channels { scales, integers } = Channels::of(&weights, &bias, channels, input.scale);
+        let Channels { scales, integers } = Channels::quantize(&weights, &bias, channels, input.scale);
         let bias_scales: Vec<f32> = scales.iter().map(|scale| scale * input.scale).collect();
         let bias_integers =
             bias.iter().zip(&bias_scales).flat_map(|(value, scale)| ((value / scale).round() as i32).to_le_bytes());
@@ -131,7 +131,7 @@ struct Channels {
 }
 
 impl Channels {
-    fn of(weights: &[f32], bias: &[f32], channels: usize, input_scale: f32) -> Self {
+    fn quantize(weights: &[f32], bias: &[f32], channels: usize, input_scale: f32) -> Self {
         let mut found = Self { scales: Vec::with_capacity(channels), integers: Vec::with_capacity(weights.len()) };
         for (channel, weights) in weights.chunks((weights.len() / channels).max(1)).enumerate() {
             let largest = weights.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs()));

@@ -25,7 +25,7 @@ impl ValueRange {
         Self { low: self.low.min(other.low), high: self.high.max(other.high) }
     }
 
-    /// Whether it can be covered by steps.
+    /// Returns whether steps can cover it.
     pub fn is_finite(self) -> bool {
         (self.high - self.low).is_finite()
     }

@@ -1,40 +1,30 @@
-//! What the server relies on: one input of pictures, and the outputs that the manifest describes.
-
-use std::collections::HashSet;
+//! Inputs and outputs that the server relies on: one input of pictures, and the outputs that the manifest describes.
 
 use super::INPUT;
 use crate::geometry::CELL_MULTIPLE_PX;
+use crate::graph_inspection::real_inputs;
 use crate::manifest::Manifest;
 use crate::proto::tensor_proto::DataType;
 use crate::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::proto::{GraphProto, TensorProto, ValueInfoProto, type_proto};
+use crate::proto::{GraphProto, ValueInfoProto, type_proto};
 
-/// Sides of pictures are multiples of this many pixels.
-const SIDE_MULTIPLE_PX: i64 = CELL_MULTIPLE_PX as i64;
-
-/// The inputs of a graph that are not constants, as old exporters list those too.
-pub(crate) fn real_inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
-    let constants: HashSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
-    graph.input.iter().filter(move |input| !constants.contains(input.name()))
-}
-
-/// Checks that `graph` is what `manifest` says, and can be given pictures.
+/// Checks that `graph` has the outputs of `manifest` and takes pictures.
 ///
 /// # Errors
-/// What was found and what is expected, as a sentence.
+/// Returns what was found and what is expected, as a sentence.
 pub(super) fn check(graph: &GraphProto, manifest: &Manifest) -> Result<(), String> {
     check_input(graph)?;
     for layer in &manifest.layers {
-        let expected = [Axis::Any, Axis::Of(layer.channels), Axis::Any, Axis::Any];
+        let expected = [Axis::Any, Axis::Fixed(layer.channels), Axis::Any, Axis::Any];
         check_output(graph, &layer.name, &expected)?;
     }
     if let Some(length) = manifest.global {
-        check_output(graph, "global", &[Axis::Any, Axis::Of(length)])?;
+        check_output(graph, "global", &[Axis::Any, Axis::Fixed(length)])?;
     }
     Ok(())
 }
 
-/// Lets a graph that was exported for pictures of one size take any.
+/// Makes a graph that was exported for pictures of one size accept any size.
 ///
 /// Only declarations change, and convolutions ask for none. A graph whose nodes rely on the size, too,
 /// fails when it is run at another one, which a server does before it serves a model.
@@ -69,20 +59,20 @@ fn check_input(graph: &GraphProto) -> Result<(), String> {
         return Err(format!("its input takes exactly {batch} pictures; export it with a dynamic first axis (N)"));
     }
     let mut sides = [height, width].into_iter().filter_map(fixed);
-    match sides.find(|side| *side == 0 || side % SIDE_MULTIPLE_PX != 0) {
+    match sides.find(|side| *side == 0 || side % i64::from(CELL_MULTIPLE_PX) != 0) {
         None => Ok(()),
         Some(side) => Err(format!(
-            "{}; it has sides of {side} pixels, and pictures come in multiples of {SIDE_MULTIPLE_PX}: export it with \
+            "{}; it has sides of {side} pixels, and pictures come in multiples of {CELL_MULTIPLE_PX}: export it with \
              dynamic H and W, or for such a size",
             found()
         )),
     }
 }
 
-/// How long an axis of an output is.
+/// Length of an axis of an output.
 enum Axis {
     Any,
-    Of(u32),
+    Fixed(u32),
 }
 
 fn check_output(graph: &GraphProto, name: &str, axes: &[Axis]) -> Result<(), String> {
@@ -102,7 +92,7 @@ fn check_output(graph: &GraphProto, name: &str, axes: &[Axis]) -> Result<(), Str
     }
     let length = |axis: &Axis| match axis {
         Axis::Any => "_".to_owned(),
-        Axis::Of(length) => length.to_string(),
+        Axis::Fixed(length) => length.to_string(),
     };
     let wrong = || {
         let expected: Vec<String> = axes.iter().map(length).collect();
@@ -116,7 +106,7 @@ fn check_output(graph: &GraphProto, name: &str, axes: &[Axis]) -> Result<(), Str
     // Shapes are optional: what is not written here shows when the model runs.
     let fits = dims.is_none_or(|dims| {
         let fits = |(axis, dim): (&Axis, &Dimension)| match (axis, fixed(dim)) {
-            (Axis::Of(length), Some(found)) => found == i64::from(*length),
+            (Axis::Fixed(length), Some(found)) => found == i64::from(*length),
             _ => true,
         };
         dims.len() == axes.len() && axes.iter().zip(dims).all(fits)

@@ -1,4 +1,4 @@
-//! Weights that lie in files beside the model's become a part of it.
+//! Reads weights that lie in files beside the model's file.
 //!
 //! Exporters write such files for networks of more than 2 GiB, and some for any network. A model that is
 //! served is cut and handed over as one, so their content is shared by the tensors from here on.
@@ -14,7 +14,7 @@ use crate::proto::tensor_proto::DataLocation;
 use crate::proto::{AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto};
 
 /// The files beside a model that hold its weights, by their names in it.
-pub(super) type Beside = BTreeMap<String, Bytes>;
+pub(super) type ExternalFiles = BTreeMap<String, Bytes>;
 
 /// Where the weights of a model may lie.
 #[derive(Clone, Copy)]
@@ -25,16 +25,16 @@ pub(super) enum Source<'a> {
     Folder(&'a Path),
 }
 
-/// Reads what `graph`'s tensors lack; at most so much that it and the `model_bytes` can be one file.
-pub(super) fn embed(graph: &mut GraphProto, source: Source<'_>, model_bytes: u64) -> Result<Beside, ModelError> {
-    let mut files = Files { source, read: Beside::new(), room: MAX_MODEL_BYTES.saturating_sub(model_bytes) };
+/// Reads the values that `graph`'s tensors lack; together with the `model_bytes` they must fit into one file.
+pub(super) fn embed(graph: &mut GraphProto, source: Source<'_>, model_bytes: u64) -> Result<ExternalFiles, ModelError> {
+    let mut files = Files { source, read: ExternalFiles::new(), room: MAX_MODEL_BYTES.saturating_sub(model_bytes) };
     for_each_tensor(graph, &mut |tensor| files.fill(tensor))?;
     Ok(files.read)
 }
 
 struct Files<'a> {
     source: Source<'a>,
-    read: Beside,
+    read: ExternalFiles,
     /// Bytes that may still be read.
     room: u64,
 }

@@ -1,4 +1,4 @@
-//! Reading the files of a model, no more of them than a model may be long.
+//! Reads the files of a model, up to a maximum length.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<Bytes, ModelError> {
     read_open(&open(path)?, path, limit)
 }
 
-/// Opens a regular file. A pipe would be waited for, and a device never ends.
+/// Opens a regular file. Opening a pipe would block, and a device never ends.
 pub(super) fn open(path: &Path) -> Result<File, ModelError> {
     let failed = |source| ModelError::Io { path: path.to_owned(), source };
     if !path.metadata().map_err(failed)?.is_file() {
@@ -33,13 +33,13 @@ pub(super) fn read_open(file: &File, path: &Path, limit: u64) -> Result<Bytes, M
     if length > limit {
         return Err(ModelError::FileTooLarge { path: path.to_owned(), bytes: length, limit });
     }
-    // As long as it is now, should somebody be writing to it.
+    // The length of this moment: another process may be appending to the file.
     let mut bytes = vec![0; length as usize];
     file.read_exact_at(&mut bytes, 0).map_err(failed)?;
     Ok(bytes.into())
 }
 
-/// The last part of a path: all that a message may say of where a file lies.
+/// The last part of a path. Messages never contain the rest of it.
 pub(super) fn name_of(path: &Path) -> String {
     path.file_name().map_or_else(|| "the file".to_owned(), |name| name.to_string_lossy().into_owned())
 }
@@ -47,7 +47,7 @@ pub(super) fn name_of(path: &Path) -> String {
 /// The file called `location` in `folder`, if it is really in there.
 ///
 /// # Errors
-/// What is wrong with the location, or with the file.
+/// Returns what is wrong with the location or with the file.
 pub(super) fn inside(folder: &Path, location: &str) -> Result<PathBuf, String> {
     let relative = Path::new(location);
     let is_plain = |part| matches!(part, std::path::Component::Normal(_));

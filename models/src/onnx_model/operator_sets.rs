@@ -1,8 +1,9 @@
-//! Which operators a model may use: those that ONNX Runtime comes with, and functions made of them.
+//! Operators that a model may use: those of ONNX Runtime, and functions made of them.
 
 use std::collections::HashMap;
 
-use super::soundness::{self, describe, subgraphs};
+use super::soundness::{self, describe};
+use crate::graph_inspection::{is_standard, node_subgraphs};
 use crate::proto::{FunctionProto, ModelProto, NodeProto};
 
 /// Versions of the ONNX operator set that ONNX Runtime 1.31 runs: older ones without a guarantee, newer
@@ -18,10 +19,10 @@ const MAX_UNFOLDED_NODES: u64 = 1 << 20;
 /// Functions that call functions.
 const MAX_CALL_DEPTH: usize = 32;
 
-/// Checks the versions that `model` asks for, and that somebody has every operator of it.
+/// Checks the versions that `model` asks for, and that every operator of it exists.
 ///
 /// # Errors
-/// What is wrong, as a sentence.
+/// Returns what is wrong, as a sentence.
 pub(super) fn check(model: &ModelProto) -> Result<(), String> {
     if model.ir_version() > NEWEST_IR_VERSION {
         return Err(format!(
@@ -38,7 +39,7 @@ pub(super) fn check(model: &ModelProto) -> Result<(), String> {
         }
         // What a function does not import it cannot use.
         check_version(function.opset_import.iter().map(|set| (set.domain(), set.version())))?;
-        if functions.by_name.insert(Callee::of_function(function), function).is_some() {
+        if functions.by_name.insert(Callee::from_function(function), function).is_some() {
             return Err(format!("it defines the function `{}` twice", function.name()));
         }
         soundness::check_function(function)
@@ -63,12 +64,7 @@ fn check_version<'a>(imports: impl Iterator<Item = (&'a str, i64)>) -> Result<()
     }
 }
 
-/// Whether a domain is ONNX's own.
-pub(crate) fn is_standard(domain: &str) -> bool {
-    matches!(domain, "" | "ai.onnx")
-}
-
-/// What tells functions apart.
+/// Identity of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Callee<'a> {
     domain: &'a str,
@@ -77,11 +73,11 @@ struct Callee<'a> {
 }
 
 impl<'a> Callee<'a> {
-    fn of_function(function: &'a FunctionProto) -> Self {
+    fn from_function(function: &'a FunctionProto) -> Self {
         Self { domain: function.domain(), name: function.name(), overload: function.overload() }
     }
 
-    fn of_node(node: &'a NodeProto) -> Self {
+    fn from_node(node: &'a NodeProto) -> Self {
         Self { domain: node.domain(), name: node.op_type(), overload: node.overload() }
     }
 }
@@ -94,12 +90,12 @@ struct Functions<'a> {
 }
 
 impl<'a> Functions<'a> {
-    /// How many nodes these are, with functions unfolded.
+    /// Counts these nodes, with functions unfolded.
     fn count(&mut self, nodes: &'a [NodeProto], depth: usize) -> Result<u64, String> {
         let mut total = 0_u64;
         for node in nodes {
             total = total.saturating_add(self.count_node(node, depth)?);
-            for inner in subgraphs(node) {
+            for inner in node_subgraphs(node) {
                 total = total.saturating_add(self.count(&inner.node, depth)?);
             }
             if total > MAX_UNFOLDED_NODES {
@@ -110,7 +106,7 @@ impl<'a> Functions<'a> {
     }
 
     fn count_node(&mut self, node: &'a NodeProto, depth: usize) -> Result<u64, String> {
-        let callee = Callee::of_node(node);
+        let callee = Callee::from_node(node);
         let Some(function) = self.by_name.get(&callee).copied() else {
             if is_standard(node.domain()) || node.domain() == CONTRIBUTED {
                 return Ok(1);

@@ -6,13 +6,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::tensor_data;
-use crate::cut::node_inputs;
+use crate::graph_inspection::{node_inputs, node_subgraphs};
 use crate::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// Checks `graph` and the graphs inside it.
 ///
 /// # Errors
-/// What is wrong, as a sentence.
+/// Returns what is wrong, as a sentence.
 pub(super) fn check(graph: &GraphProto) -> Result<(), String> {
     check_within(graph, &Scope { names: HashSet::new(), outer: None })
 }
@@ -20,7 +20,7 @@ pub(super) fn check(graph: &GraphProto) -> Result<(), String> {
 /// Checks the body of a function as if it were a graph.
 ///
 /// # Errors
-/// As of [`check`].
+/// Returns what is wrong, as a sentence.
 pub(super) fn check_function(function: &FunctionProto) -> Result<(), String> {
     let value = |name: &String| ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() };
     check(&GraphProto {
@@ -31,16 +31,11 @@ pub(super) fn check_function(function: &FunctionProto) -> Result<(), String> {
     })
 }
 
-/// How a node is called in a message.
+/// Name of a node in messages.
 pub(super) fn describe(node: &NodeProto) -> String {
     let name = Some(node.name()).filter(|name| !name.is_empty());
     let name = name.or_else(|| node.output.first().map(String::as_str)).unwrap_or_default();
     format!("node `{name}` ({})", node.op_type())
-}
-
-/// The graphs inside a node.
-pub(super) fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(crate::cut::subgraphs)
 }
 
 /// Names that a node may read.
@@ -70,7 +65,7 @@ fn check_within<'a>(graph: &'a GraphProto, outer: &'a Scope<'a>) -> Result<(), S
         for attribute in &node.attribute {
             check_attribute(attribute).map_err(|reason| format!("{}: {reason}", describe(node)))?;
         }
-        subgraphs(node).try_for_each(|inner| check_within(inner, &scope))?;
+        node_subgraphs(node).try_for_each(|inner| check_within(inner, &scope))?;
     }
     for output in &graph.output {
         if !scope.holds(output.name()) {

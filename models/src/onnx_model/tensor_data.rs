@@ -8,7 +8,7 @@ use crate::proto::tensor_proto::{DataLocation, DataType};
 /// Checks one constant.
 ///
 /// # Errors
-/// What is wrong with it, to stand behind its name.
+/// Returns what is wrong with it, as the words that follow its name in a message.
 pub(super) fn check(tensor: &TensorProto) -> Result<(), String> {
     if tensor.data_location() == DataLocation::External {
         return Err("lies outside the file".to_owned());
@@ -19,7 +19,7 @@ pub(super) fn check(tensor: &TensorProto) -> Result<(), String> {
     let Ok(data_type) = DataType::try_from(tensor.data_type()) else {
         return Err(format!("has the unknown data type {}", tensor.data_type()));
     };
-    let stored = Stored::of(data_type).ok_or("has no data type")?;
+    let stored = Stored::from_data_type(data_type).ok_or("has no data type")?;
     let count = count(&tensor.dims).ok_or_else(|| format!("has the impossible shape {:?}", tensor.dims))?;
     let lengths = [
         (Field::Float, tensor.float_data.len()),
@@ -69,7 +69,7 @@ enum Field {
     Text,
 }
 
-/// How numbers of a type are stored.
+/// Storage of the numbers of a type.
 #[derive(Clone, Copy)]
 struct Stored {
     /// Bits of a number among raw data; text is never there.
@@ -80,7 +80,7 @@ struct Stored {
 }
 
 impl Stored {
-    fn of(data_type: DataType) -> Option<Self> {
+    fn from_data_type(data_type: DataType) -> Option<Self> {
         use DataType as D;
         let (bits, field, ratio) = match data_type {
             D::Undefined => return None,

@@ -7,7 +7,9 @@ use crate::Layer;
 use crate::graph::{Attribute, Axis, GraphBuilder};
 use crate::proto::tensor_proto::{DataLocation, DataType};
 use crate::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::proto::{AttributeProto, FunctionProto, NodeProto, SparseTensorProto, TensorProto, TypeProto, type_proto};
+use crate::proto::{
+    AttributeProto, FunctionProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto, TypeProto, type_proto,
+};
 
 fn manifest() -> Manifest {
     Manifest {
@@ -293,7 +295,7 @@ fn weights_beside_the_file_become_a_part_of_it() {
     };
     for numbers in [&[("offset", "8"), ("length", "4")][..], &[("offset", "8")]] {
         let model = open(&external("weights", numbers)).unwrap();
-        assert_eq!(model.files_beside().map(|(name, _)| name).collect::<Vec<_>>(), ["weights"]);
+        assert_eq!(model.external_files().map(|(name, _)| name).collect::<Vec<_>>(), ["weights"]);
         let cut = ModelProto::decode(&model.cut(&["a"], Precision::Float32).unwrap()[..]).unwrap();
         let tensor = &cut.graph.unwrap().initializer[0];
         assert_eq!((tensor.raw_data(), tensor.data_location), (&0.5_f32.to_le_bytes()[..], None));

@@ -1,4 +1,4 @@
-//! How much memory decoding a file would take, found out before any is taken.
+//! The memory that decoding a file takes, computed before the file is decoded.
 //!
 //! In protobuf two bytes say "one more attribute", and in memory an attribute takes hundreds: a small file
 //! could fill any machine. The walk here goes through the messages as the decoder will, adds up what they
@@ -16,13 +16,13 @@ use crate::proto::{
 
 /// Messages inside one another. A graph in a branch of a graph is three deeper; no exporter goes beyond a few.
 const MAX_DEPTH: usize = 32;
-/// What nodes, attributes, names and the like may take. The largest published networks have some ten
+/// Limit of the memory for nodes, attributes and names. The largest published networks have some ten
 /// thousand nodes and need a tenth of it.
 const MAX_STRUCTURE_BYTES: u64 = 256 << 20;
 /// A list that grows holds up to twice what is in it.
 const GROWTH: u64 = 2;
 
-/// Why a file is not decoded.
+/// Reason why a file is not decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {
     /// It is not protobuf, or not that of ONNX.
@@ -68,7 +68,7 @@ enum Kind {
     Segment,
 }
 
-/// What a field with a length holds.
+/// Content of a field with a length.
 #[derive(Clone, Copy)]
 enum Content {
     Message(Kind),
@@ -118,7 +118,7 @@ impl Kind {
         }
     }
 
-    /// What one takes in memory, without what it holds.
+    /// Bytes of one message in memory, without what it holds.
     fn bytes(self) -> u64 {
         let bytes = match self {
             Self::Model => size_of::<ModelProto>(),
@@ -146,7 +146,7 @@ impl Kind {
 enum Value {
     /// A single number.
     Number,
-    /// Where the content of a field with a length lies.
+    /// Position of the content of a field with a length.
     Content(Range<usize>),
 }
 

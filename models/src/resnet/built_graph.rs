@@ -19,9 +19,9 @@ pub struct BuiltGraph {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the network has no output `{name}`; it has {}", known.join(", "))]
 pub struct UnknownOutput {
-    /// What was asked for.
+    /// The name that was given.
     pub name: String,
-    /// What there is.
+    /// The outputs of the graph.
     pub known: Vec<String>,
 }
 

@@ -25,7 +25,7 @@ pub enum OutputStride {
     Stride32,
 }
 
-/// How a convolution walks over its input; along x and y alike.
+/// Stride and dilation of a convolution, equal along x and y.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sampling {
     /// Input cells from one output cell to the next.
@@ -39,7 +39,7 @@ impl Sampling {
     pub const DENSE: Self = Self { stride: 1, dilation: 1 };
 }
 
-/// What the convolutions of one stage do.
+/// Stride and dilation of the convolutions of one stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageSampling {
     /// The first 3×3 convolution of the first block. The shortcut beside it has the same stride.

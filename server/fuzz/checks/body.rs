@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use densecl_server::config::RequestLimits;
-use densecl_server::error::ApiError;
 use densecl_server::http::fuzzing::{ReadBody, read_body};
+use densecl_server::http::fuzzing::{RequestError, ToProblem as _};
 
 /// Small ones, so that a fuzzer gets beyond them.
 const LIMITS: RequestLimits = RequestLimits {
@@ -52,7 +52,7 @@ fn check_read(read: &ReadBody, body_bytes: usize) {
     assert!(images.iter().map(|image| image.len()).sum::<usize>() + parameters <= body_bytes);
 }
 
-fn check_refusal(error: &ApiError) {
+fn check_refusal(error: &RequestError) {
     let problem = error.problem();
     assert!((400..500).contains(&problem.status), "{error}");
 }

@@ -1,6 +1,6 @@
 //! The file of keys: TOML, one table `[[key]]` a key.
 //!
-//! Messages name a line and never repeat what stands there: it may be a key in the wrong place.
+//! Error messages name a line and never repeat its content, which may be a key in the wrong place.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
+use subtle::ConstantTimeEq;
 use toml::Spanned;
 use toml::value::{Date, Datetime};
 
@@ -22,7 +23,7 @@ use super::rate::{KeyRate, RateSetting};
 use super::{ApiKey, KEY_PREFIX, KeyDigest};
 
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// Each request is compared with all of them.
+/// Bounds the time of a request, which is compared with all keys.
 const MAX_KEYS: usize = 4096;
 const MAX_NAME_BYTES: usize = 64;
 const DIGEST_DIGITS: usize = 64;
@@ -30,41 +31,41 @@ const DIGEST_DIGITS: usize = 64;
 /// The file of keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("the file of API keys cannot be read")]
     Unreadable(#[from] io::Error),
-    /// It is not a file of keys.
+    /// The file is too large to be a file of keys.
     #[error("the file of API keys is larger than {MAX_FILE_BYTES} bytes")]
     TooLarge,
-    /// There are more keys than are compared.
+    /// There are too many keys.
     #[error("there are {0} API keys; at most {MAX_KEYS} are compared")]
     TooMany(usize),
-    /// Nobody could ask.
+    /// There is no key, so nobody could use the server.
     #[error("the file of API keys holds no key; `densecl-server keys new` makes one")]
     Empty,
-    /// It says something that it should not.
+    /// The content is not valid.
     #[error("the file of API keys, line {line}: {reason}")]
     Malformed {
-        /// Counted from 1.
+        /// Line of the file, counted from 1.
         line: usize,
-        /// What is wrong, without what stands there.
+        /// The error, without the line's content.
         reason: String,
     },
 }
 
-/// A day of the calendar, as UTC has it.
+/// A calendar day in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Day {
     date: Date,
 }
 
-/// Something else than a day.
+/// Text that is not a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`expires` is a day, such as 2030-12-31")]
 pub struct DayError;
 
 impl Day {
-    /// Whether the day has passed.
+    /// True if the day has passed.
     pub fn is_over(self, now: SystemTime) -> bool {
         let Date { year, month, day } = self.date;
         // Days since 1970 in the proleptic Gregorian calendar; years begin in March, so that leap
@@ -81,10 +82,10 @@ impl Day {
 impl TryFrom<Datetime> for Day {
     type Error = DayError;
 
-    fn try_from(moment: Datetime) -> Result<Self, DayError> {
-        match moment {
+    fn try_from(datetime: Datetime) -> Result<Self, DayError> {
+        match datetime {
             Datetime { date: Some(date), time: None, offset: None } => Ok(Self { date }),
-            _ => Err(DayError),
+            Datetime { .. } => Err(DayError),
         }
     }
 }
@@ -103,13 +104,13 @@ impl fmt::Display for Day {
     }
 }
 
-/// Whether a name is fit for logs and metrics.
-pub(super) fn is_name(text: &str) -> bool {
-    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'@');
-    (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_fit)
+/// True if a name can be used in logs and metrics.
+pub(super) fn is_valid_name(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'@');
+    (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
-/// Reads the keys of a file; those that were there before keep their rates' state.
+/// Reads the keys of a file; those that were there before keep the state of their rate limits.
 pub(super) fn read(path: &Path, before: &[Arc<ApiKey>]) -> Result<Vec<Arc<ApiKey>>, KeyFileError> {
     let file = File::open(path)?;
     if file.metadata()?.permissions().mode() & 0o004 != 0 {
@@ -145,7 +146,7 @@ struct RawKey {
 pub(super) fn parse(text: &str, before: &[Arc<ApiKey>]) -> Result<Vec<Arc<ApiKey>>, KeyFileError> {
     let raw: RawFile = toml::from_str(text).map_err(|error| {
         let reason = error.message();
-        // A key in the wrong place must not reach the log by way of a complaint about it.
+        // The parser's message may repeat a key that stands in the wrong place.
         let reason = if reason.contains(KEY_PREFIX) { "this is not the place for a key" } else { reason };
         malformed(text, error.span().unwrap_or_default(), reason)
     })?;
@@ -172,7 +173,7 @@ pub(super) fn parse(text: &str, before: &[Arc<ApiKey>]) -> Result<Vec<Arc<ApiKey
 
 impl RawKey {
     fn into_key(self, text: &str, before: &[Arc<ApiKey>]) -> Result<ApiKey, KeyFileError> {
-        if !is_name(self.name.get_ref()) {
+        if !is_valid_name(self.name.get_ref()) {
             let reason = "`name` has 1 to 64 letters, digits, and any of . _ - @";
             return Err(malformed(text, self.name.span(), reason));
         }
@@ -185,7 +186,7 @@ impl RawKey {
             let at = expires.span();
             Day::try_from(expires.into_inner()).map_err(|error| malformed(text, at, &error.to_string()))
         });
-        let known = before.iter().find(|key| key.digest == digest).and_then(|key| key.rate.as_ref());
+        let known = before.iter().find(|key| key.digest.ct_eq(&digest).into()).and_then(|key| key.rate.as_ref());
         let rate = setting.map(|setting| match known {
             Some(known) if known.setting == setting => known.clone(),
             _ => KeyRate::new(setting),

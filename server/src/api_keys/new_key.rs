@@ -1,21 +1,23 @@
-//! Making a key.
+//! New keys.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::file::is_name;
+use super::file::is_valid_name;
 use super::rate::RateSetting;
 use super::{Day, KEY_PREFIX, KeyDigest};
+use crate::rate::Rate;
 
-/// A key that did not exist before. It is shown once and kept nowhere.
+/// A new random key. It is shown once and stored nowhere.
 pub struct NewKey {
     secret: String,
     entry: Entry,
 }
 
-/// What the file of keys is to say of it.
+/// Entry of the key in the file of keys, without the hash.
 struct Entry {
     name: String,
     is_admin: bool,
@@ -23,13 +25,13 @@ struct Entry {
     expires: Option<Day>,
 }
 
-/// There is no such key.
+/// The key cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum NewKeyError {
-    /// The name is not fit for logs and metrics.
+    /// The name has characters that are not allowed, or is too long.
     #[error("a key's name has 1 to 64 letters, digits, and any of . _ - @")]
     Name,
-    /// The operating system has no random numbers.
+    /// The operating system gives no random numbers.
     #[error("the operating system gives no random numbers")]
     Random(#[source] getrandom::Error),
 }
@@ -38,9 +40,9 @@ impl NewKey {
     /// Makes a key from 256 random bits.
     ///
     /// # Errors
-    /// If the name is no name, or there are no random numbers.
+    /// If the name is not valid, or the operating system gives no random numbers.
     pub fn generate(name: &str) -> Result<Self, NewKeyError> {
-        if !is_name(name) {
+        if !is_valid_name(name) {
             return Err(NewKeyError::Name);
         }
         let mut bits = [0; 32];
@@ -49,23 +51,23 @@ impl NewKey {
         Ok(Self { secret, entry: Entry { name: name.to_owned(), is_admin: false, rate: None, expires: None } })
     }
 
-    /// Good for loading and unloading models, too.
+    /// Allows loading and unloading models.
     #[must_use]
     pub fn for_administration(mut self) -> Self {
         self.entry.is_admin = true;
         self
     }
 
-    /// Good for so many requests.
+    /// Limits the rate of requests.
     #[must_use]
-    pub fn with_rate(mut self, rate: crate::config::Rate, burst: Option<std::num::NonZeroU32>) -> Self {
+    pub fn with_rate(mut self, rate: Rate, burst: Option<NonZeroU32>) -> Self {
         self.entry.rate = Some(RateSetting { rate, burst });
         self
     }
 
-    /// Good until the end of a day.
+    /// Makes the key expire at the end of a day, in UTC.
     #[must_use]
-    pub fn until(mut self, day: Day) -> Self {
+    pub fn expiring_after(mut self, day: Day) -> Self {
         self.entry.expires = Some(day);
         self
     }
@@ -75,10 +77,10 @@ impl NewKey {
         &self.secret
     }
 
-    /// The entry for the file, in TOML; it does not hold the key.
+    /// The entry for the file of keys, in TOML; it contains the hash, not the key.
     pub fn entry(&self) -> String {
         let Entry { name, is_admin, rate, expires } = &self.entry;
-        let sha256 = format!("sha256 = \"{}\"", KeyDigest::of(self.secret.as_bytes()).hexadecimal());
+        let sha256 = format!("sha256 = \"{}\"", KeyDigest::from_key(self.secret.as_bytes()).to_hex());
         let mut lines = vec!["[[key]]".to_owned(), format!("name = \"{name}\""), sha256];
         if *is_admin {
             lines.push("admin = true".to_owned());

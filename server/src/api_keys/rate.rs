@@ -1,4 +1,4 @@
-//! How often one key may be used.
+//! Rate limit of one key.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -10,11 +10,11 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-use crate::config::Rate;
+use crate::rate::Rate;
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>;
 
-/// What a file says of a key's rate.
+/// Rate of a key, as the file of keys gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RateSetting {
     pub(super) rate: Rate,
@@ -22,7 +22,7 @@ pub(super) struct RateSetting {
     pub(super) burst: Option<NonZeroU32>,
 }
 
-/// A token bucket; cloning shares it.
+/// A token bucket; clones share it.
 #[derive(Clone)]
 pub(super) struct KeyRate {
     pub(super) setting: RateSetting,
@@ -30,7 +30,7 @@ pub(super) struct KeyRate {
 }
 
 impl KeyRate {
-    /// A full bucket.
+    /// Makes a full bucket.
     pub(super) fn new(setting: RateSetting) -> Self {
         let RateSetting { rate, burst } = setting;
         let quota = Quota::with_period(rate.interval()).expect("a rate's interval is at least a microsecond");
@@ -41,8 +41,8 @@ impl KeyRate {
     /// Takes a token.
     ///
     /// # Errors
-    /// With the time until there is one.
-    pub(super) fn check(&self) -> Result<(), Duration> {
+    /// The time until the next token, if there is none now.
+    pub(super) fn take_token(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|refused| refused.wait_time_from(MonotonicClock.now()))
     }
 }

@@ -1,24 +1,24 @@
-//! Features as bytes, for other processes, and back.
+//! Encoding of features as bytes, for other processes, and decoding.
 //!
 //! ```text
 //! "DCLF"  format: u16  length of the header: u32  header: JSON  values: f32…  CRC-32 of all before: u32
 //! ```
 //!
-//! Numbers are little-endian. What is read is not trusted: every size is checked before memory is taken for it, and
-//! nothing is taken for features unless it is what was written, under the name that it was asked for.
+//! Numbers are little-endian. The decoder does not trust its input: it checks every size before it allocates memory, and
+//! it accepts an entry only with the right checksum and the id that was asked for.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::features::{CachedFeatures, Maps};
+use super::features::{CachedFeatures, CachedMaps};
 use super::key::{FeatureId, FeatureKey, Recipe};
-use densecl_inference::engine::LayerSet;
+use densecl_inference::backend::LayerSet;
 use densecl_vision::features::FeatureMap;
 use densecl_vision::image::ImageSize;
 
-/// Counts up when entries are written in another way; names of keys hold it, so that formats never meet.
+/// Number of the format. It is a part of the keys in Redis, so processes with different formats never share an entry.
 pub(super) const FORMAT: u16 = 1;
 
 const MAGIC: [u8; 4] = *b"DCLF";
@@ -29,14 +29,14 @@ const CHECKSUM_BYTES: usize = 4;
 const MAX_HEADER_BYTES: usize = 64 << 10;
 const FLOAT_BYTES: usize = size_of::<f32>();
 
-/// Why bytes are no entry.
+/// Reason why bytes are not a valid entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EntryError {
-    #[error("it does not begin as an entry does")]
+    #[error("it does not begin with the magic number and the format of an entry")]
     Prefix,
-    #[error("its length is not what its header says")]
+    #[error("its length does not match its header")]
     Length,
-    #[error("its checksum is another")]
+    #[error("its checksum is wrong")]
     Checksum,
     #[error("its header cannot be read")]
     Header,
@@ -68,15 +68,14 @@ struct LayerHeader {
     width: usize,
 }
 
-/// Writes an entry; `None` if there is nothing in it that another process could use: no layers, or numbers that are not
-/// finite.
+/// Encodes an entry; `None` if another process could not use it: without layers, or with numbers that are not finite.
 pub(super) fn encode(features: &CachedFeatures) -> Option<Vec<u8>> {
-    let Maps::Layers(layers) = &features.maps else { return None };
+    let CachedMaps::Layers(layers) = &features.maps else { return None };
     let is_finite = |layer: &FeatureMap| layer.data().iter().all(|value| value.is_finite());
     if !layers.iter().all(is_finite) {
         return None;
     }
-    let header = serde_json::to_vec(&Header::of(features, layers)).ok()?;
+    let header = serde_json::to_vec(&Header::new(features, layers)).ok()?;
     let values: usize = layers.iter().map(|layer| layer.data().len()).sum();
     let mut bytes = Vec::with_capacity(PREFIX_BYTES + header.len() + values * FLOAT_BYTES + CHECKSUM_BYTES);
     bytes.extend_from_slice(&MAGIC);
@@ -90,7 +89,7 @@ pub(super) fn encode(features: &CachedFeatures) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Reads the entry that was asked for as `id`.
+/// Decodes the entry of `id`.
 ///
 /// # Errors
 /// [`EntryError`] if it is damaged, of another format, or another entry.
@@ -114,7 +113,7 @@ pub(super) fn decode(bytes: &[u8], id: FeatureId) -> Result<CachedFeatures, Entr
     if features.id() == id { Ok(features) } else { Err(EntryError::Id) }
 }
 
-/// Where the header is in an entry without its checksum.
+/// Range of the header in an entry without its checksum.
 fn header_range(bytes: &[u8]) -> Result<Range<usize>, EntryError> {
     let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(EntryError::Prefix)?;
     let (format, rest) = rest.split_first_chunk::<2>().ok_or(EntryError::Prefix)?;
@@ -130,7 +129,7 @@ fn header_range(bytes: &[u8]) -> Result<Range<usize>, EntryError> {
 }
 
 impl Header {
-    fn of(features: &CachedFeatures, layers: &[FeatureMap]) -> Self {
+    fn new(features: &CachedFeatures, layers: &[FeatureMap]) -> Self {
         let FeatureKey { content, recipe } = &features.key;
         let layer = |(name, map): (&String, &FeatureMap)| LayerHeader {
             name: name.clone(),
@@ -155,12 +154,12 @@ impl Header {
         let names = LayerSet::new(names.into_iter().map(|layer| layer.name)).ok_or(EntryError::Header)?;
         let recipe = Arc::new(Recipe { model, version, digest, layers: names, side_px });
         let (key, image) = (FeatureKey { content, recipe }, ImageSize { width, height });
-        Ok(CachedFeatures { key, image, maps: Maps::Layers(layers) })
+        Ok(CachedFeatures { key, image, maps: CachedMaps::Layers(layers) })
     }
 }
 
 impl LayerHeader {
-    /// Takes the layer's values off the front of `values`.
+    /// Takes the layer's values from the front of `values`.
     fn take_from(&self, values: &mut &[u8]) -> Result<FeatureMap, EntryError> {
         let sizes = [self.channels, self.height, self.width, FLOAT_BYTES];
         let length = sizes.into_iter().try_fold(1_usize, usize::checked_mul);
@@ -183,8 +182,8 @@ mod tests {
     use super::super::features::tests::features;
     use super::*;
 
-    /// With a checksum that fits, whatever is in it.
-    fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    /// Replaces the checksum by the right one.
+    fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
         let end = bytes.len() - CHECKSUM_BYTES;
         bytes.truncate(end);
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
@@ -195,28 +194,28 @@ mod tests {
         String::from_utf8(bytes[header_range(bytes).unwrap()].to_vec()).unwrap()
     }
 
-    /// The same entry with another header, sealed.
+    /// Replaces the header, and the checksum by the right one.
     fn with_header(bytes: &[u8], text: &str) -> Vec<u8> {
         let values = &bytes[header_range(bytes).unwrap().end..];
         let mut changed = bytes[..6].to_vec();
         changed.extend_from_slice(&(text.len() as u32).to_le_bytes());
         changed.extend_from_slice(text.as_bytes());
         changed.extend_from_slice(values);
-        sealed(changed)
+        with_checksum(changed)
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn an_entry_is_read_back() {
         let features = features(b"a");
         let bytes = encode(&features).unwrap();
         assert_eq!(decode(&bytes, features.id()), Ok(features));
     }
 
     #[test]
-    fn only_under_its_own_name() {
+    fn an_entry_is_accepted_only_under_its_own_id() {
         let bytes = encode(&features(b"a")).unwrap();
         assert_eq!(decode(&bytes, features(b"b").id()), Err(EntryError::Id));
-        // Whoever changes what it says it is changes its name.
+        // A change of the header changes the id.
         for (from, to) in [("\"version\":1", "\"version\":2"), ("resnet18", "resnet50"), ("res4", "res3")] {
             let changed = with_header(&bytes, &header_text(&bytes).replace(from, to));
             assert_eq!(decode(&changed, features(b"a").id()), Err(EntryError::Id), "{from}");
@@ -227,15 +226,15 @@ mod tests {
     fn numbers_that_are_not_finite_are_neither_written_nor_read() {
         let good = features(b"a");
         let map = FeatureMap::new(1, 1, 1, vec![f32::NAN]).unwrap();
-        assert_eq!(encode(&CachedFeatures { maps: Maps::Layers(vec![map]), ..good.clone() }), None);
+        assert_eq!(encode(&CachedFeatures { maps: CachedMaps::Layers(vec![map]), ..good.clone() }), None);
         let mut bytes = encode(&good).unwrap();
         let end = bytes.len() - CHECKSUM_BYTES;
         bytes[end - FLOAT_BYTES..end].copy_from_slice(&f32::INFINITY.to_le_bytes());
-        assert_eq!(decode(&sealed(bytes), good.id()), Err(EntryError::NotFinite));
+        assert_eq!(decode(&with_checksum(bytes), good.id()), Err(EntryError::NotFinite));
     }
 
     #[test]
-    fn sizes_that_overflow_or_are_not_there_take_no_memory() {
+    fn sizes_that_overflow_or_exceed_the_values_are_refused() {
         let good = features(b"a");
         let bytes = encode(&good).unwrap();
         for channels in ["0", "4", "18446744073709551615", "4611686018427387904"] {
@@ -249,7 +248,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_flipped_bit_is_found(place in 0_usize..1 << 16, bit in 0_u32..8) {
+        fn a_flipped_bit_is_detected(place in 0_usize..1 << 16, bit in 0_u32..8) {
             let good = features(b"a");
             let mut bytes = encode(&good).unwrap();
             let place = place % bytes.len();
@@ -258,7 +257,7 @@ mod tests {
         }
 
         #[test]
-        fn a_part_is_not_taken_for_the_whole(end in 0_usize..1 << 16, more: Vec<u8>) {
+        fn a_truncated_or_extended_entry_is_refused(end in 0_usize..1 << 16, more: Vec<u8>) {
             let good = features(b"a");
             let bytes = encode(&good).unwrap();
             let end = end % bytes.len();
@@ -267,13 +266,13 @@ mod tests {
         }
 
         #[test]
-        fn rubbish_is_refused(bytes: Vec<u8>, sealed_rubbish in proptest::collection::vec(any::<u8>(), 14..200)) {
+        fn random_bytes_are_refused(bytes: Vec<u8>, rubbish in proptest::collection::vec(any::<u8>(), 14..200)) {
             let id = features(b"a").id();
             prop_assert!(decode(&bytes, id).is_err());
-            let mut entry = sealed_rubbish;
+            let mut entry = rubbish;
             entry[..4].copy_from_slice(&MAGIC);
             entry[4..6].copy_from_slice(&FORMAT.to_le_bytes());
-            prop_assert!(decode(&sealed(entry), id).is_err());
+            prop_assert!(decode(&with_checksum(entry), id).is_err());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is kept of a picture.
+//! Features of one image, as the cache stores them.
 
 use densecl_models::Layer;
 
@@ -7,109 +7,109 @@ use densecl_models::geometry::inference_size;
 use densecl_vision::features::{FeatureMap, HypercolumnError, LayerScaling, NormalizedMap, hypercolumn};
 use densecl_vision::image::ImageSize;
 
-/// Features of a picture, and what they are features of. The picture itself is not here.
+/// Features of one image and their key. The image itself is not stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CachedFeatures {
-    /// What they are.
+    /// Image and computation that they come from.
     pub key: FeatureKey,
-    /// Size of the upright picture.
+    /// Size of the upright image.
     pub image: ImageSize,
     /// The values.
-    pub maps: Maps,
+    pub maps: CachedMaps,
 }
 
-/// The forms that features are kept in.
+/// Feature maps, in one of two kinds.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Maps {
-    /// The layers as the model computes them, in the key's order, each at its own resolution.
+pub enum CachedMaps {
+    /// The layers as the model computes them, in the key's order, each `[C, H, W]` at its own resolution.
     Layers(Vec<FeatureMap>),
-    /// All layers as one map of unit descriptors, ready to be matched: dearer to keep, and free to use.
+    /// All layers as one map of unit descriptors, ready for matching: larger, but needs no more work.
     Unit(NormalizedMap),
 }
 
-/// Names a form of [`Maps`].
+/// Kind of [`CachedMaps`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Form {
-    /// [`Maps::Layers`].
+pub enum MapsKind {
+    /// [`CachedMaps::Layers`].
     Layers,
-    /// [`Maps::Unit`].
+    /// [`CachedMaps::Unit`].
     Unit,
 }
 
-/// Features that are not what their key and the model's manifest promise.
+/// Features that do not fit their key and the model's manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
-    /// Of a model that is not served here, or whose file is another.
+pub enum FeatureMismatch {
+    /// The model is not served here, or its file is another.
     #[error("they are of a model that is not served here")]
     Model,
-    /// Channels or cells are not those of the manifest's layers.
+    /// Channels or cells differ from the manifest's layers.
     #[error("their shapes are not those of the model's layers")]
     Shape,
 }
 
 impl CachedFeatures {
-    /// Their name.
+    /// Id of the key.
     pub fn id(&self) -> FeatureId {
         self.key.id()
     }
 
-    /// The form that they are in.
-    pub fn form(&self) -> Form {
+    /// Kind of the maps.
+    pub fn kind(&self) -> MapsKind {
         match self.maps {
-            Maps::Layers(_) => Form::Layers,
-            Maps::Unit(_) => Form::Unit,
+            CachedMaps::Layers(_) => MapsKind::Layers,
+            CachedMaps::Unit(_) => MapsKind::Unit,
         }
     }
 
-    /// The layers as one map of unit descriptors, every layer with the same say.
+    /// Joins the layers to one map of unit descriptors, in which every layer has the same weight.
     ///
     /// # Errors
     /// If there are no layers.
     pub fn unit_map(&self) -> Result<NormalizedMap, HypercolumnError> {
         match &self.maps {
-            Maps::Layers(layers) => Ok(hypercolumn(layers.clone(), LayerScaling::Unit)?.into_normalized()),
-            Maps::Unit(map) => Ok(map.clone()),
+            CachedMaps::Layers(layers) => Ok(hypercolumn(layers.clone(), LayerScaling::Unit)?.into_normalized()),
+            CachedMaps::Unit(map) => Ok(map.clone()),
         }
     }
 
-    /// The layers as one map of the values that the model computes; `None` if only unit descriptors are here.
+    /// Joins the layers to one map of the values that the model computes; `None` if only unit descriptors are stored.
     ///
     /// # Errors
     /// If there are no layers.
     pub fn raw_map(&self) -> Result<Option<FeatureMap>, HypercolumnError> {
         match &self.maps {
-            Maps::Layers(layers) => hypercolumn(layers.clone(), LayerScaling::AsIs).map(Some),
-            Maps::Unit(_) => Ok(None),
+            CachedMaps::Layers(layers) => hypercolumn(layers.clone(), LayerScaling::AsIs).map(Some),
+            CachedMaps::Unit(_) => Ok(None),
         }
     }
 
-    /// The same as [`Form::Unit`].
+    /// Converts to [`MapsKind::Unit`].
     ///
     /// # Errors
     /// If there are no layers.
     pub fn to_unit(&self) -> Result<Self, HypercolumnError> {
-        Ok(Self { key: self.key.clone(), image: self.image, maps: Maps::Unit(self.unit_map()?) })
+        Ok(Self { key: self.key.clone(), image: self.image, maps: CachedMaps::Unit(self.unit_map()?) })
     }
 
-    /// The memory that they take, with what names and surrounds them.
+    /// Memory that an entry takes, with its key and the cache's own structures.
     pub fn bytes(&self) -> usize {
-        /// Of the cache's own structures: hash table, order of use, counters.
+        /// For the hash table, the order of use and the counters.
         const BOOKKEEPING_BYTES: usize = 512;
         let recipe = &self.key.recipe;
         let names: usize = recipe.layers.names().iter().map(|name| name.capacity() + size_of::<String>()).sum();
         let values: usize = match &self.maps {
-            Maps::Layers(layers) => layers.iter().map(|layer| layer.bytes() + size_of::<FeatureMap>()).sum(),
-            Maps::Unit(map) => map.bytes(),
+            CachedMaps::Layers(layers) => layers.iter().map(|layer| layer.bytes() + size_of::<FeatureMap>()).sum(),
+            CachedMaps::Unit(map) => map.bytes(),
         };
         values + names + recipe.model.capacity() + size_of::<Self>() + BOOKKEEPING_BYTES
     }
 
-    /// Holds layers against the model's `layers`: channels, and the cells that a picture of this size has.
+    /// Compares the maps with the model's `layers`: channels, and cells for an image of this size.
     ///
     /// # Errors
-    /// [`Unfit::Shape`] if they differ.
-    pub fn check_shapes(&self, layers: &[Layer]) -> Result<(), Unfit> {
-        let Maps::Layers(maps) = &self.maps else { return Err(Unfit::Shape) };
+    /// [`FeatureMismatch::Shape`] if they differ.
+    pub fn check_shapes(&self, layers: &[Layer]) -> Result<(), FeatureMismatch> {
+        let CachedMaps::Layers(maps) = &self.maps else { return Err(FeatureMismatch::Shape) };
         let names = self.key.recipe.layers.names();
         let input = inference_size(self.image, self.key.recipe.side_px);
         let fits = |(name, map): (&String, &FeatureMap)| {
@@ -119,7 +119,7 @@ impl CachedFeatures {
                 .is_some_and(|layer| (map.channels(), map.grid()) == (layer.channels as usize, layer.grid(input)))
         };
         let fit = names.len() == maps.len() && names.iter().zip(maps).all(fits);
-        if fit { Ok(()) } else { Err(Unfit::Shape) }
+        if fit { Ok(()) } else { Err(FeatureMismatch::Shape) }
     }
 }
 
@@ -130,21 +130,21 @@ pub(super) mod tests {
     use super::super::key::tests::recipe;
     use super::*;
 
-    /// Of a picture of 64 × 48, which the model sees as 64 × 64 (halves round up).
+    /// Features of an image of 64 × 48 pixels, which the model sees as 64 × 64 (halves round up).
     pub(crate) fn features(file: &[u8]) -> CachedFeatures {
         let map = |channels: usize, side: usize| {
             let data = (0..channels * side * side).map(|index| index as f32 - 3.5).collect();
             FeatureMap::new(channels, side, side, data).unwrap()
         };
         CachedFeatures {
-            key: FeatureKey::of(file, Arc::new(recipe())),
+            key: FeatureKey::from_file(file, Arc::new(recipe())),
             image: ImageSize { width: 64, height: 48 },
-            maps: Maps::Layers(vec![map(3, 4), map(2, 2)]),
+            maps: CachedMaps::Layers(vec![map(3, 4), map(2, 2)]),
         }
     }
 
     #[test]
-    fn the_values_weigh_what_they_take_and_little_else() {
+    fn an_entry_takes_little_more_memory_than_its_values() {
         let features = features(b"a");
         let values = (3 * 16 + 2 * 4) * 4;
         assert!((values..values + 2048).contains(&features.bytes()), "{}", features.bytes());
@@ -155,22 +155,22 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn both_forms_give_the_same_unit_map() {
+    fn both_kinds_give_the_same_unit_map() {
         let features = features(b"a");
         let unit = features.to_unit().unwrap();
-        assert_eq!((unit.form(), unit.id()), (Form::Unit, features.id()));
+        assert_eq!((unit.kind(), unit.id()), (MapsKind::Unit, features.id()));
         assert_eq!(unit.unit_map().unwrap(), features.unit_map().unwrap());
         assert_eq!(unit.raw_map(), Ok(None));
         assert_eq!(features.raw_map().unwrap().unwrap().channels(), 5);
     }
 
     #[test]
-    fn shapes_are_the_manifests() {
+    fn shapes_must_be_those_of_the_manifest() {
         let layer = |name: &str, channels, stride| Layer { name: name.to_owned(), channels, stride };
         let check = |layers: &[Layer]| features(b"a").check_shapes(layers);
         assert_eq!(check(&[layer("res5", 2, 32), layer("res4", 3, 16)]), Ok(()));
-        assert_eq!(check(&[layer("res4", 3, 16)]), Err(Unfit::Shape));
-        assert_eq!(check(&[layer("res4", 3, 16), layer("res5", 3, 32)]), Err(Unfit::Shape));
-        assert_eq!(check(&[layer("res4", 3, 8), layer("res5", 2, 32)]), Err(Unfit::Shape));
+        assert_eq!(check(&[layer("res4", 3, 16)]), Err(FeatureMismatch::Shape));
+        assert_eq!(check(&[layer("res4", 3, 16), layer("res5", 3, 32)]), Err(FeatureMismatch::Shape));
+        assert_eq!(check(&[layer("res4", 3, 8), layer("res5", 2, 32)]), Err(FeatureMismatch::Shape));
     }
 }

@@ -1,4 +1,4 @@
-//! What names features: the picture's content and how they are computed.
+//! Keys of features: the image's content and how its features are computed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,25 +6,25 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use densecl_inference::engine::LayerSet;
+use densecl_inference::backend::LayerSet;
 
-/// How features are computed of a picture.
+/// How features of an image are computed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Recipe {
     /// Name of the model.
     pub model: String,
-    /// Its version.
+    /// Version of the model.
     pub version: u32,
-    /// SHA-256 of its file: a file that was replaced is another model.
+    /// SHA-256 of the model's file: a replaced file is another model.
     pub digest: [u8; 32],
     /// The layers, in their order.
     pub layers: LayerSet,
-    /// The side that the picture is resized to, in pixels.
+    /// Longer side that the image is resized to, in pixels.
     pub side_px: u32,
 }
 
 impl Recipe {
-    /// The layers as a request names them.
+    /// Names of the layers, as a request writes them: joined by `+`.
     pub fn layer_name(&self) -> String {
         self.layers.names().join("+")
     }
@@ -33,19 +33,19 @@ impl Recipe {
 /// Everything that features depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FeatureKey {
-    /// SHA-256 of the picture's file.
+    /// SHA-256 of the image's file.
     pub content: [u8; 32],
-    /// What is computed of it.
+    /// How its features are computed.
     pub recipe: Arc<Recipe>,
 }
 
 impl FeatureKey {
-    /// The key of features of the picture in `file`.
-    pub fn of(file: &[u8], recipe: Arc<Recipe>) -> Self {
+    /// Key of the features of the image in `file`.
+    pub fn from_file(file: &[u8], recipe: Arc<Recipe>) -> Self {
         Self { content: Sha256::digest(file).into(), recipe }
     }
 
-    /// The name of these features, and of no others.
+    /// Hash of the key.
     pub fn id(&self) -> FeatureId {
         let Recipe { model, version, digest, layers, side_px } = &*self.recipe;
         let mut hash = Sha256::new();
@@ -54,7 +54,7 @@ impl FeatureKey {
         hash.update(version.to_le_bytes());
         hash.update(side_px.to_le_bytes());
         for name in [model].into_iter().chain(layers.names()) {
-            // With its length, so that no two lists of names are the same bytes.
+            // With its length, so that two different lists of names are never the same bytes.
             hash.update((name.len() as u64).to_le_bytes());
             hash.update(name);
         }
@@ -63,11 +63,11 @@ impl FeatureKey {
     }
 }
 
-/// Names features: what `Densecl-Feature-Id` says. 32 hexadecimal digits.
+/// Hash of a [`FeatureKey`], 32 hexadecimal digits in the header `Densecl-Feature-Id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FeatureId([u8; 16]);
 
-/// Text that is no id.
+/// Text that is not a feature id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a feature id has 32 hexadecimal digits in lower case")]
 pub struct FeatureIdError;
@@ -98,8 +98,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn everything_that_features_depend_on_makes_another_id() {
-        let id = |file: &[u8], recipe: Recipe| FeatureKey::of(file, Arc::new(recipe)).id();
+    fn a_change_of_anything_that_features_depend_on_changes_the_id() {
+        let id = |file: &[u8], recipe: Recipe| FeatureKey::from_file(file, Arc::new(recipe)).id();
         let layers = |names: &[&str]| LayerSet::new(names.iter().copied()).unwrap();
         let all = [
             id(b"a", recipe()),
@@ -118,8 +118,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_id_is_read_as_it_is_written() {
-        let id = FeatureKey::of(b"a", Arc::new(recipe())).id();
+    fn an_id_is_read_back() {
+        let id = FeatureKey::from_file(b"a", Arc::new(recipe())).id();
         assert_eq!(id.to_string().parse(), Ok(id));
         for wrong in ["", "abc", &"g".repeat(32), &"A".repeat(32), &"0".repeat(33), &format!("+{}", "0".repeat(31))] {
             assert_eq!(wrong.parse::<FeatureId>(), Err(FeatureIdError), "{wrong}");

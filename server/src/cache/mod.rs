@@ -1,34 +1,38 @@
-//! Features that were computed, kept for those who ask again.
+//! Cache of computed features.
 //!
-//! There are two tiers: memory, bounded by bytes, and, if there is one, a Redis that replicas share. Features are named by
-//! the picture's content and by everything that they depend on beside ([`FeatureKey`]), so that an entry never goes
-//! stale: it is right, or it is gone. A [`FeatureId`] is that name, and finds the entry without the picture.
+//! There are two tiers: memory, bounded by bytes, and an optional Redis that replicas share. A key is the image's content
+//! and everything else that its features depend on ([`FeatureKey`]), so an entry is never stale. A [`FeatureId`] is the
+//! hash of a key: it finds an entry without the image.
 //!
-//! Here nothing is computed, and nothing is known of HTTP. What several callers ask for at once they wait for together
-//! ([`Flights`]); failures are never kept.
+//! This module computes no features and knows nothing of HTTP. Concurrent callers of one key share one computation
+//! ([`SingleFlight`]); failures are never stored.
 
 mod entry;
 mod features;
 mod key;
 mod memory;
+mod metrics;
+mod redis_address;
 mod redis_tier;
+mod settings;
 mod single_flight;
 
 use std::sync::Arc;
 
-pub use self::features::{CachedFeatures, Form, Maps, Unfit};
+pub use self::features::{CachedFeatures, CachedMaps, FeatureMismatch, MapsKind};
 pub use self::key::{FeatureId, FeatureIdError, FeatureKey, Recipe};
 use self::memory::MemoryTier;
+pub use self::metrics::CacheMetrics;
+use self::metrics::CacheTier;
+pub use self::redis_address::{RedisAddress, RedisAddressError};
 use self::redis_tier::RedisTier;
-pub use self::redis_tier::{RedisAddress, RedisAddressError};
-pub use self::single_flight::{Flight, Flights, Role};
-use crate::config::CacheSettings;
-use crate::metrics::{CacheMetrics, CacheTier};
+pub use self::settings::{CacheSettings, RedisSettings};
+pub use self::single_flight::{Role, SharedComputation, SingleFlight};
 
-/// Holds an entry of another process against what is served here.
-pub type Check = Arc<dyn Fn(&CachedFeatures) -> Result<(), Unfit> + Send + Sync>;
+/// Checks that an entry of another process fits a model that is served here.
+pub type EntryCheck = Arc<dyn Fn(&CachedFeatures) -> Result<(), FeatureMismatch> + Send + Sync>;
 
-/// The tiers; cloning shares them.
+/// The tiers of the cache; clones share them.
 #[derive(Clone, Debug)]
 pub struct FeatureCache(Arc<Tiers>);
 
@@ -36,8 +40,8 @@ pub struct FeatureCache(Arc<Tiers>);
 struct Tiers {
     memory: MemoryTier,
     redis: Option<RedisTier>,
-    /// Lookups in Redis.
-    lookups: Flights<FeatureId, Option<Arc<CachedFeatures>>>,
+    /// Running lookups in Redis.
+    lookups: SingleFlight<FeatureId, Option<Arc<CachedFeatures>>>,
     metrics: CacheMetrics,
 }
 
@@ -47,29 +51,30 @@ struct Tiers {
 pub struct CacheError(#[from] redis::RedisError);
 
 impl FeatureCache {
-    /// The tiers of `settings`; `None` if there are none. With Redis it must be called within a runtime of tokio; it does
-    /// not wait for Redis.
+    /// Starts the tiers of `settings`; `None` if there are none. With Redis it must be called within a runtime of tokio;
+    /// it does not wait for Redis.
     ///
     /// # Errors
-    /// If the address of Redis is none that can be connected to.
+    /// If no client can be made for the address of Redis.
     pub fn start(settings: &CacheSettings, metrics: &CacheMetrics) -> Result<Option<Self>, CacheError> {
         if !settings.is_on() {
             return Ok(None);
         }
         let redis = settings.redis.clone().map(|redis| RedisTier::start(redis, metrics.clone())).transpose()?;
         let memory = MemoryTier::new(settings.memory_bytes, metrics.clone());
-        Ok(Some(Self(Arc::new(Tiers { memory, redis, lookups: Flights::default(), metrics: metrics.clone() }))))
+        let tiers = Tiers { memory, redis, lookups: SingleFlight::default(), metrics: metrics.clone() };
+        Ok(Some(Self(Arc::new(tiers))))
     }
 
-    /// Features by name, in `form` or as their layers, wherever they are found; what another process wrote only if it
-    /// passes `check`. This takes no longer than the settings allow for Redis.
-    pub async fn find(&self, id: FeatureId, form: Form, check: Check) -> Option<Arc<CachedFeatures>> {
+    /// Looks for features in all tiers, as `kind` or as their layers. An entry of another process is returned only if it
+    /// passes `check`. Takes no longer than the settings allow for Redis.
+    pub async fn find(&self, id: FeatureId, kind: MapsKind, check: EntryCheck) -> Option<Arc<CachedFeatures>> {
         let Tiers { memory, lookups, metrics, .. } = &*self.0;
-        if let Some(found) = self.recall(id, form).await {
-            metrics.hit(CacheTier::memory);
+        if let Some(found) = self.find_in_memory(id, kind).await {
+            metrics.hit(CacheTier::Memory);
             return Some(found);
         }
-        metrics.missed(CacheTier::memory);
+        metrics.miss(CacheTier::Memory);
         self.0.redis.as_ref()?;
         let tiers = Arc::clone(&self.0);
         let lookup = async move {
@@ -78,31 +83,31 @@ impl FeatureCache {
             tiers.memory.insert(Arc::clone(&found)).await;
             Some(found)
         };
-        let found = lookups.join_or_lead(id, lookup).0.await;
-        // Both tiers may have been looked into a moment before another request's computation ended.
-        if found.is_some() { found } else { memory.get(id, Form::Layers).await }
+        let found = lookups.join_or_start(id, lookup).0.await;
+        // Another request's computation may have ended after both tiers were read.
+        if found.is_some() { found } else { memory.get(id, MapsKind::Layers).await }
     }
 
-    /// Features in memory, in `form` or as their layers; nothing is counted.
-    pub async fn recall(&self, id: FeatureId, form: Form) -> Option<Arc<CachedFeatures>> {
+    /// Looks for features in memory alone, as `kind` or as their layers. Does not count a hit or a miss.
+    pub async fn find_in_memory(&self, id: FeatureId, kind: MapsKind) -> Option<Arc<CachedFeatures>> {
         let memory = &self.0.memory;
-        match memory.get(id, form).await {
-            None if form != Form::Layers => memory.get(id, Form::Layers).await,
+        match memory.get(id, kind).await {
+            None if kind != MapsKind::Layers => memory.get(id, MapsKind::Layers).await,
             found => found,
         }
     }
 
-    /// Keeps what was computed.
-    pub async fn keep(&self, features: Arc<CachedFeatures>) {
+    /// Stores computed features in all tiers.
+    pub async fn insert(&self, features: Arc<CachedFeatures>) {
         let Tiers { memory, redis, .. } = &*self.0;
         memory.insert(Arc::clone(&features)).await;
-        if let (Some(redis), Form::Layers) = (redis, features.form()) {
+        if let (Some(redis), MapsKind::Layers) = (redis, features.kind()) {
             redis.write(features);
         }
     }
 
-    /// Notes an image that waits for another's computation.
-    pub fn coalesced(&self) {
+    /// Counts an image that waits for another request's computation.
+    pub fn count_coalesced(&self) {
         self.0.metrics.coalesced();
     }
 }

@@ -1,9 +1,9 @@
-//! Many callers of one computation.
+//! One computation for many concurrent callers.
 //!
-//! Whoever asks first leads: the computation is theirs, with their means. Whoever asks for the same before it has
-//! ended joins and gets the same outcome. It is driven by all who wait: if the leader goes, the others drive it on, and
-//! when the last one goes it is dropped. It is forgotten the moment it ends, so that nobody joins what is over; what is
-//! worth keeping is for others to keep.
+//! The first caller of a key starts its computation. Callers that come before it has ended join it and get the same
+//! outcome. All waiting callers drive the computation: if the one that started it is cancelled, the others drive it on,
+//! and when the last one is cancelled it is dropped. It is removed as soon as it ends, so nobody joins a finished
+//! computation. Outcomes are not stored here.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,92 +12,97 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
-/// The outcome of a computation, for one of those who wait for it.
-pub type Flight<V> = Shared<BoxFuture<'static, V>>;
+/// A computation that several callers wait for; each gets a clone of the outcome.
+pub type SharedComputation<V> = Shared<BoxFuture<'static, V>>;
 
-/// The computations that are under way, by what they compute.
+/// Running computations by key.
 #[derive(Debug)]
-pub struct Flights<K, V: Clone>(Arc<Mutex<UnderWay<K, V>>>);
+pub struct SingleFlight<K, V: Clone>(Arc<Mutex<Running<K, V>>>);
 
 #[derive(Debug)]
-struct UnderWay<K, V: Clone> {
-    flights: HashMap<K, (u64, WeakShared<BoxFuture<'static, V>>)>,
+struct Running<K, V: Clone> {
+    computations: HashMap<K, (u64, WeakShared<BoxFuture<'static, V>>)>,
     started: u64,
 }
 
-/// How a caller came to a [`Flight`].
+/// Relation of a caller to its [`SharedComputation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It is the caller's own computation.
-    Led,
-    /// It is another's.
+    /// The caller started it.
+    Started,
+    /// The caller joined one that was running.
     Joined,
 }
 
-impl<K, V> Default for Flights<K, V>
+impl<K, V> Default for SingleFlight<K, V>
 where
     V: Clone,
 {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(UnderWay { flights: HashMap::new(), started: 0 })))
+        Self(Arc::new(Mutex::new(Running { computations: HashMap::new(), started: 0 })))
     }
 }
 
-impl<K, V> Flights<K, V>
+impl<K, V> SingleFlight<K, V>
 where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Whether `key` is being computed.
-    pub fn is_under_way(&self, key: &K) -> bool {
-        // Taken out of the lock before it is dropped: it may be the last by then, and the computation's end locks, too.
-        let flight = lock(&self.0).flights.get(key).and_then(|(_, flight)| flight.upgrade());
-        flight.is_some()
+    /// True while a computation of `key` is running.
+    pub fn is_running(&self, key: &K) -> bool {
+        // Bound to a variable, so that it is dropped after the lock: it may be the last handle by now, and the end of the
+        // computation takes the lock, too.
+        let computation = lock(&self.0).computations.get(key).and_then(|(_, computation)| computation.upgrade());
+        computation.is_some()
     }
 
-    /// The computation of `key` that is under way, else `work`.
-    pub fn join_or_lead(&self, key: K, work: impl Future<Output = V> + Send + 'static) -> (Flight<V>, Role) {
-        let mut under_way = lock(&self.0);
-        if let Some(flight) = under_way.flights.get(&key).and_then(|(_, flight)| flight.upgrade()) {
-            return (flight, Role::Joined);
+    /// Joins the running computation of `key`, or starts `work`.
+    pub fn join_or_start(
+        &self,
+        key: K,
+        work: impl Future<Output = V> + Send + 'static,
+    ) -> (SharedComputation<V>, Role) {
+        let mut running = lock(&self.0);
+        if let Some(computation) = running.computations.get(&key).and_then(|(_, computation)| computation.upgrade()) {
+            return (computation, Role::Joined);
         }
-        under_way.started += 1;
-        let number = under_way.started;
-        let landing = Landing { under_way: Arc::clone(&self.0), key: key.clone(), number };
-        let flight = async move {
+        running.started += 1;
+        let number = running.started;
+        let guard = RemoveOnDrop { running: Arc::clone(&self.0), key: key.clone(), number };
+        let computation = async move {
             // Moved in, so that it is dropped with the computation, wherever that ends.
-            let landing = landing;
+            let guard = guard;
             let outcome = work.await;
-            // Before anyone sees the outcome.
-            drop(landing);
+            // Removes the computation before anyone sees the outcome.
+            drop(guard);
             outcome
         };
-        let flight = flight.boxed().shared();
-        if let Some(weak) = flight.downgrade() {
-            under_way.flights.insert(key, (number, weak));
+        let computation = computation.boxed().shared();
+        if let Some(weak) = computation.downgrade() {
+            running.computations.insert(key, (number, weak));
         }
-        (flight, Role::Led)
+        (computation, Role::Started)
     }
 }
 
-/// Forgets a computation when it has ended, or was dropped.
-struct Landing<K: Eq + Hash, V: Clone> {
-    under_way: Arc<Mutex<UnderWay<K, V>>>,
+/// Removes a computation when it has ended or is dropped.
+struct RemoveOnDrop<K: Eq + Hash, V: Clone> {
+    running: Arc<Mutex<Running<K, V>>>,
     key: K,
     number: u64,
 }
 
-impl<K: Eq + Hash, V: Clone> Drop for Landing<K, V> {
+impl<K: Eq + Hash, V: Clone> Drop for RemoveOnDrop<K, V> {
     fn drop(&mut self) {
-        let mut under_way = lock(&self.under_way);
-        // Another may have begun since nobody waited for this one.
-        if under_way.flights.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
-            under_way.flights.remove(&self.key);
+        let mut running = lock(&self.running);
+        // Another computation of this key may have started after all callers of this one were cancelled.
+        if running.computations.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+            running.computations.remove(&self.key);
         }
     }
 }
 
-/// Nothing can panic while it is held.
+/// No code panics while it holds the lock.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -110,15 +115,18 @@ mod tests {
 
     use super::*;
 
-    fn lead(flights: &Flights<u8, u32>) -> (oneshot::Sender<u32>, Flight<u32>, Role) {
-        let (answer, answered) = oneshot::channel();
-        let (flight, role) = flights.join_or_lead(1, async { answered.await.unwrap() });
-        (answer, flight, role)
+    type Computations = SingleFlight<u8, u32>;
+
+    /// Joins or starts a computation of key 1 that ends when its outcome is sent.
+    fn call(computations: &Computations) -> (oneshot::Sender<u32>, SharedComputation<u32>, Role) {
+        let (outcome, received) = oneshot::channel();
+        let (computation, role) = computations.join_or_start(1, async { received.await.unwrap() });
+        (outcome, computation, role)
     }
 
     #[tokio::test]
     async fn a_hundred_callers_cost_one_computation() {
-        let flights = Flights::<u8, u32>::default();
+        let computations = Computations::default();
         let runs = Arc::new(AtomicUsize::new(0));
         let callers = (0..100).map(|_| {
             let runs = Arc::clone(&runs);
@@ -126,7 +134,7 @@ mod tests {
                 tokio::task::yield_now().await;
                 runs.fetch_add(1, Ordering::Relaxed) as u32
             };
-            tokio::spawn(flights.join_or_lead(1, work).0)
+            tokio::spawn(computations.join_or_start(1, work).0)
         });
         let callers: Vec<_> = callers.collect();
         for caller in callers {
@@ -136,44 +144,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_goes_on_when_the_leader_goes() {
-        let flights = Flights::default();
-        let (answer, leader, role) = lead(&flights);
-        assert_eq!(role, Role::Led);
-        let leader = tokio::spawn(leader);
+    async fn a_computation_goes_on_when_the_caller_that_started_it_is_cancelled() {
+        let computations = Computations::default();
+        let (outcome, first, role) = call(&computations);
+        assert_eq!(role, Role::Started);
+        let first = tokio::spawn(first);
         tokio::task::yield_now().await;
-        let (_, follower, role) = lead(&flights);
+        let (_, second, role) = call(&computations);
         assert_eq!(role, Role::Joined);
-        let follower = tokio::spawn(follower);
+        let second = tokio::spawn(second);
         tokio::task::yield_now().await;
-        leader.abort();
-        assert!(leader.await.unwrap_err().is_cancelled());
-        answer.send(7).unwrap();
-        assert_eq!(follower.await.unwrap(), 7);
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        outcome.send(7).unwrap();
+        assert_eq!(second.await.unwrap(), 7);
     }
 
     #[tokio::test]
-    async fn it_is_dropped_with_the_last_who_waits() {
-        let flights = Flights::default();
-        let (answer, leader, _) = lead(&flights);
-        let (_, follower, _) = lead(&flights);
-        drop(leader);
-        assert!(!answer.is_closed());
-        drop(follower);
-        assert!(answer.is_closed());
-        assert!(!flights.is_under_way(&1));
-        assert!(lock(&flights.0).flights.is_empty(), "it leaves nothing behind");
+    async fn a_computation_is_dropped_with_its_last_caller() {
+        let computations = Computations::default();
+        let (outcome, first, _) = call(&computations);
+        let (_, second, _) = call(&computations);
+        drop(first);
+        assert!(!outcome.is_closed());
+        drop(second);
+        assert!(outcome.is_closed());
+        assert!(!computations.is_running(&1));
+        assert!(lock(&computations.0).computations.is_empty(), "nothing is left behind");
     }
 
     #[tokio::test]
-    async fn nobody_joins_what_is_over() {
-        let flights = Flights::default();
-        let (answer, leader, _) = lead(&flights);
-        answer.send(7).unwrap();
-        assert_eq!(leader.clone().await, 7);
-        let (_, _again, role) = lead(&flights);
-        assert_eq!(role, Role::Led, "though its outcome is still held");
-        drop(leader);
-        assert!(flights.is_under_way(&1), "what ended is not mistaken for what runs");
+    async fn nobody_joins_a_finished_computation() {
+        let computations = Computations::default();
+        let (outcome, first, _) = call(&computations);
+        outcome.send(7).unwrap();
+        assert_eq!(first.clone().await, 7);
+        let (_, _second, role) = call(&computations);
+        assert_eq!(role, Role::Started, "though the outcome of the first is still held");
+        drop(first);
+        assert!(computations.is_running(&1), "the end of the first must not remove the second");
     }
 }

@@ -1,14 +1,16 @@
-//! Flags about whoever runs the server.
+//! Flags for administrators.
 
 use std::net::SocketAddr;
 
 use clap::Args;
 
-/// Where administrators are let in.
+use super::values::parse_listen_address;
+
+/// Flags for administrators.
 #[derive(Clone, Debug, Args)]
 pub(super) struct AdministrationArgs {
-    /// Second address, for administrators alone: metrics, probes, models, and loading and unloading
-    /// models. Keep it where only they can reach it
-    #[arg(long, env = "DENSECL_ADMIN_LISTEN", value_name = "ADDR")]
+    /// Second address to listen on, for administrators: metrics, probes, models, and loading and
+    /// unloading models. Choose one that only administrators can reach
+    #[arg(long, env = "DENSECL_ADMIN_LISTEN", value_name = "ADDR", value_parser = parse_listen_address)]
     pub(super) admin_listen: Option<SocketAddr>,
 }

@@ -1,4 +1,4 @@
-//! Flags about what is kept between requests.
+//! Flags of the cache.
 
 use std::ffi::OsStr;
 
@@ -6,16 +6,16 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command};
 
-use crate::cache::RedisAddress;
-use crate::config::{ByteSize, ByteSizeOrNone, CacheSettings, RedisSettings, Span};
+use super::values::{ByteSize, ByteSizeOrZero, DurationValue};
+use crate::cache::{CacheSettings, RedisAddress, RedisSettings};
 
-/// What is kept, and where.
+/// Flags of the cache.
 #[derive(Clone, Debug, Args)]
 pub(super) struct CacheArgs {
-    /// Memory for features that were computed, which equal requests and feature ids are answered
-    /// from; 0 keeps none
+    /// Memory for computed features, which equal requests and feature ids are answered from; 0 turns
+    /// it off
     #[arg(long = "cache-bytes", env = "DENSECL_CACHE_BYTES", value_name = "SIZE", default_value = "512MiB")]
-    bytes: ByteSizeOrNone,
+    bytes: ByteSizeOrZero,
     /// A Redis that replicas share features through, redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]
     #[arg(long = "cache-redis", env = "DENSECL_CACHE_REDIS", value_name = "URL", hide_env_values = true, value_parser = AddressParser)]
     redis: Option<RedisAddress>,
@@ -26,11 +26,11 @@ pub(super) struct CacheArgs {
         value_name = "TIME",
         default_value = "50ms"
     )]
-    redis_timeout: Span,
-    /// How long features live in Redis
+    redis_timeout: DurationValue,
+    /// Life of features in Redis, such as 90s, 60m or 1day
     #[arg(long = "cache-redis-ttl", env = "DENSECL_CACHE_REDIS_TTL", value_name = "TIME", default_value = "60m")]
-    redis_ttl: Span,
-    /// Largest features, in bytes, that are written to Redis or read from it
+    redis_ttl: DurationValue,
+    /// Largest features that are written to Redis or read from it
     #[arg(
         long = "cache-redis-max-entry",
         env = "DENSECL_CACHE_REDIS_MAX_ENTRY",
@@ -52,7 +52,7 @@ impl CacheArgs {
     }
 }
 
-/// Reads an address without ever repeating it: clap's own errors show what was given, and this may hold a password.
+/// Parses an address. Its errors do not repeat the value, which may hold a password; errors of clap do.
 #[derive(Clone, Copy, Debug)]
 struct AddressParser;
 

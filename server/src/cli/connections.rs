@@ -1,12 +1,14 @@
-//! Flags about connections and clients' rates.
+//! Flags of connections and clients' rates.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use clap::Args;
 
-use crate::config::{ClientRates, ConnectionLimits, ProxyNetwork, Rate, Span};
+use super::values::{DurationValue, ProxyNetwork};
+use crate::config::{ClientRates, ConnectionLimits};
+use crate::rate::Rate;
 
-/// What connections may cost, and how often clients may ask.
+/// Flags of connections and clients' rates.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ConnectionArgs {
     /// Connections that are open at a time
@@ -14,17 +16,17 @@ pub(super) struct ConnectionArgs {
     max_connections: NonZeroUsize,
     /// Time for the head of a request to arrive
     #[arg(long, env = "DENSECL_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s")]
-    header_timeout: Span,
+    header_timeout: DurationValue,
     /// Time that a connection stays open between requests
     #[arg(long, env = "DENSECL_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s")]
-    idle_timeout: Span,
+    idle_timeout: DurationValue,
     /// Time for a client to take the next 64 KiB of a reply
     #[arg(long, env = "DENSECL_WRITE_TIMEOUT", value_name = "TIME", default_value = "30s")]
-    write_timeout: Span,
-    /// Requests for work that one client address may send, such as 20/s or 600/m; no limit by default
+    write_timeout: DurationValue,
+    /// Most requests for work of one client address, such as 20/s, 600/m or 5000/h; no limit by default
     #[arg(long, env = "DENSECL_RATE_LIMIT", value_name = "RATE")]
     rate_limit: Option<Rate>,
-    /// Requests that an address may send at once; a second's worth of the rate by default
+    /// Requests that an address may send at once; as many as the rate allows in a second by default
     #[arg(long, env = "DENSECL_RATE_BURST", value_name = "N", requires = "rate_limit")]
     rate_burst: Option<NonZeroU32>,
     /// Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas

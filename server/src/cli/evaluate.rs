@@ -9,12 +9,12 @@ use clap::{Args, ValueEnum};
 use super::{EngineArgs, OutputFormat, RepositoryArgs};
 use densecl_evaluation::{Selection, Split};
 use densecl_inference::batch::{BatcherOptions, Batching, QueueLimits};
-use densecl_vision::matching::{Refine, Window};
+use densecl_vision::matching::{Refinement, RefinementWindow};
 
-/// What to evaluate, and on what. Of the flags that take several values, every combination becomes a row of the report.
+/// Arguments of `evaluate`. Every combination of the flags that take several values becomes a row of the report.
 #[derive(Clone, Debug, Args)]
 pub struct EvaluateArgs {
-    /// Where the models are.
+    /// Flags of the model repository.
     #[command(flatten)]
     pub repository: RepositoryArgs,
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub struct EvaluateArgs {
     /// Part of SPair-71k: trn, val or test
     #[arg(long, default_value_t)]
     split: Split,
-    /// At most so many sequences, or pairs of SPair-71k, spread evenly over the whole; all if not given
+    /// Most sequences, or pairs of SPair-71k, spread evenly over the whole; all if not given
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroUsize>,
     /// Name of the model; the first if not given
@@ -46,49 +46,49 @@ pub struct EvaluateArgs {
     /// Sub-cell refinement of matches
     #[arg(long, value_enum, value_delimiter = ',', default_value = "softargmax")]
     pub refine: Vec<RefineName>,
-    /// Cells across the window of the refinement, 2 to 5; 3 is what the server does
+    /// Cells across the window of the refinement, 2 to 5; the server uses 3
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = window, default_value = "3")]
-    pub refine_window: Vec<Window>,
-    /// Temperature of the refinement, as a share of what the best similarity lacks to 1; 0.05 is what the server does
+    pub refine_window: Vec<RefinementWindow>,
+    /// Temperature of the refinement, as a share of the difference between 1 and the best similarity; the server uses 0.05
     #[arg(long, value_name = "SHARE", value_delimiter = ',', value_parser = temperature_share, default_value = "0.05")]
     pub refine_temperature: Vec<f32>,
-    /// What to evaluate as well, on the first layer and side: random (the same network before any training), rgb (raw
+    /// Baselines to evaluate as well, on the first layer and side: random (the same network before any training), rgb (raw
     /// patches of pixels), sift (needs a Python with cv2); repeat it, or separate several by commas
     #[arg(long, value_enum, value_delimiter = ',')]
     pub baseline: Vec<Baseline>,
     /// Random networks to average over
     #[arg(long, value_name = "N", default_value = "3")]
     pub seeds: NonZeroUsize,
-    /// The Python for SIFT, one with opencv-python-headless
+    /// Python interpreter for SIFT, with opencv-python-headless installed
     #[arg(long, value_name = "FILE", default_value = "python3")]
     pub python: PathBuf,
-    /// Form of the report
+    /// Format of the report
     #[arg(long, value_enum, default_value_t)]
     pub format: OutputFormat,
-    /// Folder for report.json and index.html, a page with pictures of the best and the worst pairs
+    /// Folder for report.json and index.html, a page with images of the best and the worst pairs
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 
-/// Whether features are averaged with those of the mirror image.
+/// Averaging of features with those of the mirror image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Flip {
-    /// They are not.
+    /// No averaging
     Off,
-    /// They are.
+    /// Averaging
     On,
 }
 
-/// A refinement, by its name.
+/// Sub-cell refinement of matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RefineName {
-    /// The centre of the best cell.
+    /// The centre of the best cell
     None,
-    /// Between cells.
+    /// Soft-argmax over a window around the best cell
     Softargmax,
 }
 
-impl From<RefineName> for Refine {
+impl From<RefineName> for Refinement {
     fn from(name: RefineName) -> Self {
         match name {
             RefineName::None => Self::None,
@@ -97,19 +97,19 @@ impl From<RefineName> for Refine {
     }
 }
 
-/// What a model is compared with.
+/// A baseline that models are compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Baseline {
-    /// The same network before any training.
+    /// The same network before any training
     Random,
-    /// Raw patches of pixels.
+    /// Raw patches of pixels
     Rgb,
-    /// SIFT.
+    /// SIFT
     Sift,
 }
 
 impl EvaluateArgs {
-    /// One image at a time, without waiting for others.
+    /// Options of the engines: one image at a time, without waiting for others.
     pub fn batcher(&self) -> BatcherOptions {
         BatcherOptions {
             engine: self.engine.options(),
@@ -118,20 +118,20 @@ impl EvaluateArgs {
         }
     }
 
-    /// Which part of the data set.
+    /// Part of the data set.
     pub fn selection(&self) -> Selection {
         Selection { split: self.split, limit: self.limit.map(NonZeroUsize::get) }
     }
 
-    /// Threads for everything.
+    /// Threads for inference and for everything else.
     pub fn threads(&self) -> usize {
         let cores = || available_parallelism().map_or(1, NonZeroUsize::get);
         self.engine.threads.map_or_else(cores, NonZeroUsize::get)
     }
 }
 
-fn window(text: &str) -> Result<Window, String> {
-    text.parse().ok().and_then(Window::of_cells).ok_or_else(|| "must be 2, 3, 4 or 5".to_owned())
+fn window(text: &str) -> Result<RefinementWindow, String> {
+    text.parse().ok().and_then(RefinementWindow::from_cells).ok_or_else(|| "must be 2, 3, 4 or 5".to_owned())
 }
 
 fn temperature_share(text: &str) -> Result<f32, String> {

@@ -1,4 +1,4 @@
-//! Flags about API keys.
+//! Flags of API keys.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::api_keys::Day;
-use crate::config::Rate;
+use crate::rate::Rate;
 
-/// Who may ask.
+/// Flag of the file of keys.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ApiKeyArgs {
-    /// File of the API keys that clients must have, see `densecl-server keys new`; read again on
-    /// SIGHUP. Without it everyone may ask
+    /// File of the API keys that clients must send, see `densecl-server keys new`; read again on
+    /// SIGHUP. Without it no key is needed
     #[arg(long = "api-keys", env = "DENSECL_API_KEYS", value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
 }
 
-/// What to do with keys.
+/// A subcommand of `keys`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum KeysCommand {
     /// Make a key: it is shown once, on standard error; its entry for the file of keys goes to
@@ -25,22 +25,22 @@ pub enum KeysCommand {
     New(NewKeyArgs),
 }
 
-/// What the new key is for.
+/// Arguments of `keys new`.
 #[derive(Clone, Debug, Args)]
 pub struct NewKeyArgs {
     /// Name of the key, for the log and the metrics
     #[arg(long)]
     pub name: String,
-    /// Let the key load and unload models, too
+    /// Allow the key to load and unload models
     #[arg(long)]
     pub admin: bool,
-    /// Requests for work that the key is good for, such as 20/s or 600/m
+    /// Most requests for work with the key, such as 20/s, 600/m or 5000/h
     #[arg(long)]
     pub rate: Option<Rate>,
-    /// Requests at once above the steady rate; a second's worth by default
+    /// Requests that may be sent at once; as many as the rate allows in a second by default
     #[arg(long, value_name = "N", requires = "rate")]
     pub burst: Option<NonZeroU32>,
-    /// Last day that the key is good for, in UTC
+    /// Last day on which the key is valid, in UTC
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub expires: Option<Day>,
 }

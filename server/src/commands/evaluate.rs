@@ -1,28 +1,28 @@
-//! `evaluate`: measures correspondences against exact truth, through the path that serves.
+//! `evaluate`: measures correspondences against exact truth, with the feature extraction of the server.
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
 use densecl_evaluation::{
-    Contestant, ContestantError, Dataset, Kind, Measured, Options, Picture, Report, RgbPatches, Row, Sift, SiftError,
-    measure, page, text_table,
+    Dataset, EvaluationOptions, FeatureMethod, FeatureMethodError, MethodKind, MethodResult, Picture, Report,
+    ReportRow, RgbPatches, Sift, SiftError, measure, page, text_table,
 };
 use densecl_inference::batch::Batcher;
 use densecl_inference::registry::Registry;
 use densecl_models::{OnnxModel, repository, with_random_weights};
 use densecl_server::cli::{Baseline, EvaluateArgs, Flip, LogFormat, OutputFormat};
-use densecl_server::http::FeatureExtractor;
 use densecl_server::metrics::Metrics;
+use densecl_server::serving::FeatureExtractor;
 use densecl_vision::features::{FeatureMap, flip_average};
 use densecl_vision::image::RgbImage;
-use densecl_vision::matching::{Refine, SoftArgmax};
+use densecl_vision::matching::{Refinement, SoftArgmax};
 
 use super::output::{print, start_log};
 
 pub(crate) fn evaluate(arguments: &EvaluateArgs) -> anyhow::Result<()> {
     start_log(LogFormat::Text, "warn");
-    // What is wrong with the data is said before a model is loaded.
+    // First, so that errors of the data are reported before a model is loaded.
     let dataset = Dataset::open(&arguments.data, &arguments.selection())?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads()).build()?;
     let report = pool.install(|| Evaluation::start(arguments, &dataset)?.run())?;
@@ -41,7 +41,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Contestants on one data set.
+/// Evaluation of several models and baselines on one data set.
 struct Evaluation<'a> {
     arguments: &'a EvaluateArgs,
     dataset: &'a Dataset,
@@ -49,13 +49,13 @@ struct Evaluation<'a> {
     registry: Registry,
 }
 
-/// One way to compute and match features.
+/// One combination of flags: how features are computed and matched.
 #[derive(Clone, Copy)]
-struct Recipe<'a> {
+struct Variant<'a> {
     layer: Option<&'a str>,
     side_px: Option<u32>,
     flip: Flip,
-    options: Options,
+    options: EvaluationOptions,
 }
 
 impl<'a> Evaluation<'a> {
@@ -67,11 +67,11 @@ impl<'a> Evaluation<'a> {
 
     fn run(&self) -> anyhow::Result<Report> {
         let mut report = Report::new(self.dataset, self.arguments.threads());
-        let recipes = self.recipes();
-        for recipe in &recipes {
-            report.rows.push(self.model(recipe)?);
+        let variants = self.variants();
+        for variant in &variants {
+            report.rows.push(self.model(variant)?);
         }
-        let first = recipes.first().context("there is always a combination of flags")?;
+        let first = variants.first().context("there is always a combination of flags")?;
         for baseline in &self.arguments.baseline {
             let row = match baseline {
                 Baseline::Random => self.random(first),
@@ -83,32 +83,35 @@ impl<'a> Evaluation<'a> {
         Ok(report)
     }
 
-    /// Every combination of what the flags allow.
-    fn recipes(&self) -> Vec<Recipe<'_>> {
+    /// Every combination of the flags' values.
+    fn variants(&self) -> Vec<Variant<'_>> {
         let arguments = self.arguments;
         let layers = optional(arguments.layer.iter().map(String::as_str));
         let sides = optional(arguments.side.iter().copied());
-        let mut recipes = Vec::new();
+        let mut variants = Vec::new();
         for &layer in &layers {
             for &side_px in &sides {
                 for &flip in &arguments.flip {
-                    let recipe = |options| Recipe { layer, side_px, flip, options };
-                    recipes.extend(self.refinements().into_iter().map(recipe));
+                    let variant = |options| Variant { layer, side_px, flip, options };
+                    variants.extend(self.refinements().into_iter().map(variant));
                 }
             }
         }
-        recipes
+        variants
     }
 
-    fn refinements(&self) -> Vec<Options> {
-        let mut refinements: Vec<Options> = Vec::new();
+    fn refinements(&self) -> Vec<EvaluationOptions> {
+        let mut refinements: Vec<EvaluationOptions> = Vec::new();
         for &refine in &self.arguments.refine {
             for &window in &self.arguments.refine_window {
                 for &temperature_share in &self.arguments.refine_temperature {
                     let soft_argmax = SoftArgmax { window, temperature_share };
-                    let options = Options { refine: refine.into(), soft_argmax, ..Options::default() };
-                    // Without refinement there is one way only.
-                    if options.refine != Refine::None || refinements.iter().all(|one| one.refine != Refine::None) {
+                    let options =
+                        EvaluationOptions { refine: refine.into(), soft_argmax, ..EvaluationOptions::default() };
+                    // Without refinement, window and temperature make no difference.
+                    if options.refine != Refinement::None
+                        || refinements.iter().all(|one| one.refine != Refinement::None)
+                    {
                         refinements.push(options);
                     }
                 }
@@ -117,14 +120,14 @@ impl<'a> Evaluation<'a> {
         refinements
     }
 
-    fn model(&self, recipe: &Recipe<'_>) -> anyhow::Result<Row> {
-        let mut model = Model::new(&self.registry, self.arguments.model.as_deref(), recipe)?;
-        let measured = self.measure(&mut model, &recipe.options).context("the model was not evaluated")?;
-        self.row(model.name, Kind::Model, vec![measured])
+    fn model(&self, variant: &Variant<'_>) -> anyhow::Result<ReportRow> {
+        let mut model = Model::new(&self.registry, self.arguments.model.as_deref(), variant)?;
+        let measured = self.measure(&mut model, &variant.options).context("the model was not evaluated")?;
+        self.row(model.name, MethodKind::Model, vec![measured])
     }
 
-    /// The same graph with other weights, from a repository of its own.
-    fn random(&self, recipe: &Recipe<'_>) -> anyhow::Result<Row> {
+    /// Evaluates the same graph with random weights, from a repository of its own.
+    fn random(&self, variant: &Variant<'_>) -> anyhow::Result<ReportRow> {
         let served = self.registry.find(self.arguments.model.as_deref(), None)?;
         let found = repository::scan(&self.arguments.repository.models)?;
         let found = found.iter().find(|found| found.name == served.name() && found.version == served.version());
@@ -136,53 +139,53 @@ impl<'a> Evaluation<'a> {
             let version = folder.path().join(served.name()).join("1");
             with_random_weights(&original, seed)?.save(&version.join("model.onnx"))?;
             let registry = Registry::open(folder.path(), self.batcher.clone(), &[])?;
-            let mut model = Model::new(&registry, None, recipe)?;
-            name = format!("random weights, {}", model.recipe);
+            let mut model = Model::new(&registry, None, variant)?;
+            name = format!("random weights, {}", model.description);
             model.name = format!("{name}, seed {seed}");
-            runs.push(self.measure(&mut model, &recipe.options)?);
+            runs.push(self.measure(&mut model, &variant.options)?);
         }
-        self.row(name, Kind::Random, runs)
+        self.row(name, MethodKind::Random, runs)
     }
 
-    /// On as many cells as the model has.
-    fn patches(&self, recipe: &Recipe<'_>) -> anyhow::Result<Row> {
-        let extractor = self.extractor(recipe)?;
+    /// Evaluates raw patches, on as many cells as the model has.
+    fn patches(&self, variant: &Variant<'_>) -> anyhow::Result<ReportRow> {
+        let extractor = self.extractor(variant)?;
         let mut patches = RgbPatches::new(extractor.side_px(), extractor.stride_px());
-        let measured = self.measure(&mut patches, &recipe.options)?;
-        self.row(patches.name().to_owned(), Kind::Rgb, vec![measured])
+        let measured = self.measure(&mut patches, &variant.options)?;
+        self.row(patches.name().to_owned(), MethodKind::Rgb, vec![measured])
     }
 
-    fn sift(&self, recipe: &Recipe<'_>) -> anyhow::Result<Row> {
-        let extractor = self.extractor(recipe)?;
+    fn sift(&self, variant: &Variant<'_>) -> anyhow::Result<ReportRow> {
+        let extractor = self.extractor(variant)?;
         let started = Sift::start(&self.arguments.python, extractor.side_px(), extractor.stride_px());
         let mut sift = match started {
             Ok(sift) => sift,
-            // Whoever asks for everything wants the rest.
+            // A missing SIFT does not stop the rest of the evaluation.
             Err(error @ (SiftError::NotStarted { .. } | SiftError::Refused(_))) => {
-                return Ok(Row::absent("SIFT".to_owned(), Kind::Sift, error.to_string()));
+                return Ok(ReportRow::absent("SIFT".to_owned(), MethodKind::Sift, error.to_string()));
             }
-            Err(error) => return Err(error.into()),
+            Err(error @ (SiftError::Broken(_) | SiftError::Descriptors(_))) => return Err(error.into()),
         };
-        let measured = self.measure(&mut sift, &recipe.options)?;
-        self.row(sift.name().to_owned(), Kind::Sift, vec![measured])
+        let measured = self.measure(&mut sift, &variant.options)?;
+        self.row(sift.name().to_owned(), MethodKind::Sift, vec![measured])
     }
 
-    fn extractor(&self, recipe: &Recipe<'_>) -> anyhow::Result<FeatureExtractor> {
+    fn extractor(&self, variant: &Variant<'_>) -> anyhow::Result<FeatureExtractor> {
         let model = self.arguments.model.as_deref();
-        Ok(FeatureExtractor::new(&self.registry, model, recipe.layer, recipe.side_px)?)
+        Ok(FeatureExtractor::new(&self.registry, model, variant.layer, variant.side_px)?)
     }
 
-    fn measure(&self, contestant: &mut dyn Contestant, options: &Options) -> anyhow::Result<Measured> {
-        let progress = Progress { name: contestant.name().to_owned(), of: self.dataset.pairs() };
-        Ok(measure(self.dataset, contestant, options, &mut |done| progress.show(done))?)
+    fn measure(&self, method: &mut dyn FeatureMethod, options: &EvaluationOptions) -> anyhow::Result<MethodResult> {
+        let progress = Progress { name: method.name().to_owned(), total: self.dataset.pairs() };
+        Ok(measure(self.dataset, method, options, &mut |done| progress.show(done))?)
     }
 
-    fn row(&self, name: String, kind: Kind, runs: Vec<Measured>) -> anyhow::Result<Row> {
-        Row::new(name, kind, self.dataset.layout(), runs).context("nothing was measured")
+    fn row(&self, name: String, kind: MethodKind, runs: Vec<MethodResult>) -> anyhow::Result<ReportRow> {
+        ReportRow::new(name, kind, self.dataset.layout(), runs).context("nothing was measured")
     }
 }
 
-/// The values, or once nothing if there are none.
+/// The values, or a single `None` if there are none.
 fn optional<T>(values: impl Iterator<Item = T>) -> Vec<Option<T>> {
     let mut values: Vec<Option<T>> = values.map(Some).collect();
     if values.is_empty() {
@@ -191,30 +194,30 @@ fn optional<T>(values: impl Iterator<Item = T>) -> Vec<Option<T>> {
     values
 }
 
-/// A served model by a recipe.
+/// A served model with a variant.
 struct Model {
     name: String,
-    recipe: String,
+    description: String,
     extractor: FeatureExtractor,
     flip: Flip,
 }
 
 impl Model {
-    fn new(registry: &Registry, model: Option<&str>, recipe: &Recipe<'_>) -> anyhow::Result<Self> {
-        let extractor = FeatureExtractor::new(registry, model, recipe.layer, recipe.side_px)?;
-        let described = described(&extractor, recipe);
+    fn new(registry: &Registry, model: Option<&str>, variant: &Variant<'_>) -> anyhow::Result<Self> {
+        let extractor = FeatureExtractor::new(registry, model, variant.layer, variant.side_px)?;
+        let description = describe_variant(&extractor, variant);
         let model = extractor.model();
-        let name = format!("{}/{} {described}", model.name(), model.version());
-        Ok(Self { name, recipe: described, flip: recipe.flip, extractor })
+        let name = format!("{}/{} {description}", model.name(), model.version());
+        Ok(Self { name, description, flip: variant.flip, extractor })
     }
 }
 
-impl Contestant for Model {
+impl FeatureMethod for Model {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, ContestantError> {
+    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, FeatureMethodError> {
         let extract = |image: &RgbImage| self.extractor.extract(image);
         let map = extract(&picture.image)?;
         match self.flip {
@@ -227,39 +230,39 @@ impl Contestant for Model {
     }
 }
 
-/// What differs from what the server does is said.
-fn described(extractor: &FeatureExtractor, recipe: &Recipe<'_>) -> String {
+/// Describes a variant; settings of the server's default are left out.
+fn describe_variant(extractor: &FeatureExtractor, variant: &Variant<'_>) -> String {
     let mut parts = vec![format!("{} at {} px", extractor.layer_name(), extractor.side_px())];
-    if recipe.flip == Flip::On {
+    if variant.flip == Flip::On {
         parts.push("flip".to_owned());
     }
-    let (asked, usual) = (recipe.options.soft_argmax, SoftArgmax::default());
-    if recipe.options.refine == Refine::None {
+    let (chosen, default) = (variant.options.soft_argmax, SoftArgmax::default());
+    if variant.options.refine == Refinement::None {
         parts.push("no refinement".to_owned());
     } else {
-        if asked.window != usual.window {
-            parts.push(format!("window {}", asked.window));
+        if chosen.window != default.window {
+            parts.push(format!("window {}", chosen.window));
         }
-        if asked.temperature_share.to_bits() != usual.temperature_share.to_bits() {
-            parts.push(format!("temperature {}", asked.temperature_share));
+        if chosen.temperature_share.to_bits() != default.temperature_share.to_bits() {
+            parts.push(format!("temperature {}", chosen.temperature_share));
         }
     }
     parts.join(", ")
 }
 
-/// A line on standard error, where that is a terminal.
+/// Progress on standard error, if that is a terminal.
 struct Progress {
     name: String,
-    of: usize,
+    total: usize,
 }
 
 impl Progress {
     fn show(&self, done: usize) {
         let mut terminal = io::stderr();
         if terminal.is_terminal() {
-            let end = if done == self.of { "\n" } else { "" };
-            // Progress that cannot be shown is not missed.
-            let _ = write!(terminal, "\r{}: {done} of {} pairs{end}", self.name, self.of);
+            let end = if done == self.total { "\n" } else { "" };
+            // An error of the terminal must not stop the evaluation.
+            let _ = write!(terminal, "\r{}: {done} of {} pairs{end}", self.name, self.total);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `healthcheck`: asks `/readyz` of a running server. No HTTP client is linked for this one line.
+//! `healthcheck`: requests `/readyz` from a running server. One request line needs no HTTP client library.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use densecl_server::cli::HealthcheckArgs;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn healthcheck(arguments: &HealthcheckArgs) -> anyhow::Result<()> {
-    let address = reachable(arguments.listen);
+    let address = connectable(arguments.listen);
     let unreachable = || format!("no server answers at {address}");
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(unreachable)?;
-    stream.set_read_timeout(Some(PATIENCE)).with_context(unreachable)?;
-    stream.set_write_timeout(Some(PATIENCE)).with_context(unreachable)?;
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).with_context(unreachable)?;
+    stream.set_read_timeout(Some(TIMEOUT)).with_context(unreachable)?;
+    stream.set_write_timeout(Some(TIMEOUT)).with_context(unreachable)?;
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).with_context(unreachable)?;
     let mut head = [0; 12];
@@ -26,8 +26,8 @@ pub(crate) fn healthcheck(arguments: &HealthcheckArgs) -> anyhow::Result<()> {
     }
 }
 
-/// A server that listens on all addresses is asked on the loopback one.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+/// Replaces the unspecified address, on which a server listens to all, by the loopback one.
+fn connectable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -1,4 +1,4 @@
-//! `keys`: making what clients authenticate with.
+//! `keys`: makes API keys.
 
 use std::io::{self, Write};
 
@@ -13,8 +13,8 @@ pub(crate) fn keys(command: &KeysCommand) -> anyhow::Result<()> {
     new(arguments)
 }
 
-/// The entry goes to standard output, to be appended to the file; the key does not, so that it
-/// never lands there.
+/// Prints the entry to standard output, to be appended to the file. The key itself goes to standard
+/// error, so that it never ends up in the file.
 fn new(arguments: &NewKeyArgs) -> anyhow::Result<()> {
     let mut key = NewKey::generate(&arguments.name)?;
     if arguments.admin {
@@ -24,7 +24,7 @@ fn new(arguments: &NewKeyArgs) -> anyhow::Result<()> {
         key = key.with_rate(rate, arguments.burst);
     }
     if let Some(day) = arguments.expires {
-        key = key.until(day);
+        key = key.expiring_after(day);
     }
     writeln!(
         io::stderr(),

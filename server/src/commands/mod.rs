@@ -1,4 +1,4 @@
-//! What the subcommands do.
+//! The subcommands.
 
 mod evaluate;
 mod healthcheck;

@@ -1,4 +1,4 @@
-//! `models` and `openapi`: what there is, without running anything.
+//! `models` and `openapi`: print the models of a repository and the OpenAPI document, without an engine.
 
 use anyhow::Context;
 use densecl_models::{Manifest, OnnxModel, repository};
@@ -19,11 +19,11 @@ pub(crate) fn models(arguments: &ModelsArgs) -> anyhow::Result<()> {
     }
     match arguments.format {
         OutputFormat::Json => print(&serde_json::to_string_pretty(&manifests)?),
-        OutputFormat::Text => print(&manifests.iter().map(described).collect::<Vec<_>>().join("\n")),
+        OutputFormat::Text => print(&manifests.iter().map(describe).collect::<Vec<_>>().join("\n")),
     }
 }
 
-fn described(manifest: &Manifest) -> String {
+fn describe(manifest: &Manifest) -> String {
     let layer = |layer: &densecl_models::Layer| format!("{} ({}, stride {})", layer.name, layer.channels, layer.stride);
     let layers: Vec<String> = manifest.layers.iter().map(layer).collect();
     [

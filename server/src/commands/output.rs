@@ -8,12 +8,12 @@ use anyhow::{Context, ensure};
 use densecl_server::cli::LogFormat;
 use tracing_subscriber::EnvFilter;
 
-/// Writes to standard output; a reader who has seen enough is no error.
+/// Writes to standard output. A reader that closes the pipe early is not an error.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     write_output(format!("{text}\n").as_bytes())
 }
 
-/// Writes a result to a file, or to standard output if none is named.
+/// Writes a result to `file`, or to standard output without one.
 pub(super) fn write_result(bytes: &[u8], is_text: bool, file: Option<&Path>) -> anyhow::Result<()> {
     if let Some(file) = file {
         return fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()));
@@ -33,11 +33,12 @@ fn write_output(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// Starts the log on standard error: from `level` upwards, unless `DENSECL_LOG` says otherwise.
+/// Starts the log on standard error: from `level` upwards, unless `DENSECL_LOG` is set and not empty.
 pub(super) fn start_log(format: LogFormat, level: &str) {
-    // ONNX Runtime's own life cycle is of no interest unless asked for.
+    // ONNX Runtime logs its own life cycle; only its warnings are useful by default.
     let default = || EnvFilter::new(format!("{level},ort=warn"));
-    let filter = EnvFilter::try_from_env("DENSECL_LOG").unwrap_or_else(|_| default());
+    let directives = std::env::var("DENSECL_LOG").ok().filter(|directives| !directives.is_empty());
+    let filter = directives.and_then(|directives| EnvFilter::try_new(directives).ok()).unwrap_or_else(default);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),

@@ -1,4 +1,4 @@
-//! `serve`: until told to stop.
+//! `serve`: runs the server until a signal stops it.
 
 use anyhow::Context;
 use densecl_server::app::{self, Application};
@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::start_log;
 
-/// Threads that serve connections; they only pass bytes on.
+/// Most threads of the async runtime. They transfer bytes; other threads compute.
 const MAX_ASYNC_THREADS: usize = 8;
 
 pub(crate) fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
@@ -19,7 +19,7 @@ pub(crate) fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
         .build()
         .context("cannot start the async runtime")?;
     runtime.block_on(async {
-        // Before anything else, so that a signal during loading is not lost.
+        // First, so that a signal during loading is not lost.
         let stop = stop_signal()?;
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let application = Application::bind(config).await?;
@@ -27,9 +27,9 @@ pub(crate) fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
         let reloading = tokio::spawn({
             let state = state.clone();
             async move {
-                // One after the other; several signals that come meanwhile are one.
+                // One reload at a time; signals during a reload cause one more.
                 while hangup.recv().await.is_some() {
-                    tracing::info!(signal = "SIGHUP", "told to reload");
+                    tracing::info!(signal = "SIGHUP", "reloading");
                     app::reload(&state).await;
                 }
             }
@@ -41,7 +41,7 @@ pub(crate) fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Resolves at SIGTERM or SIGINT. A second one ends the process at once.
+/// Resolves at SIGTERM or SIGINT. A second signal ends the process at once.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -50,13 +50,13 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        tracing::info!(signal = name, "told to stop");
+        tracing::info!(signal = name, "stopping");
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            tracing::warn!("told to stop twice: requests under way are lost");
+            tracing::warn!("a second signal: running requests are cancelled");
             std::process::exit(1);
         });
     })

@@ -1,49 +1,27 @@
 //! The wire: routes, bodies, parameters, replies.
 //!
-//! This is the only module that knows axum. A handler reads its request into values that are
-//! already valid, lets `extraction` find or make the feature maps, and writes the reply in the format that
-//! was asked for. Decoding, matching and encoding run on `cpu_pool`, never on the threads that
-//! serve connections.
+//! `request` reads bodies and parameters into valid values, the use cases in [`crate::serving`] do the work, `reply`
+//! writes the negotiated format, and `problem` describes failures. The middleware in `guard` refuses requests before
+//! they reach a handler; `observe` wraps every request. This is the only module that uses axum and the wire types.
 
-mod access_log;
-mod administration;
-mod admission;
-mod authenticate;
 mod client_address;
-mod connections;
 mod correspondence;
-mod correspondence_document;
-mod correspondence_job;
-mod correspondence_parameters;
-mod correspondence_reply;
-mod correspondence_tensors;
-mod counted_body;
-mod cpu_pool;
 mod docs;
-mod extraction;
-mod feature_ids;
 mod features;
-mod features_document;
-mod features_parameters;
-mod features_reply;
 #[doc(hidden)]
 pub mod fuzzing;
+mod guard;
 mod models;
-mod negotiation;
 mod observe;
+pub mod offline;
 mod open_inference;
 mod page;
-mod parameters;
-mod pipeline;
 mod probes;
 mod problem;
-mod problem_responses;
-mod rate_limit;
-mod reply_body;
-mod reply_headers;
+mod reply;
+mod request;
+mod schema;
 mod state;
-mod timings;
-mod upload;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -56,55 +34,66 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use self::connections::{Entrance, Unfinished, serve};
 pub use self::docs::document;
-pub use self::pipeline::{FeatureExtractor, PipelineError};
+pub(crate) use self::guard::connections::{ListenerRole, Unfinished, serve};
+use self::guard::{administration, authenticate, rate_limit};
+pub use self::problem::{Problem, ProblemKind, ToProblem};
+pub use self::request::RequestError;
 pub use self::state::{AppState, Phase, StateError};
 use crate::config::CorsOrigin;
-use crate::error::ApiError;
 
-/// The whole server, without a listener.
+/// All routes of the server, without a listener.
 pub fn router(state: AppState) -> Router {
-    let work = work().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
-    let (api, document) = describe(work).split_for_parts();
+    let work = work_routes().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
+    let (api, document) = described_routes(work).split_for_parts();
     let routes = api.merge(page::router()).merge(docs::router(document));
-    finish(routes.layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate)), state)
+    with_shared_layers(routes.layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate)), state)
 }
 
-/// Adds what all routes have in common.
-fn finish(routes: Router<AppState>, state: AppState) -> Router {
+/// Routes of the second listener, for administrators: probes, metrics, models and administration, no inference.
+pub(crate) fn admin_router(state: AppState) -> Router {
+    let routes = operations_routes()
+        .merge(models::routes())
+        .merge(open_inference::descriptions())
+        .merge(open_inference::administration());
+    let (routes, _) = routes.split_for_parts();
+    with_shared_layers(routes.layer(middleware::from_fn(administration::as_administrator)), state)
+}
+
+/// Adds the fallbacks and layers that all routes share.
+fn with_shared_layers(routes: Router<AppState>, state: AppState) -> Router {
     let cors = cors_layer(&state.config().cors_origins);
     let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
     routes
-        .fallback(|| async { ApiError::NoSuchPath })
+        .fallback(|| async { RequestError::NoSuchPath })
         .method_not_allowed_fallback(|request: Request| async move {
-            ApiError::MethodNotAllowed { method: request.method().to_string() }
+            RequestError::MethodNotAllowed { method: request.method().to_string() }
         })
         .layer(DefaultBodyLimit::max(max_body_bytes))
-        .layer(CatchPanicLayer::custom(problem::PanicReply(state.clone())))
-        .layer(middleware::from_fn(open_inference::name_errors))
+        .layer(CatchPanicLayer::custom(observe::PanicReply(state.clone())))
+        .layer(middleware::from_fn(open_inference::add_error_member))
         .layer(zstd_layer())
         .layer(gzip_layer())
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .layer(cors)
-        .layer(middleware::map_response_with_state(state.clone(), reply_headers::protect))
+        .layer(middleware::map_response_with_state(state.clone(), reply::set_default_headers))
         .with_state(state)
 }
 
-/// The routes that the `OpenAPI` document describes, each listed once.
+/// Routes that the `OpenAPI` document describes, each listed once.
 fn api() -> OpenApiRouter<AppState> {
-    describe(work())
+    described_routes(work_routes())
 }
 
-fn describe(work: OpenApiRouter<AppState>) -> OpenApiRouter<AppState> {
-    let mut routes = OpenApiRouter::with_openapi(docs::base()).merge(work).merge(operations());
+fn described_routes(work: OpenApiRouter<AppState>) -> OpenApiRouter<AppState> {
+    let mut routes = OpenApiRouter::with_openapi(docs::base_document()).merge(work).merge(operations_routes());
     docs::open_flattened_objects(routes.get_openapi_mut());
     docs::describe_keys(routes.get_openapi_mut());
     routes
 }
 
-/// What clients come for, as often as their rate allows.
-fn work() -> OpenApiRouter<AppState> {
+/// Routes that compute or administer, limited by each client's rate.
+fn work_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(features::post_features))
         .routes(routes!(correspondence::post_correspondence))
@@ -114,8 +103,8 @@ fn work() -> OpenApiRouter<AppState> {
         .merge(open_inference::administration())
 }
 
-/// What must answer whatever the load.
-fn operations() -> OpenApiRouter<AppState> {
+/// Probes and metrics, which answer at any load.
+fn operations_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(probes::livez))
         .routes(routes!(probes::readyz))
@@ -123,29 +112,32 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(open_inference::health())
 }
 
-/// Compresses with zstd what is not a picture, where a client asks for it.
+/// Compresses all replies but images with zstd, if the client accepts it.
 ///
-/// A reply of numbers loses about half its size in any form, at hundreds of megabytes a second.
+/// Numbers shrink to about half their size in any form, at hundreds of megabytes a second.
 fn zstd_layer() -> CompressionLayer<impl Predicate> {
-    let is_dense = |content_type: &str| content_type.starts_with("image/");
-    CompressionLayer::new().no_gzip().quality(CompressionLevel::Fastest).compress_when(content(move |it| !is_dense(it)))
+    let is_compressed = |content_type: &str| content_type.starts_with("image/");
+    CompressionLayer::new()
+        .no_gzip()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(large_reply(move |it| !is_compressed(it)))
 }
 
-/// Compresses text with gzip, where a client asks for it and not for zstd.
+/// Compresses text with gzip, if the client accepts gzip and not zstd.
 ///
-/// Not numbers as bytes: gzip is slower than most networks, and many clients ask for it without their users knowing.
+/// Binary numbers are left alone: gzip is slower than most networks, and many clients accept it by default.
 fn gzip_layer() -> CompressionLayer<impl Predicate> {
     let is_text =
         |content_type: &str| content_type.starts_with("application/json") || content_type.starts_with("text/");
-    CompressionLayer::new().no_zstd().quality(CompressionLevel::Fastest).compress_when(content(is_text))
+    CompressionLayer::new().no_zstd().quality(CompressionLevel::Fastest).compress_when(large_reply(is_text))
 }
 
-/// Replies of some size whose type is one that `is_meant`.
-fn content(is_meant: impl Fn(&str) -> bool + Clone) -> impl Predicate {
+/// Selects replies of at least 1 KiB whose content type satisfies `has_type`.
+fn large_reply(has_type: impl Fn(&str) -> bool + Clone) -> impl Predicate {
     const SMALLEST_BYTES: u64 = 1024;
     SizeAbove::new(SMALLEST_BYTES).and(move |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        is_meant(content_type.unwrap_or_default())
+        has_type(content_type.unwrap_or_default())
     })
 }
 
@@ -156,7 +148,7 @@ fn cors_layer(origins: &[CorsOrigin]) -> CorsLayer {
     } else {
         AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok()))
     };
-    let exposed = features_reply::HEADERS.into_iter().chain([observe::REQUEST_ID, observe::SERVER_TIMING]);
+    let exposed = features::HEADERS.into_iter().chain([observe::REQUEST_ID, observe::SERVER_TIMING]);
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])

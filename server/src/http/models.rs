@@ -1,4 +1,4 @@
-//! `GET /models`: what is served.
+//! `GET /models`: the models in the repository and their states.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -7,12 +7,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::problem_responses::{ListProblems, LookupProblems};
+use super::problem::responses::{ListProblems, LookupProblems};
+use super::request::RequestError;
 use super::state::AppState;
-use crate::error::ApiError;
 use densecl_inference::registry::{LookupError, Provider, Registry, VersionState, VersionStatus};
 
-/// Where the models are described.
+/// Routes that describe the models.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list_models)).routes(routes!(get_model))
 }
@@ -20,31 +20,31 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// All models.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ModelsDocument {
-    /// By name and ascending version.
+    /// Ordered by name and ascending version.
     models: Vec<ModelDocument>,
 }
 
 /// One version of a model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ModelDocument {
-    /// Its name in the repository.
+    /// Name in the repository.
     name: String,
-    /// Its version; the highest that is ready is served by default.
+    /// Version; the highest that is ready is served by default.
     version: u32,
     /// Only a version that is ready answers.
     state: ModelState,
-    /// Why it is unavailable; of one that is ready, what is wrong with the file that should have replaced it.
+    /// Reason why the version is unavailable or, if it is ready, why the file that should have replaced it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// What it really runs on: `cpu`, or `cuda:` and a number; several GPUs are separated by commas.
+    /// Device that the model runs on: `cpu`, or `cuda:` and a number; several GPUs are separated by commas.
     provider: String,
-    /// What the model says of itself: layers, normalisation, training, licence. Only of one that is ready.
+    /// Manifest of the model: layers, normalisation, training, licence. Only if it is ready.
     #[schema(value_type = Option<Object>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     manifest: Option<densecl_models::Manifest>,
 }
 
-/// Where a version is in its life.
+/// State of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ModelState {
@@ -70,20 +70,20 @@ impl ModelDocument {
             version: version.version,
             state: version.state.into(),
             reason: version.reason.map(str::to_owned),
-            provider: devices(registry.providers()),
+            provider: device_names(registry.providers()),
             manifest: version.served.map(|model| model.manifest().clone()),
         }
     }
 }
 
-/// Each device once: several engines may share one.
-fn devices(providers: &[Provider]) -> String {
+/// Names each device once, as several engines may share one.
+fn device_names(providers: &[Provider]) -> String {
     let mut names: Vec<String> = providers.iter().map(Provider::to_string).collect();
     names.dedup();
     names.join(",")
 }
 
-/// All models with their manifests, also those that cannot be served, with the reason.
+/// All models with their manifests; those that cannot be served come with the reason.
 #[utoipa::path(
     get,
     path = "/models",
@@ -93,13 +93,13 @@ fn devices(providers: &[Provider]) -> String {
         ListProblems,
     )
 )]
-pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<ModelsDocument>, ApiError> {
-    let registry = app.registry()?;
+pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<ModelsDocument>, RequestError> {
+    let registry = app.service().registry()?;
     let models = registry.versions().map(|version| ModelDocument::new(&registry, version)).collect();
     Ok(Json(ModelsDocument { models }))
 }
 
-/// The newest version of one model that is ready; if none is, the newest.
+/// The newest ready version of one model, or its newest version if none is ready.
 #[utoipa::path(
     get,
     path = "/models/{name}",
@@ -113,15 +113,15 @@ pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<Mode
 pub(super) async fn get_model(
     State(app): State<AppState>,
     name: Result<Path<String>, axum::extract::rejection::PathRejection>,
-) -> Result<Json<ModelDocument>, ApiError> {
+) -> Result<Json<ModelDocument>, RequestError> {
     // The only failure is a name that is not UTF-8, and no model has such a name.
-    let Path(name) = name.map_err(|_| ApiError::NoSuchPath)?;
-    let registry = app.registry()?;
+    let Path(name) = name.map_err(|_| RequestError::NoSuchPath)?;
+    let registry = app.service().registry()?;
     let version = match registry.find(Some(&name), None) {
         Ok(served) => served.version(),
         Err(LookupError::NotLoaded { version, .. }) => version,
         Err(error) => return Err(error.into()),
     };
     let status = registry.versions().find(|status| status.name == name && status.version == version);
-    Ok(Json(ModelDocument::new(&registry, status.ok_or(ApiError::NoSuchPath)?)))
+    Ok(Json(ModelDocument::new(&registry, status.ok_or(RequestError::NoSuchPath)?)))
 }

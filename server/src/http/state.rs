@@ -1,36 +1,34 @@
-//! What all requests share.
+//! State that all requests share.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::admission::{Admission, Admitted, ArrivingBody};
-use super::cpu_pool::CpuPool;
-use super::rate_limit::RateLimits;
-use crate::api_keys::{ApiKeys, KeyFileError};
-use crate::cache::{CacheError, CachedFeatures, FeatureCache, FeatureId, Flights};
-use crate::config::Config;
-use crate::error::ApiError;
-use crate::metrics::Metrics;
-use crate::spans::{ExportError, SpanExport};
-use densecl_inference::registry::{ModelLoader, Registry};
+use densecl_inference::registry::ModelLoader;
 
-/// Where the server is in its life.
+use crate::api_keys::{ApiKeys, KeyFileError};
+use crate::cache::{CacheError, FeatureCache};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::rate_limits::RateLimits;
+use crate::serving::Service;
+use crate::spans::{ExportError, SpanExport};
+
+/// Phase of the server's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Models are being read and warmed up.
     Loading,
     /// Requests are answered.
     Ready,
-    /// It has been told to stop.
+    /// The server was told to stop; requests that have begun are finished.
     Draining,
 }
 
 /// The state could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// The operating system gives no threads.
+    /// The operating system refused to start threads.
     #[error("cannot start the threads that decode and match")]
     Threads(#[from] rayon::ThreadPoolBuildError),
     /// The file of API keys cannot be used.
@@ -39,12 +37,12 @@ pub enum StateError {
     /// Traces cannot be exported.
     #[error(transparent)]
     Traces(#[from] ExportError),
-    /// Features cannot be kept where they are meant to be.
+    /// The cache of features cannot be set up.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
 
-/// What all requests share; cloning shares it.
+/// State that all requests share; clones refer to the same state.
 #[derive(Clone)]
 pub struct AppState(Arc<Shared>);
 
@@ -52,45 +50,31 @@ struct Shared {
     config: Config,
     metrics: Metrics,
     phase: watch::Sender<Phase>,
-    models: OnceLock<ModelLoader>,
-    cpu: CpuPool,
-    admission: Admission,
+    service: Service,
     rates: Option<RateLimits>,
     api_keys: Option<ApiKeys>,
     spans: Option<SpanExport>,
-    cache: Option<FeatureCache>,
-    computations: Computations,
-    preparations: Computations,
 }
 
-/// Features on their way, by what they are of.
-pub(super) type Computations = Flights<FeatureId, Result<Arc<CachedFeatures>, Arc<ApiError>>>;
-
 impl AppState {
-    /// A server that has no models yet.
+    /// Creates the state of a server that has no models yet.
     ///
     /// # Errors
-    /// If its threads or its cache cannot be started, or what it is told of keys and traces cannot be used.
+    /// If threads or the cache cannot be started, or the settings of keys and traces cannot be used.
     ///
     /// # Panics
-    /// Outside a runtime of tokio, if a Redis is to be used.
+    /// If it is called outside a tokio runtime and a Redis is configured.
     pub fn new(config: Config) -> Result<Self, StateError> {
-        let cpu = CpuPool::new(config.engine.threads)?;
         let metrics = Metrics::new();
-        let admission = Admission::new(&config.limits, &metrics.budget);
+        let cache = FeatureCache::start(&config.cache, &metrics.cache)?;
         Ok(Self(Arc::new(Shared {
             rates: RateLimits::new(&config.rates),
             api_keys: config.api_keys.as_deref().map(ApiKeys::open).transpose()?,
             spans: config.traces.as_ref().map(SpanExport::start).transpose()?,
-            cache: FeatureCache::start(&config.cache, &metrics.cache)?,
-            computations: Computations::default(),
-            preparations: Computations::default(),
+            service: Service::new(config.limits, config.engine.threads, cache, &metrics.budget)?,
             config,
             metrics,
             phase: watch::Sender::new(Phase::Loading),
-            models: OnceLock::new(),
-            cpu,
-            admission,
         })))
     }
 
@@ -104,20 +88,19 @@ impl AppState {
         &self.0.metrics
     }
 
-    /// Where the server is in its life.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         *self.0.phase.borrow()
     }
 
-    /// To wait for a phase.
+    /// Subscribes to changes of the phase.
     pub fn watch_phase(&self) -> watch::Receiver<Phase> {
         self.0.phase.subscribe()
     }
 
-    /// The models are loaded: requests are answered from now on.
+    /// Sets the loaded models; requests are answered from now on.
     pub fn become_ready(&self, models: ModelLoader) {
-        // Called once, at the end of loading; a second loader would be dropped here.
-        drop(self.0.models.set(models));
+        self.0.service.set_models(models);
         self.0.phase.send_if_modified(|phase| {
             let was_loading = *phase == Phase::Loading;
             if was_loading {
@@ -127,106 +110,56 @@ impl AppState {
         });
     }
 
-    /// The server has been told to stop.
+    /// Enters [`Phase::Draining`].
     pub fn begin_draining(&self) {
         self.0.phase.send_replace(Phase::Draining);
     }
 
-    /// The models as they are served now. A request asks once, and keeps what it found.
-    ///
-    /// # Errors
-    /// If they are still loading.
-    pub fn registry(&self) -> Result<Arc<Registry>, ApiError> {
-        self.models().map(ModelLoader::current)
+    /// The use cases.
+    pub(crate) fn service(&self) -> &Service {
+        &self.0.service
     }
 
-    /// What changes the models while they are served.
-    ///
-    /// # Errors
-    /// If they are still loading.
-    pub fn models(&self) -> Result<&ModelLoader, ApiError> {
-        self.0.models.get().ok_or(ApiError::Loading)
-    }
-
-    /// The pool for work that would block the async threads.
-    pub(super) fn cpu(&self) -> &CpuPool {
-        &self.0.cpu
-    }
-
-    /// How often each client may ask for work, if that is limited.
+    /// Rate limits of the clients, if there are any.
     pub(super) fn client_rates(&self) -> Option<&RateLimits> {
         self.0.rates.as_ref()
     }
 
-    /// Who may ask, if not everyone.
+    /// API keys, if requests need one.
     pub(super) fn api_keys(&self) -> Option<&ApiKeys> {
         self.0.api_keys.as_ref()
     }
 
-    /// Reads the file of API keys again, if there is one. If it cannot be used the old keys stay,
-    /// and the log says why. This blocks.
+    /// Reads the file of API keys again, if there is one. If it cannot be used, the old keys stay and the reason is
+    /// logged. Blocks.
     pub fn reload_api_keys(&self) {
         let Some(keys) = self.api_keys() else { return };
         match keys.reload() {
             Ok(gone) => {
                 for name in &gone {
-                    self.metrics().keys.forget(name);
+                    self.metrics().keys.remove(name);
                 }
                 tracing::info!(keys = keys.count(), gone = gone.len(), "read the API keys again");
             }
-            Err(error) => tracing::error!(error = describe(&error), "the old API keys stay"),
+            Err(error) => tracing::error!(error = error_chain(&error), "the old API keys stay"),
         }
     }
 
-    /// The way to a collector of traces, if there is one.
+    /// Export of spans, if a collector is configured.
     pub(super) fn span_export(&self) -> Option<&SpanExport> {
         self.0.spans.as_ref()
     }
 
-    /// Sends the traces that have not been sent yet. This blocks, but not for long.
+    /// Sends the spans that have not been sent yet. Blocks while they are sent.
     pub fn flush_traces(&self) {
         if let Some(export) = self.span_export() {
             export.shut_down();
         }
     }
-
-    /// Makes room for the body of a request, as it comes.
-    pub(super) fn arriving_body(&self) -> ArrivingBody {
-        self.0.admission.body()
-    }
-
-    /// Begins a request, which holds nothing yet.
-    pub(super) fn admit(&self) -> Admitted {
-        self.0.admission.begin()
-    }
-
-    /// Takes places for images that must be computed by `deadline`.
-    ///
-    /// # Errors
-    /// If the models are still loading, or there is as much to do as can be done in time.
-    pub(super) fn take_places(&self, admitted: &Admitted, images: usize, deadline: Instant) -> Result<(), ApiError> {
-        let wait = self.registry()?.predicted_wait();
-        admitted.take_places(images, wait, deadline.saturating_duration_since(Instant::now()))
-    }
-
-    /// What was computed before, if anything is kept.
-    pub(super) fn cache(&self) -> Option<&FeatureCache> {
-        self.0.cache.as_ref()
-    }
-
-    /// What is being computed, if anything will be kept.
-    pub(super) fn computations(&self) -> &Computations {
-        &self.0.computations
-    }
-
-    /// What is being brought into the form that matching and most replies use.
-    pub(super) fn preparations(&self) -> &Computations {
-        &self.0.preparations
-    }
 }
 
-/// An error with what caused it.
-fn describe(error: &dyn std::error::Error) -> String {
+/// The messages of an error and its sources, separated by colons.
+fn error_chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,4 +1,4 @@
-//! Memory that is set aside for requests.
+//! Metrics of the memory that is reserved for requests.
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::family::Family;
@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 
 use super::signed;
 
-/// What memory is set aside for.
+/// Use of reserved memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum BudgetName {
     /// Bodies that arrive or wait.
@@ -21,44 +21,47 @@ struct BudgetLabels {
     budget: BudgetName,
 }
 
-/// Memory set aside for requests.
+/// Gauges of all budgets.
 #[derive(Clone, Debug)]
 pub struct BudgetMetrics {
-    taken: Family<BudgetLabels, Gauge>,
+    reserved: Family<BudgetLabels, Gauge>,
     limit: Family<BudgetLabels, Gauge>,
 }
 
-/// One of the budgets.
+/// Gauges of one budget.
 #[derive(Clone, Debug)]
-pub struct BudgetUse {
-    taken: Gauge,
+pub struct BudgetGauges {
+    reserved: Gauge,
     limit: Gauge,
 }
 
 impl BudgetMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self { taken: Family::default(), limit: Family::default() };
-        let help = "Memory set aside for bodies, and for pixels, feature maps and replies";
-        registry.register("request_memory_bytes", help, metrics.taken.clone());
-        registry.register("request_memory_limit_bytes", "Most memory that is set aside", metrics.limit.clone());
+        let metrics = Self { reserved: Family::default(), limit: Family::default() };
+        let help = "Memory reserved for bodies, and for pixels, feature maps and replies";
+        registry.register("request_memory_bytes", help, metrics.reserved.clone());
+        registry.register("request_memory_limit_bytes", "Most memory that is reserved", metrics.limit.clone());
         metrics
     }
 
-    /// The figures of one budget.
-    pub fn of(&self, budget: BudgetName) -> BudgetUse {
+    /// Gauges of one budget.
+    pub fn for_budget(&self, budget: BudgetName) -> BudgetGauges {
         let labels = BudgetLabels { budget };
-        BudgetUse { taken: self.taken.get_or_create_owned(&labels), limit: self.limit.get_or_create_owned(&labels) }
+        BudgetGauges {
+            reserved: self.reserved.get_or_create_owned(&labels),
+            limit: self.limit.get_or_create_owned(&labels),
+        }
     }
 }
 
-impl BudgetUse {
-    /// Sets how many bytes are set aside.
-    pub fn taken(&self, bytes: u64) {
-        self.taken.set(signed(bytes));
+impl BudgetGauges {
+    /// Sets how many bytes are reserved.
+    pub fn set_reserved(&self, bytes: u64) {
+        self.reserved.set(signed(bytes));
     }
 
-    /// Sets how many may be.
-    pub fn limit(&self, bytes: u64) {
+    /// Sets how many bytes may be reserved.
+    pub fn set_limit(&self, bytes: u64) {
         self.limit.set(signed(bytes));
     }
 }

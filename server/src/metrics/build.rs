@@ -1,4 +1,4 @@
-//! Which program this is, and what its engines run on.
+//! Metrics of the program's version and its engines.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,13 @@ struct EngineLabels {
     provider: String,
 }
 
-/// The commit that this program was built from, where whoever built it said so
-/// (`DENSECL_REVISION`); else `unknown`.
+/// Commit that this program was built from, by the variable `DENSECL_REVISION` of the build; else
+/// `unknown`.
 pub fn revision() -> &'static str {
     option_env!("DENSECL_REVISION").filter(|revision| !revision.is_empty()).unwrap_or("unknown")
 }
 
-/// The program and its engines.
+/// Version of the program, and its engines.
 #[derive(Clone, Debug)]
 pub struct BuildMetrics {
     engines: Family<EngineLabels, Gauge>,
@@ -31,12 +31,12 @@ impl BuildMetrics {
         let program = Info::new(vec![("version", env!("CARGO_PKG_VERSION")), ("revision", revision())]);
         registry.register("build", "The program", program);
         let metrics = Self { engines: Family::default() };
-        registry.register("engine_info", "ONNX Runtime, and where it runs models", metrics.engines.clone());
+        registry.register("engine_info", "ONNX Runtime, and the providers that run models", metrics.engines.clone());
         metrics
     }
 
-    /// Engines of ONNX Runtime, built from this commit, have started on these providers.
-    pub fn engines(&self, onnxruntime_commit: &str, providers: BTreeSet<String>) {
+    /// Notes that engines of ONNX Runtime, built from this commit, have started on these providers.
+    pub fn set_engines(&self, onnxruntime_commit: &str, providers: BTreeSet<String>) {
         for provider in providers {
             let labels = EngineLabels { onnxruntime_commit: onnxruntime_commit.to_owned(), provider };
             self.engines.get_or_create(&labels).set(1);

@@ -1,5 +1,5 @@
-//! Memory and load of the GPUs, as NVIDIA's driver says when it is asked. There are no such
-//! figures where no engine runs on a GPU.
+//! Metrics of the GPUs: memory and load, read from NVIDIA's driver when `/metrics` is read. Without
+//! an engine on a GPU there are none.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -14,11 +14,11 @@ use prometheus_client::registry::Registry;
 
 use super::signed;
 
-/// The library comes with the driver, under this name; the one without a number comes with the
-/// toolkit, which a server does not need.
+/// Library of the driver. The one without a number comes with the toolkit, which a server does not
+/// need.
 const LIBRARY: &str = "libnvidia-ml.so.1";
 
-/// The GPUs that this process may see.
+/// GPUs that this process may see.
 #[derive(Clone, Debug)]
 pub struct GpuMetrics(Arc<OnceLock<Nvml>>);
 
@@ -29,29 +29,28 @@ impl GpuMetrics {
         metrics
     }
 
-    /// An engine runs on a GPU: from now on the figures are there, unless the driver's library is
-    /// not.
-    pub fn watch(&self) {
+    /// Starts to report the GPUs. Without the driver's library it logs a warning and reports none.
+    pub fn start(&self) {
         match Nvml::builder().lib_path(LIBRARY.as_ref()).init() {
-            // Only the first of several calls counts.
+            // A second call changes nothing.
             Ok(nvml) => drop(self.0.set(nvml)),
             Err(error) => tracing::warn!(%error, "no metrics of the GPUs"),
         }
     }
 }
 
-/// What is said of one GPU.
-struct Figures {
-    /// Number and unique name. CUDA may count otherwise than the driver.
+/// Values of one GPU.
+struct GpuValues {
+    /// Number and unique name. CUDA may number GPUs in another order than the driver.
     labels: [(&'static str, String); 2],
     used_bytes: i64,
     total_bytes: i64,
-    /// Of the last moment, 0 to 1; shares of a GPU (MIG) do not say.
+    /// Busy share of the last sampling period, 0 to 1; `None` for a MIG instance.
     utilization: Option<f64>,
 }
 
-impl Figures {
-    fn of(nvml: &Nvml, index: u32) -> Result<Self, NvmlError> {
+impl GpuValues {
+    fn read(nvml: &Nvml, index: u32) -> Result<Self, NvmlError> {
         let device = nvml.device_by_index(index)?;
         let memory = device.memory_info()?;
         Ok(Self {
@@ -67,8 +66,8 @@ impl Collector for GpuMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(nvml) = self.0.get() else { return Ok(()) };
         let count = nvml.device_count().unwrap_or(0);
-        let gpus: Vec<Figures> = (0..count).filter_map(|index| Figures::of(nvml, index).ok()).collect();
-        let mut family = |name, help, value: &dyn Fn(&Figures) -> Option<f64>| -> fmt::Result {
+        let gpus: Vec<GpuValues> = (0..count).filter_map(|index| GpuValues::read(nvml, index).ok()).collect();
+        let mut family = |name, help, value: &dyn Fn(&GpuValues) -> Option<f64>| -> fmt::Result {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for gpu in &gpus {
                 let Some(value) = value(gpu) else { continue };
@@ -76,8 +75,10 @@ impl Collector for GpuMetrics {
             }
             Ok(())
         };
-        family("gpu_memory_used_bytes", "Memory of the GPU that is taken", &|gpu| Some(gpu.used_bytes as f64))?;
+        family("gpu_memory_used_bytes", "Memory of the GPU that is used", &|gpu| Some(gpu.used_bytes as f64))?;
         family("gpu_memory_limit_bytes", "Memory of the GPU", &|gpu| Some(gpu.total_bytes as f64))?;
-        family("gpu_utilization_ratio", "Share of the last moment in which the GPU worked", &|gpu| gpu.utilization)
+        family("gpu_utilization_ratio", "Share of the last sampling period in which the GPU worked", &|gpu| {
+            gpu.utilization
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! Requests, connections, and how they end.
+//! Metrics of requests and connections.
 
 use std::time::Duration;
 
@@ -41,24 +41,24 @@ struct ProblemLabels {
     problem: &'static str,
 }
 
-/// One answered request.
+/// An answered request.
 #[derive(Clone, Copy, Debug)]
-pub struct Answered<'a> {
+pub struct AnsweredRequest<'a> {
     /// Template of the route, such as `/models/{name}`; empty if none matched.
     pub route: &'a str,
     /// One of the usual methods, else `other`.
     pub method: &'static str,
     /// The status code.
     pub status: u16,
-    /// The model that it was about, if it is one that is served; else empty.
+    /// The requested model, if it is served; else empty.
     pub model: &'a str,
     /// From the end of the request's head to the start of the reply.
     pub duration: Duration,
 }
 
-/// One reply that has been sent, or broken off.
+/// A reply that was sent to its end, or broken off.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent<'a> {
+pub struct SentReply<'a> {
     /// Template of the route; empty if none matched.
     pub route: &'a str,
     /// From the end of the request's head to the last byte of the reply.
@@ -67,12 +67,12 @@ pub struct Sent<'a> {
     pub bytes: u64,
 }
 
-/// Requests and how they ended.
+/// Metrics of requests and connections.
 #[derive(Clone, Debug)]
 pub struct HttpMetrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<AnswerLabels, Histogram, fn() -> Histogram>,
-    whole: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    whole_durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     reply_bytes: Family<RouteLabels, Counter>,
     problems: Family<ProblemLabels, Counter>,
     abandoned: Counter,
@@ -87,7 +87,7 @@ impl HttpMetrics {
         let metrics = Self {
             requests: Family::default(),
             durations: Family::new_with_constructor(seconds),
-            whole: Family::new_with_constructor(seconds),
+            whole_durations: Family::new_with_constructor(seconds),
             reply_bytes: Family::default(),
             problems: Family::default(),
             abandoned: Counter::default(),
@@ -98,7 +98,11 @@ impl HttpMetrics {
         };
         registry.register("http_requests", "Requests answered", metrics.requests.clone());
         registry.register("http_request_duration_seconds", "Time to the start of the reply", metrics.durations.clone());
-        registry.register("http_whole_duration_seconds", "Time to the end of the reply", metrics.whole.clone());
+        registry.register(
+            "http_whole_duration_seconds",
+            "Time to the end of the reply",
+            metrics.whole_durations.clone(),
+        );
         registry.register("http_reply_bytes", "Bytes of replies' bodies", metrics.reply_bytes.clone());
         registry.register(
             "http_problems",
@@ -114,58 +118,58 @@ impl HttpMetrics {
     }
 
     /// Counts a request as in flight until the guard is dropped.
-    pub fn begin(&self) -> InFlight {
+    pub fn begin(&self) -> InFlightGuard {
         self.in_flight.inc();
-        InFlight(self.in_flight.clone())
+        InFlightGuard(self.in_flight.clone())
     }
 
-    /// Notes how a request ended.
-    pub fn answered(&self, answered: Answered<'_>) {
-        let Answered { route, method, status, model, duration } = answered;
+    /// Counts an answered request.
+    pub fn answered(&self, answered: AnsweredRequest<'_>) {
+        let AnsweredRequest { route, method, status, model, duration } = answered;
         let labels = RequestLabels { route: route.to_owned(), method, status, model: model.to_owned() };
         self.requests.get_or_create(&labels).inc();
         let labels = AnswerLabels { route: route.to_owned(), method, status };
         self.durations.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
-    /// Notes a reply that is over.
-    pub fn sent(&self, sent: Sent<'_>) {
+    /// Counts a reply that is over.
+    pub fn sent(&self, sent: SentReply<'_>) {
         let labels = RouteLabels { route: sent.route.to_owned() };
-        self.whole.get_or_create(&labels).observe(sent.duration.as_secs_f64());
+        self.whole_durations.get_or_create(&labels).observe(sent.duration.as_secs_f64());
         self.reply_bytes.get_or_create(&labels).inc_by(sent.bytes);
     }
 
-    /// Notes a request that was answered with a problem of this kind, the last part of its type.
+    /// Counts a request that was answered with a problem of this kind, the last part of its type.
     pub fn problem(&self, kind: &'static str) {
         self.problems.get_or_create(&ProblemLabels { problem: kind }).inc();
     }
 
-    /// Notes a request whose client left before there was a reply.
+    /// Counts a request whose client left before there was a reply.
     pub fn abandoned(&self) {
         self.abandoned.inc();
     }
 
     /// Sets how many connections are open.
-    pub fn connections(&self, open: usize) {
+    pub fn set_connections(&self, open: usize) {
         self.connections.set(signed(open));
     }
 
-    /// Notes how long a stage (decode, queue, …) of a request took.
+    /// Observes how long a stage (decode, queue, …) of a request took.
     pub fn stage(&self, stage: &'static str, duration: Duration) {
         self.stages.get_or_create(&StageLabels { stage }).observe(duration.as_secs_f64());
     }
 
-    /// Notes a panic that became a 500.
+    /// Counts a panic that became a 500.
     pub fn panicked(&self) {
         self.panics.inc();
     }
 }
 
-/// A request that is not answered yet.
+/// Counts a request as in flight until it is dropped.
 #[derive(Debug)]
-pub struct InFlight(Gauge);
+pub struct InFlightGuard(Gauge);
 
-impl Drop for InFlight {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

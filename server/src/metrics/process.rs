@@ -1,4 +1,4 @@
-//! The process: memory, processor time, files; as Linux says when it is asked.
+//! Metrics of the process: memory, processor time and files, read from `/proc` when `/metrics` is read.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::signed;
 
-/// Registers the figures under the names that Prometheus' own libraries give them.
+/// Registers the metrics under the names that Prometheus' own libraries use.
 pub(super) fn register(registry: &mut Registry) {
     registry.register_collector(Box::new(ProcessCollector));
 }
@@ -22,17 +22,17 @@ struct ProcessCollector;
 
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        // Where /proc is not mounted there is nothing to say, and the other metrics are still wanted.
-        let Ok(figures) = Figures::now() else { return Ok(()) };
+        // Without /proc the other metrics are still shown.
+        let Ok(values) = ProcessValues::read() else { return Ok(()) };
         let mut counter = |name, help, value: f64| write(&mut encoder, name, help, &ConstCounter::new(value));
-        counter("process_cpu_seconds", "Processor time of the process", figures.cpu_seconds)?;
+        counter("process_cpu_seconds", "Processor time of the process", values.cpu_seconds)?;
         let mut gauge = |name, help, value: i64| write(&mut encoder, name, help, &ConstGauge::new(value));
-        gauge("process_resident_memory_bytes", "Memory that the process holds", figures.resident_bytes)?;
-        gauge("process_virtual_memory_bytes", "Address space of the process", figures.virtual_bytes)?;
-        gauge("process_open_fds", "Files and connections that are open", figures.open_files)?;
-        gauge("process_max_fds", "Files and connections that may be open", figures.max_files)?;
-        gauge("process_threads", "Threads of the process", figures.threads)?;
-        let start = ConstGauge::new(figures.start_seconds);
+        gauge("process_resident_memory_bytes", "Memory that the process holds", values.resident_bytes)?;
+        gauge("process_virtual_memory_bytes", "Address space of the process", values.virtual_bytes)?;
+        gauge("process_open_fds", "Files and connections that are open", values.open_files)?;
+        gauge("process_max_fds", "Files and connections that may be open", values.max_files)?;
+        gauge("process_threads", "Threads of the process", values.threads)?;
+        let start = ConstGauge::new(values.start_seconds);
         write(&mut encoder, "process_start_time_seconds", "When the process started, in seconds since 1970", &start)
     }
 }
@@ -46,7 +46,7 @@ fn write(
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }
 
-struct Figures {
+struct ProcessValues {
     cpu_seconds: f64,
     resident_bytes: i64,
     virtual_bytes: i64,
@@ -56,8 +56,8 @@ struct Figures {
     start_seconds: f64,
 }
 
-impl Figures {
-    fn now() -> ProcResult<Self> {
+impl ProcessValues {
+    fn read() -> ProcResult<Self> {
         let process = Process::myself()?;
         let stat = process.stat()?;
         let ticks = procfs::ticks_per_second() as f64;
@@ -84,15 +84,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_figures_are_this_process_s() {
+    fn values_are_those_of_this_process() {
         let block = std::hint::black_box(vec![1_u8; 64 << 20]);
-        let figures = Figures::now().unwrap();
-        assert!(figures.resident_bytes > block.len() as i64 && figures.virtual_bytes >= figures.resident_bytes);
-        assert!((1..100_000).contains(&figures.threads) && figures.cpu_seconds >= 0.0);
+        let values = ProcessValues::read().unwrap();
+        assert!(values.resident_bytes > block.len() as i64 && values.virtual_bytes >= values.resident_bytes);
+        assert!((1..100_000).contains(&values.threads) && values.cpu_seconds >= 0.0);
         let files: Vec<_> = (0..50).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-        let more = Figures::now().unwrap();
-        assert!(more.open_files >= figures.open_files + 40 && more.max_files >= more.open_files, "{}", files.len());
+        let more = ProcessValues::read().unwrap();
+        assert!(more.open_files >= values.open_files + 40 && more.max_files >= more.open_files, "{}", files.len());
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
-        assert!((0.0..86_400.0).contains(&(now - figures.start_seconds)), "{} of {now}", figures.start_seconds);
+        assert!((0.0..86_400.0).contains(&(now - values.start_seconds)), "{} of {now}", values.start_seconds);
     }
 }

@@ -1,7 +1,7 @@
 //! Spans of requests for a collector, by OTLP over HTTP.
 //!
-//! A span is handed to a bounded queue and sent by a thread of its own, a few seconds later. When
-//! the collector is slow or gone, the queue fills up and spans are dropped; requests never wait.
+//! A finished span goes into a bounded queue, and a thread sends it a few seconds later. If the
+//! collector is slow or unreachable, the queue fills up and spans are dropped; requests never wait.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,16 +14,16 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider};
 
-use super::{Arrival, CollectorUrl, ExportError, Outcome, StageSpan, TraceParent};
+use super::{CollectorUrl, ExportError, RequestEnd, RequestStart, StageSpan, TraceParent};
 
-/// Spans that wait to be sent; about 2 MB. Any more are dropped.
+/// Spans that may wait to be sent, about 2 MB; more are dropped.
 const MAX_QUEUED: usize = 4096;
-/// How often spans are sent.
+/// Interval between two batches.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// For the collector to take a batch, also the last one.
+/// For the collector to take a batch.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The way to a collector; cloning shares it.
+/// Exporter of spans; clones share it.
 #[derive(Clone, Debug)]
 pub struct SpanExport {
     provider: SdkTracerProvider,
@@ -31,7 +31,7 @@ pub struct SpanExport {
 }
 
 impl SpanExport {
-    /// Starts to export; whether the collector is there is not looked at.
+    /// Starts the export. Succeeds without a collector, too.
     ///
     /// # Errors
     /// If the HTTP client cannot be made.
@@ -45,10 +45,10 @@ impl SpanExport {
         Ok(Self { provider, tracer })
     }
 
-    /// Begins the span of a request. One whose caller does not keep the trace is not exported.
-    pub fn begin(&self, arrival: &Arrival<'_>) -> RequestSpan {
+    /// Starts the span of a request. It is not exported if the caller's trace is not sampled.
+    pub fn begin(&self, start: &RequestStart<'_>) -> RequestSpan {
         let clock = Clock::now();
-        let Arrival { method, route, request_id, parent, client, begun } = *arrival;
+        let RequestStart { method, route, request_id, parent, client, begun } = *start;
         let parent =
             parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(context(parent)));
         let mut attributes = vec![
@@ -65,7 +65,7 @@ impl SpanExport {
         RequestSpan { span, tracer: self.tracer.clone(), clock }
     }
 
-    /// Sends what has not been sent, but not for long. This blocks.
+    /// Sends the remaining spans. Blocks for at most 3 s.
     pub fn shut_down(&self) {
         if let Err(error) = self.provider.shutdown_with_timeout(TIMEOUT) {
             tracing::warn!(%error, "the last spans were not exported");
@@ -73,7 +73,7 @@ impl SpanExport {
     }
 }
 
-/// What the spans say of their origin; `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` add to it.
+/// Resource attributes of the spans; `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` add to them.
 fn resource() -> Resource {
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let named = std::env::var("OTEL_SERVICE_NAME").is_ok_and(|name| !name.is_empty());
@@ -87,7 +87,7 @@ fn context(parent: TraceParent) -> SpanContext {
     SpanContext::new(trace_id, span_id, flags, true, TraceState::NONE)
 }
 
-/// One moment on both clocks: spans tell the time of day, intervals are measured.
+/// One moment on two clocks: spans need the time of day, and intervals are measured on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 struct Clock(Instant, SystemTime);
 
@@ -104,7 +104,7 @@ impl Clock {
     }
 }
 
-/// The span of a request that is under way.
+/// Span of a running request.
 #[derive(Debug)]
 pub struct RequestSpan {
     span: opentelemetry_sdk::trace::Span,
@@ -113,21 +113,21 @@ pub struct RequestSpan {
 }
 
 impl RequestSpan {
-    /// The trace that the span is a part of.
+    /// Trace of the span.
     pub fn trace_id(&self) -> u128 {
         u128::from_be_bytes(self.span.span_context().trace_id().to_bytes())
     }
 
-    /// Ends the span, with one below it for each stage.
-    pub fn end(mut self, outcome: &Outcome<'_>, stages: &[StageSpan]) {
-        let below = Context::new().with_remote_span_context(self.span.span_context().clone());
+    /// Ends the span, with a child span for each stage.
+    pub fn end(mut self, end: &RequestEnd<'_>, stages: &[StageSpan]) {
+        let parent = Context::new().with_remote_span_context(self.span.span_context().clone());
         for stage in stages {
             let child = self.tracer.span_builder(stage.name).with_kind(SpanKind::Internal);
             let mut child =
-                child.with_start_time(self.clock.time_of(stage.begun)).start_with_context(&self.tracer, &below);
+                child.with_start_time(self.clock.time_of(stage.begun)).start_with_context(&self.tracer, &parent);
             child.end_with_timestamp(self.clock.time_of(stage.ended));
         }
-        let Outcome { status, model, layer, bytes } = *outcome;
+        let RequestEnd { status, model, layer, bytes } = *end;
         let span = &mut self.span;
         span.set_attributes(model.map(|model| KeyValue::new("densecl.model", model.to_owned())));
         span.set_attributes(layer.map(|layer| KeyValue::new("densecl.layer", layer.to_owned())));
@@ -135,7 +135,7 @@ impl RequestSpan {
         span.set_attribute(KeyValue::new("http.request.body.size", size(bytes.0)));
         span.set_attribute(KeyValue::new("http.response.body.size", size(bytes.1)));
         span.set_attributes(status.map(|status| KeyValue::new("http.response.status_code", i64::from(status))));
-        // By convention a server's span failed only if the server did.
+        // By the semantic conventions, an error of the client is not an error of a server's span.
         if status.is_some_and(|status| status >= 500) {
             span.set_status(Status::error(""));
         }
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_clocks_run_alike() {
+    fn instants_become_times_of_day() {
         let clock = Clock::now();
         let second = Duration::from_secs(1);
         assert_eq!(clock.time_of(clock.0 + second), clock.1 + second);
@@ -156,21 +156,25 @@ mod tests {
     }
 
     #[test]
-    fn a_span_belongs_to_its_caller_s_trace_even_if_nobody_listens() {
-        // Port 9 of this machine discards, if there is anyone at all.
+    fn a_span_belongs_to_its_caller_s_trace() {
+        // Nothing answers on the discard port; the export starts all the same.
         let export = SpanExport::start(&"http://127.0.0.1:9".parse().unwrap()).unwrap();
         let parent = TraceParent { trace_id: 7, span_id: 8, sampled: true };
         let begun = Instant::now();
-        let arrival =
-            Arrival { method: "GET", route: "/models", request_id: "1", parent: Some(parent), client: None, begun };
-        let span = export.begin(&arrival);
+        let start = RequestStart {
+            method: "GET",
+            route: "/models",
+            request_id: "1",
+            parent: Some(parent),
+            client: None,
+            begun,
+        };
+        let span = export.begin(&start);
         assert_eq!(span.trace_id(), 7);
-        let alone = export.begin(&Arrival { parent: None, ..arrival });
+        let alone = export.begin(&RequestStart { parent: None, ..start });
         assert!(alone.trace_id() != 7 && alone.trace_id() != 0);
-        let outcome = Outcome { status: Some(200), model: None, layer: None, bytes: (0, 0) };
-        span.end(&outcome, &[StageSpan { name: "decode", begun, ended: Instant::now() }]);
-        let waited = Instant::now();
-        alone.end(&outcome, &[]);
-        assert!(waited.elapsed() < Duration::from_secs(1), "a request waited for the collector");
+        let end = RequestEnd { status: Some(200), model: None, layer: None, bytes: (0, 0) };
+        span.end(&end, &[StageSpan { name: "decode", begun, ended: Instant::now() }]);
+        alone.end(&end, &[]);
     }
 }

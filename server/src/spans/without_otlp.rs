@@ -1,14 +1,14 @@
-//! A program that exports no spans: none of these values exist.
+//! Stand-ins for a program without the feature `otlp`: no value of these types can exist.
 
 use std::convert::Infallible;
 
-use super::{Arrival, CollectorUrl, ExportError, Outcome, StageSpan};
+use super::{CollectorUrl, ExportError, RequestEnd, RequestStart, StageSpan};
 
-/// The way to a collector, which there is not.
+/// Exporter of spans, which cannot be made.
 #[derive(Clone, Debug)]
 pub struct SpanExport(Infallible);
 
-/// A span under way, which there is not.
+/// Span of a running request, which cannot be made.
 #[derive(Debug)]
 pub struct RequestSpan(Infallible);
 
@@ -21,25 +21,25 @@ impl SpanExport {
         Err(ExportError("this program was built without the feature `otlp`".into()))
     }
 
-    /// Begins the span of a request.
-    pub fn begin(&self, _arrival: &Arrival<'_>) -> RequestSpan {
+    /// Starts the span of a request.
+    pub fn begin(&self, _arrival: &RequestStart<'_>) -> RequestSpan {
         match self.0 {}
     }
 
-    /// Sends what has not been sent.
+    /// Sends the remaining spans.
     pub fn shut_down(&self) {
         match self.0 {}
     }
 }
 
 impl RequestSpan {
-    /// The trace that the span is a part of.
+    /// Trace of the span.
     pub fn trace_id(&self) -> u128 {
         match self.0 {}
     }
 
-    /// Ends the span, with one below it for each stage.
-    pub fn end(self, _outcome: &Outcome<'_>, _stages: &[StageSpan]) {
+    /// Ends the span, with a child span for each stage.
+    pub fn end(self, _outcome: &RequestEnd<'_>, _stages: &[StageSpan]) {
         match self.0 {}
     }
 }

@@ -15,13 +15,13 @@ impl Allow {
         Self(patterns.into_iter().collect())
     }
 
-    /// Whether a name is allowed.
+    /// Returns whether a name is allowed.
     pub fn allows(&self, name: &str) -> bool {
         self.0.iter().any(|pattern| matches(pattern, name))
     }
 }
 
-/// Whether the whole `name` matches `pattern`.
+/// Returns whether the whole `name` matches `pattern`.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };

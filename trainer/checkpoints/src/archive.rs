@@ -45,7 +45,7 @@ pub enum ArchiveError {
     Entry {
         /// Its name.
         name: String,
-        /// What is wrong with it.
+        /// Description of the fault.
         what: &'static str,
     },
     /// An entry's content is not what was written.
@@ -65,7 +65,7 @@ pub(crate) struct Archive {
     entries: BTreeMap<String, Entry>,
 }
 
-/// Where an entry's content is.
+/// Position of an entry's content.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) data: Range<u64>,
@@ -73,7 +73,7 @@ pub(crate) struct Entry {
     crc32: u32,
 }
 
-/// What the end of an archive says of its directory.
+/// Position and length of the directory, from the end of the archive.
 struct Directory {
     at: u64,
     len: u64,
@@ -274,7 +274,7 @@ impl<'a> CentralHeader<'a> {
     }
 }
 
-/// Whether a name stays below the folder that it would be unpacked to.
+/// Returns whether a name stays below the folder that it would be unpacked to.
 fn is_plain(name: &str) -> bool {
     let path = name.strip_suffix('/').unwrap_or(name);
     !name.contains(['\\', '\0', ':']) && path.split('/').all(|part| !matches!(part, "" | "." | ".."))

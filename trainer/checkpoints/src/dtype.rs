@@ -88,7 +88,7 @@ impl DType {
         }
     }
 
-    /// Whether weights can have this type.
+    /// Returns whether weights can have this type.
     pub fn is_float(self) -> bool {
         matches!(self, Self::Float32 | Self::Float64 | Self::Float16 | Self::BFloat16)
     }

@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::io;
-use std::ops::Range;
 use std::path::Path;
 
 use crate::archive::{self, Archive, ArchiveError};
 use crate::dtype::DType;
 use crate::legacy;
+use crate::open_error::OpenError;
 use crate::pickle::{
-    Fault, Graph, Limits, PersistentIds, PickleError, Place, StringData, TensorId, Value, element_count, run,
+    Fault, Graph, Limits, PersistentIds, PickleError, StorageLocation, StringData, TensorId, Value, element_count, run,
 };
 use crate::safetensors_file;
-use crate::source::{Cursor, ReadError, Source};
+use crate::source::{Cursor, Source};
+use crate::storages::locate_storages;
 use crate::tensor_data::{self, TensorDataError};
 
-/// How a file is written.
+/// Format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `torch.save` since PyTorch 1.6: a zip archive.
@@ -40,37 +40,6 @@ impl fmt::Display for Format {
     }
 }
 
-/// A file that is not read.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The operating system refused.
-    #[error("cannot open the file")]
-    Io(#[source] io::Error),
-    /// It is none of the formats.
-    #[error("{0}")]
-    Unknown(&'static str),
-    /// A zip archive that is no checkpoint, or damaged.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
-    /// The archive holds something else.
-    #[error("{0}")]
-    Content(String),
-    /// A pickle that is damaged, or asks for what is not given.
-    #[error(transparent)]
-    Pickle(#[from] PickleError),
-    /// A storage that the tensors refer to is not there or has another length.
-    #[error("the storage `{key}` {what}")]
-    Storage {
-        /// Its key.
-        key: String,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// It is cut off.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
 /// A tensor of a file, without its data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo {
@@ -84,7 +53,7 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
-    /// How many elements it has.
+    /// Number of elements.
     pub fn element_count(&self) -> u64 {
         // The count was found to be a number when the tensor was made.
         element_count(&self.shape).unwrap_or_default()
@@ -112,10 +81,10 @@ impl CheckpointFile {
         Self::from_source(Source::open(path).map_err(OpenError::Io)?)
     }
 
-    /// The same for a file that is in memory.
+    /// Opens a file that is in memory.
     ///
     /// # Errors
-    /// As for [`CheckpointFile::open`].
+    /// The errors of [`CheckpointFile::open`].
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, OpenError> {
         Self::from_source(Source::from_bytes(bytes))
     }
@@ -175,7 +144,7 @@ impl CheckpointFile {
         let mut cursor = Cursor::new(&source, archive.get(&pickle)?.data.clone());
         let (mut graph, root) = run(&mut cursor, PersistentIds::Storages, Limits::DEFAULT)?;
         let mut names = HashMap::new();
-        place_storages(&mut graph, |key, _| {
+        locate_storages(&mut graph, |key, _| {
             let name = format!("{folder}/data/{key}");
             let entry = archive.get(&name)?;
             names.insert(entry.data.start, name);
@@ -184,7 +153,7 @@ impl CheckpointFile {
         Ok(Self { entries: Some((archive, names)), ..Self::plain(source, Format::TorchZip, graph, root) })
     }
 
-    /// How it is written.
+    /// Format of the file.
     pub fn format(&self) -> Format {
         self.format
     }
@@ -276,8 +245,8 @@ impl CheckpointFile {
     pub(crate) fn verify(&self, tensors: impl Iterator<Item = TensorId>) -> Result<(), ArchiveError> {
         let Some((archive, names)) = &self.entries else { return Ok(()) };
         let storages = tensors.filter_map(|id| self.graph.tensor(id)).map(|tensor| tensor.storage);
-        let start = |storage| match &self.graph.storage(storage).place {
-            Place::Data(StringData::Raw(range)) => Some(range.start),
+        let start = |storage| match &self.graph.storage(storage).location {
+            StorageLocation::Data(StringData::Raw(range)) => Some(range.start),
             _ => None,
         };
         let starts: HashSet<u64> = storages.filter_map(start).collect();
@@ -296,27 +265,6 @@ fn container_id(value: Value) -> (bool, u32) {
 
 fn is_worth_a_look(value: Value) -> bool {
     matches!(value, Value::Dict(_) | Value::List(_) | Value::Tuple(_) | Value::Tensor(_))
-}
-
-/// Finds the data of every storage that has a key. `locate` gets the key and the size of an element.
-pub(crate) fn place_storages(
-    graph: &mut Graph,
-    mut locate: impl FnMut(&str, u64) -> Result<Range<u64>, OpenError>,
-) -> Result<(), OpenError> {
-    for storage in &mut graph.storages {
-        let Place::Keyed { key, first, total } = &storage.place else { continue };
-        let size = storage.dtype.size();
-        let data = locate(key, size)?;
-        let found = data.end - data.start;
-        if total.checked_mul(size) != Some(found) {
-            let what = format!("has {found} bytes, but {total} elements of {size} bytes are expected");
-            return Err(OpenError::Storage { key: key.to_string(), what });
-        }
-        // The view lies within the whole: that was checked when it was made.
-        let start = data.start + first * size;
-        storage.place = Place::Data(StringData::Raw(start..start + storage.len * size));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

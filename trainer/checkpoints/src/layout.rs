@@ -1,7 +1,7 @@
-//! Which tool wrote a file: where in it the network is, and what its parts are called.
+//! Finds the network in a file of another tool: its position and the names of its parts.
 //!
 //! A ResNet is told by its stem: a name that ends in `conv1.weight` with the first block beside it.
-//! What stands before that is the prefix, and the known prefixes are the layouts.
+//! The text before that is the prefix; each known prefix belongs to a layout.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,9 +10,9 @@ use crate::file::CheckpointFile;
 use crate::names::Naming;
 use crate::pickle::{TensorId, Value};
 
-/// How a tool lays out its checkpoints.
+/// Layout of a tool's checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum CheckpointLayout {
     /// This project's weights: torchvision's names and the heads.
     Densecl,
     /// `state.safetensors` of a checkpoint of this project.
@@ -33,9 +33,9 @@ pub enum Layout {
     Prefixed,
 }
 
-impl Layout {
-    /// Names beside the network that belong to the layout and that nobody asked for: other
-    /// encoders, queues, classifiers. Relative to what the whole dictionary is wrapped in.
+impl CheckpointLayout {
+    /// Patterns of names that belong to the layout and not to the network: other encoders, queues,
+    /// classifiers. They come after the wrapper.
     pub(crate) fn companions(self) -> &'static [&'static str] {
         match self {
             Self::Densecl | Self::Prefixed => &[],
@@ -61,7 +61,7 @@ impl Layout {
     }
 }
 
-impl fmt::Display for Layout {
+impl fmt::Display for CheckpointLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Densecl => "densecl (weights)",
@@ -77,12 +77,12 @@ impl fmt::Display for Layout {
     }
 }
 
-/// Which of the networks of a momentum method was taken.
+/// Role of a network in a momentum method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The one that is trained by gradients; the same if there is only one.
+    /// The network that gradients train, or the only one.
     Query,
-    /// The one that follows it: taken only where the other is not in the file.
+    /// The momentum encoder: taken only if the query encoder is not in the file.
     Key,
 }
 
@@ -95,10 +95,10 @@ impl fmt::Display for Role {
     }
 }
 
-/// A prefix that tools use, and what stands before the names of the heads.
+/// A prefix that tools use, and the prefixes of its heads.
 struct Known {
     prefix: &'static str,
-    layout: Layout,
+    layout: CheckpointLayout,
     role: Role,
     /// The global head, then the dense one; none where the tool has none of that form.
     heads: [Option<&'static str>; 2],
@@ -107,38 +107,38 @@ struct Known {
 /// Query encoders before key encoders.
 #[rustfmt::skip]
 const KNOWN: [Known; 10] = [
-    Known { prefix: "encoder_q.0.", layout: Layout::OpenSelfSup, role: Role::Query, heads: [Some("encoder_q.1.mlp"), Some("encoder_q.1.mlp2")] },
-    Known { prefix: "encoder_q.", layout: Layout::Moco, role: Role::Query, heads: [Some("encoder_q.fc"), None] },
-    Known { prefix: "query/backbone.", layout: Layout::DenseclState, role: Role::Query, heads: [Some("query/global_head"), Some("query/dense_head")] },
-    Known { prefix: "backbone.", layout: Layout::Mmpretrain, role: Role::Query, heads: [Some("neck.mlp"), Some("neck.mlp2")] },
-    Known { prefix: "encoder.", layout: Layout::PixPro, role: Role::Query, heads: [None, None] },
-    Known { prefix: "", layout: Layout::Torchvision, role: Role::Query, heads: [Some("global_head"), Some("dense_head")] },
-    Known { prefix: "encoder_k.0.", layout: Layout::OpenSelfSup, role: Role::Key, heads: [Some("encoder_k.1.mlp"), Some("encoder_k.1.mlp2")] },
-    Known { prefix: "encoder_k.module.0.", layout: Layout::Mmpretrain, role: Role::Key, heads: [Some("encoder_k.module.1.mlp"), Some("encoder_k.module.1.mlp2")] },
-    Known { prefix: "encoder_k.", layout: Layout::Moco, role: Role::Key, heads: [Some("encoder_k.fc"), None] },
-    Known { prefix: "key/backbone.", layout: Layout::DenseclState, role: Role::Key, heads: [Some("key/global_head"), Some("key/dense_head")] },
+    Known { prefix: "encoder_q.0.", layout: CheckpointLayout::OpenSelfSup, role: Role::Query, heads: [Some("encoder_q.1.mlp"), Some("encoder_q.1.mlp2")] },
+    Known { prefix: "encoder_q.", layout: CheckpointLayout::Moco, role: Role::Query, heads: [Some("encoder_q.fc"), None] },
+    Known { prefix: "query/backbone.", layout: CheckpointLayout::DenseclState, role: Role::Query, heads: [Some("query/global_head"), Some("query/dense_head")] },
+    Known { prefix: "backbone.", layout: CheckpointLayout::Mmpretrain, role: Role::Query, heads: [Some("neck.mlp"), Some("neck.mlp2")] },
+    Known { prefix: "encoder.", layout: CheckpointLayout::PixPro, role: Role::Query, heads: [None, None] },
+    Known { prefix: "", layout: CheckpointLayout::Torchvision, role: Role::Query, heads: [Some("global_head"), Some("dense_head")] },
+    Known { prefix: "encoder_k.0.", layout: CheckpointLayout::OpenSelfSup, role: Role::Key, heads: [Some("encoder_k.1.mlp"), Some("encoder_k.1.mlp2")] },
+    Known { prefix: "encoder_k.module.0.", layout: CheckpointLayout::Mmpretrain, role: Role::Key, heads: [Some("encoder_k.module.1.mlp"), Some("encoder_k.module.1.mlp2")] },
+    Known { prefix: "encoder_k.", layout: CheckpointLayout::Moco, role: Role::Key, heads: [Some("encoder_k.fc"), None] },
+    Known { prefix: "key/backbone.", layout: CheckpointLayout::DenseclState, role: Role::Key, heads: [Some("key/global_head"), Some("key/dense_head")] },
 ];
 
-/// What data parallelism, compilation and trainers put before every name.
+/// Prefixes that data parallelism, compilation and trainers add to every name.
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
 /// Keys under which tools put the weights, the likeliest first. Of a student and its teacher neither
 /// comes first: which of the two is wanted, the file does not say.
 const STATE_KEYS: [&str; 7] = ["state_dict", "model", "model_state_dict", "model_state", "net", "student", "teacher"];
 
-/// A network's place in a file.
+/// A network's location in a file.
 #[derive(Clone, Debug)]
-pub(crate) struct Place<'a> {
-    pub(crate) layout: Layout,
+pub(crate) struct NetworkLocation<'a> {
+    pub(crate) layout: CheckpointLayout,
     pub(crate) role: Role,
     pub(crate) naming: Naming,
     /// Key of the root under which the names are; empty where they are at the root.
     pub(crate) key: &'a str,
-    /// What stands before the names of the whole dictionary.
+    /// Prefix of all names of the dictionary.
     pub(crate) wrapper: String,
-    /// What stands before the backbone's names, the wrapper included.
+    /// Prefix of the backbone's names, the wrapper included.
     pub(crate) prefix: String,
-    /// The same for the global and the dense head.
+    /// Prefixes of the global and the dense head.
     pub(crate) heads: [Option<String>; 2],
     pub(crate) entries: Entries<'a>,
 }
@@ -166,27 +166,27 @@ pub enum LayoutError {
 }
 
 /// Finds the network of a file.
-pub(crate) fn find(file: &CheckpointFile) -> Result<Place<'_>, LayoutError> {
-    let root = Entries::of(file, file.root());
-    if let Some(place) = find_in(file, "", root)? {
-        return Ok(place);
+pub(crate) fn find(file: &CheckpointFile) -> Result<NetworkLocation<'_>, LayoutError> {
+    let root = Entries::from_value(file, file.root());
+    if let Some(location) = find_in(file, "", root)? {
+        return Ok(location);
     }
-    let mut places = Vec::new();
+    let mut locations = Vec::new();
     for key in STATE_KEYS {
         if let Some(value) = value_of(file, key)
-            && let Some(place) = find_in(file, key, Entries::of(file, value))?
+            && let Some(location) = find_in(file, key, Entries::from_value(file, value))?
         {
-            places.push(place);
+            locations.push(location);
         }
     }
-    let both = |key| places.iter().any(|place| place.key == key);
-    if both("student") && both("teacher") && places.len() == 2 {
+    let both = |key| locations.iter().any(|location| location.key == key);
+    if both("student") && both("teacher") && locations.len() == 2 {
         return Err(LayoutError::Ambiguous("`student` and `teacher`".to_owned()));
     }
-    places.into_iter().next().ok_or_else(|| LayoutError::NotFound(some_keys(file)))
+    locations.into_iter().next().ok_or_else(|| LayoutError::NotFound(some_keys(file)))
 }
 
-/// The first keys of the root, for who has to find out what the file is.
+/// The first keys of the root, for messages.
 fn some_keys(file: &CheckpointFile) -> String {
     const SHOWN: usize = 8;
     let keys = file.keys();
@@ -199,11 +199,15 @@ fn some_keys(file: &CheckpointFile) -> String {
 
 fn value_of(file: &CheckpointFile, key: &str) -> Option<Value> {
     let entries = file.graph().entries(file.root())?;
-    // As in Python, what was set last holds.
+    // In Python the last value of a repeated key holds.
     entries.iter().rev().find(|(found, _)| file.graph().text(*found) == Some(key)).map(|&(_, value)| value)
 }
 
-fn find_in<'a>(file: &'a CheckpointFile, key: &'a str, entries: Entries<'a>) -> Result<Option<Place<'a>>, LayoutError> {
+fn find_in<'a>(
+    file: &'a CheckpointFile,
+    key: &'a str,
+    entries: Entries<'a>,
+) -> Result<Option<NetworkLocation<'a>>, LayoutError> {
     let networks = entries.networks();
     let known = |known: &'static Known| {
         let found = networks
@@ -217,8 +221,12 @@ fn find_in<'a>(file: &'a CheckpointFile, key: &'a str, entries: Entries<'a>) -> 
             || [known.heads[0], known.heads[1]].iter().flatten().any(|head| {
                 known.prefix.is_empty() && entries.tensors.contains_key(format!("{wrapper}{head}.0.weight").as_str())
             });
-        let layout = if known.layout == Layout::Torchvision && is_ours { Layout::Densecl } else { known.layout };
-        return Ok(Some(Place {
+        let layout = if known.layout == CheckpointLayout::Torchvision && is_ours {
+            CheckpointLayout::Densecl
+        } else {
+            known.layout
+        };
+        return Ok(Some(NetworkLocation {
             layout,
             role: known.role,
             naming: Naming::Torchvision,
@@ -233,10 +241,10 @@ fn find_in<'a>(file: &'a CheckpointFile, key: &'a str, entries: Entries<'a>) -> 
         let prefixes: Vec<_> = networks.iter().map(|(prefix, _)| format!("`{prefix}`")).collect();
         return if prefixes.is_empty() { Ok(None) } else { Err(LayoutError::Ambiguous(prefixes.join(", "))) };
     };
-    let layout = if *naming == Naming::Detectron2 { Layout::Detectron2 } else { Layout::Prefixed };
+    let layout = if *naming == Naming::Detectron2 { CheckpointLayout::Detectron2 } else { CheckpointLayout::Prefixed };
     let (naming, prefix) = (*naming, prefix.clone());
     let wrapper = prefix.clone();
-    Ok(Some(Place { layout, role: Role::Query, naming, key, wrapper, prefix, heads: [None, None], entries }))
+    Ok(Some(NetworkLocation { layout, role: Role::Query, naming, key, wrapper, prefix, heads: [None, None], entries }))
 }
 
 /// A prefix without what stands before every name.
@@ -248,7 +256,7 @@ fn unwrapped(mut prefix: &str) -> &str {
 }
 
 impl<'a> Entries<'a> {
-    fn of(file: &'a CheckpointFile, value: Value) -> Self {
+    fn from_value(file: &'a CheckpointFile, value: Value) -> Self {
         let mut entries = Self::default();
         for &(key, value) in file.graph().entries(value).unwrap_or_default() {
             match (file.graph().text(key), value) {

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::file::{OpenError, place_storages};
-use crate::pickle::{Fault, Graph, Limits, PersistentIds, PickleError, Place, Value, run};
+use crate::open_error::OpenError;
+use crate::pickle::{Fault, Graph, Limits, PersistentIds, PickleError, StorageLocation, Value, run};
 use crate::source::{Cursor, Source};
+use crate::storages::locate_storages;
 
 /// `LONG1` with the ten bytes of the magic number, behind the protocol and perhaps a frame.
 const MAGIC: [u8; 12] = *b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
@@ -17,7 +18,7 @@ const MAGIC: [u8; 12] = *b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 /// Version of the layout, as the second pickle has it.
 const VERSION: i64 = 1001;
 
-/// Whether a file begins as these do.
+/// Returns whether a file begins with the magic number of this format.
 pub(crate) fn is_legacy(start: &[u8]) -> bool {
     start.get(..32.min(start.len())).is_some_and(|start| start.windows(MAGIC.len()).any(|window| window == MAGIC))
 }
@@ -41,14 +42,14 @@ pub(crate) fn read(source: &Source) -> Result<(Graph, Value), OpenError> {
     let (mut graph, root) = run(&mut cursor, PersistentIds::Storages, Limits::DEFAULT)?;
     let (names, keys) = plain(&mut cursor)?;
     let data = data_of_keys(&mut cursor, &graph, &names, keys)?;
-    place_storages(&mut graph, |key, _| {
+    locate_storages(&mut graph, |key, _| {
         let missing = || OpenError::Storage { key: key.to_owned(), what: "is not in the file's list".to_owned() };
         data.get(key).cloned().ok_or_else(missing)
     })?;
     Ok((graph, root))
 }
 
-/// Where the data of each listed key lie.
+/// Position of the data of each listed key.
 fn data_of_keys(
     cursor: &mut Cursor<'_>,
     graph: &Graph,
@@ -77,7 +78,7 @@ fn data_of_keys(
 fn element_sizes(graph: &Graph) -> Result<HashMap<String, u64>, OpenError> {
     let mut sizes = HashMap::new();
     for storage in &graph.storages {
-        let Place::Keyed { key, .. } = &storage.place else { continue };
+        let StorageLocation::Keyed { key, .. } = &storage.location else { continue };
         let size = storage.dtype.size();
         if *sizes.entry(key.to_string()).or_insert(size) != size {
             let what = "has elements of two different lengths".to_owned();

@@ -1,8 +1,8 @@
-//! What the tensors of a ResNet are called, and their shapes.
+//! Names and shapes of the tensors of a ResNet.
 
 use densecl_models::resnet::Architecture;
 
-/// Whose names the backbone's tensors have.
+/// Naming of the backbone's tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Naming {
     /// `layer1.0.conv1.weight`, `layer1.0.bn1.bias`
@@ -55,10 +55,10 @@ pub(crate) fn backbone(architecture: Architecture, width: u64) -> Vec<Needed> {
 }
 
 impl Naming {
-    /// Both.
+    /// All namings.
     pub(crate) const ALL: [Self; 2] = [Self::Torchvision, Self::Detectron2];
 
-    /// What this naming calls the tensor that torchvision calls `name`.
+    /// This naming's name for the tensor that torchvision calls `name`.
     pub(crate) fn rename(self, name: &str) -> String {
         if self == Self::Torchvision {
             return name.to_owned();

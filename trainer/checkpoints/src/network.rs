@@ -9,7 +9,7 @@ use crate::allow::{Allow, matches};
 use crate::archive::ArchiveError;
 use crate::dtype::DType;
 use crate::file::CheckpointFile;
-use crate::layout::{self, Layout, LayoutError, Place, Role};
+use crate::layout::{self, CheckpointLayout, LayoutError, NetworkLocation, Role};
 use crate::names::{Needed, backbone};
 use crate::pickle::TensorId;
 use crate::problems::Problems;
@@ -17,7 +17,7 @@ use crate::tensor_data::TensorDataError;
 
 /// Layers of a head that have weights.
 const HEAD_LAYERS: [&str; 2] = ["0", "2"];
-/// The heads' names here, in the order of [`Place::heads`].
+/// The heads' names here, in the order of [`NetworkLocation::heads`].
 const HEADS: [&str; 2] = ["global_head", "dense_head"];
 /// A counter of BatchNorm that no prediction depends on.
 const COUNTER: &str = ".num_batches_tracked";
@@ -29,19 +29,19 @@ const MAX_EXTRA_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Network<'a> {
     file: &'a CheckpointFile,
-    /// How the file is laid out.
-    pub layout: Layout,
-    /// Which network of it this is.
+    /// Layout of the file.
+    pub layout: CheckpointLayout,
+    /// Role of the network in the momentum method.
     pub role: Role,
-    /// The key of the file's root under which it is, and what stands before its names.
+    /// Key of the file's root that holds the network, and the prefix of its names.
     pub origin: String,
     /// The architecture whose names fit best.
     pub architecture: Architecture,
     /// Channels of the stem.
     pub stem_width: u64,
-    /// What is wrong with it.
+    /// Missing, unexpected and mismatched tensors.
     pub problems: Problems,
-    /// Names of what is in the file and not taken.
+    /// Names in the file that are not read.
     pub left_aside: Vec<String>,
     taken: Vec<Taken>,
 }
@@ -71,7 +71,7 @@ pub enum WeightsError {
         /// All of them.
         problems: Problems,
     },
-    /// Its tensors repeat what is stored so often that they would take more than the file explains.
+    /// Its tensors share stored data so often that they would take much more memory than the file.
     #[error("the weights would take {needed} bytes, which a file of {len} bytes cannot hold")]
     TooLarge {
         /// Bytes of the weights.
@@ -98,17 +98,17 @@ impl<'a> Network<'a> {
     /// # Errors
     /// If there is no ResNet in it, or several and no way to tell which is meant.
     pub fn find(file: &'a CheckpointFile) -> Result<Self, LayoutError> {
-        let place = layout::find(file)?;
-        let stem = place.prefix.clone() + &place.naming.rename("conv1.weight");
-        let stem_width = shape_of(file, &place, &stem).and_then(|shape| shape.first().copied()).unwrap_or_default();
-        let architecture = best_architecture(&place, stem_width);
-        let mut found = Found::new(file, &place);
+        let location = layout::find(file)?;
+        let stem = location.prefix.clone() + &location.naming.rename("conv1.weight");
+        let stem_width = shape_of(file, &location, &stem).and_then(|shape| shape.first().copied()).unwrap_or_default();
+        let architecture = best_architecture(&location, stem_width);
+        let mut found = Found::new(file, &location);
         for needed in backbone(architecture, stem_width) {
-            let source = place.prefix.clone() + &place.naming.rename(&needed.name);
+            let source = location.prefix.clone() + &location.naming.rename(&needed.name);
             found.take(needed, source);
         }
         let width = architecture.channels(3, stem_width as usize) as u64;
-        for (head, prefix) in HEADS.iter().zip(&place.heads) {
+        for (head, prefix) in HEADS.iter().zip(&location.heads) {
             if let Some(prefix) = prefix {
                 found.take_head(head, prefix, width);
             }
@@ -116,12 +116,12 @@ impl<'a> Network<'a> {
         let (left_aside, unexpected) = found.rest();
         let Found { taken, mut problems, .. } = found;
         problems.unexpected = unexpected;
-        let key = if place.key.is_empty() { String::new() } else { format!("{}: ", place.key) };
+        let key = if location.key.is_empty() { String::new() } else { format!("{}: ", location.key) };
         Ok(Self {
             file,
-            layout: place.layout,
-            role: place.role,
-            origin: format!("{key}{}*", place.prefix),
+            layout: location.layout,
+            role: location.role,
+            origin: format!("{key}{}*", location.prefix),
             architecture,
             stem_width,
             problems,
@@ -130,7 +130,7 @@ impl<'a> Network<'a> {
         })
     }
 
-    /// How the weights came about, as far as the layout says: `densecl`, `moco-v2`, `moco-v1`, or
+    /// Training method, as far as the layout tells it: `densecl`, `moco-v2`, `moco-v1`, or
     /// `unknown`.
     pub fn method(&self) -> &str {
         if let Some(method) = self.file.metadata().get(crate::write::METHOD_KEY) {
@@ -139,10 +139,17 @@ impl<'a> Network<'a> {
         let has = |head: &str| self.taken.iter().any(|taken| taken.name.starts_with(head));
         match self.layout {
             _ if has(HEADS[1]) => "densecl",
-            Layout::Moco | Layout::OpenSelfSup | Layout::Mmpretrain | Layout::DenseclState if has(HEADS[0]) => {
+            CheckpointLayout::Moco
+            | CheckpointLayout::OpenSelfSup
+            | CheckpointLayout::Mmpretrain
+            | CheckpointLayout::DenseclState
+                if has(HEADS[0]) =>
+            {
                 "moco-v2"
             }
-            Layout::Moco if self.left_aside.iter().any(|name| name.ends_with("encoder_q.fc.weight")) => "moco-v1",
+            CheckpointLayout::Moco if self.left_aside.iter().any(|name| name.ends_with("encoder_q.fc.weight")) => {
+                "moco-v1"
+            }
             _ => "unknown",
         }
     }
@@ -181,26 +188,26 @@ impl<'a> Network<'a> {
 }
 
 /// The architecture whose names differ least from the file's.
-fn best_architecture(place: &Place<'_>, stem_width: u64) -> Architecture {
-    let below = |name: &&&str| name.starts_with(&place.prefix) && !name.ends_with(COUNTER);
-    let present: HashSet<&str> = place.entries.tensors.keys().filter(below).copied().collect();
+fn best_architecture(location: &NetworkLocation<'_>, stem_width: u64) -> Architecture {
+    let below = |name: &&&str| name.starts_with(&location.prefix) && !name.ends_with(COUNTER);
+    let present: HashSet<&str> = location.entries.tensors.keys().filter(below).copied().collect();
     let differences = |architecture: &Architecture| {
         let needed = backbone(*architecture, stem_width);
-        let name = |needed: &Needed| place.prefix.clone() + &place.naming.rename(&needed.name);
+        let name = |needed: &Needed| location.prefix.clone() + &location.naming.rename(&needed.name);
         let common = needed.iter().filter(|needed| present.contains(name(needed).as_str())).count();
         needed.len() + present.len() - 2 * common
     };
     Architecture::ALL.into_iter().min_by_key(differences).unwrap_or(Architecture::ResNet50)
 }
 
-fn shape_of<'a>(file: &'a CheckpointFile, place: &Place<'_>, name: &str) -> Option<&'a [u64]> {
-    file.tensor_type(*place.entries.tensors.get(name)?).map(|(_, shape)| shape)
+fn shape_of<'a>(file: &'a CheckpointFile, location: &NetworkLocation<'_>, name: &str) -> Option<&'a [u64]> {
+    file.tensor_type(*location.entries.tensors.get(name)?).map(|(_, shape)| shape)
 }
 
-/// What has been looked at so far.
+/// Tensors that were looked up so far.
 struct Found<'a> {
     file: &'a CheckpointFile,
-    place: &'a Place<'a>,
+    location: &'a NetworkLocation<'a>,
     taken: Vec<Taken>,
     problems: Problems,
     /// Names that were taken or found wrong.
@@ -208,13 +215,13 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn new(file: &'a CheckpointFile, place: &'a Place<'a>) -> Self {
-        Self { file, place, taken: Vec::new(), problems: Problems::default(), seen: HashSet::new() }
+    fn new(file: &'a CheckpointFile, location: &'a NetworkLocation<'a>) -> Self {
+        Self { file, location, taken: Vec::new(), problems: Problems::default(), seen: HashSet::new() }
     }
 
     /// Takes the tensor called `source` in the file, or says what is wrong with it.
     fn take(&mut self, needed: Needed, source: String) {
-        let Some(&tensor) = self.place.entries.tensors.get(source.as_str()) else {
+        let Some(&tensor) = self.location.entries.tensors.get(source.as_str()) else {
             self.problems.missing.push(source);
             return;
         };
@@ -233,7 +240,7 @@ impl<'a> Found<'a> {
 
     /// Takes a head of two layers if the file has one at `prefix`.
     fn take_head(&mut self, head: &str, prefix: &str, channels: u64) {
-        let shape = |layer: &str| shape_of(self.file, self.place, &format!("{prefix}.{layer}.weight"));
+        let shape = |layer: &str| shape_of(self.file, self.location, &format!("{prefix}.{layer}.weight"));
         let [first, second] = HEAD_LAYERS.map(shape);
         if first.is_none() && second.is_none() {
             return;
@@ -258,22 +265,23 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// What nobody asked for: companions of the layout, and the unexpected.
+    /// Names that were not looked up: companions of the layout, and unexpected ones.
     fn rest(&self) -> (Vec<String>, Vec<String>) {
-        let entries = &self.place.entries;
+        let entries = &self.location.entries;
         let unused = entries.tensors.keys().filter(|name| !self.seen.contains(**name));
         let (aside, unexpected): (Vec<String>, Vec<String>) =
             unused.map(|&name| name.to_owned()).partition(|name| self.is_companion(name));
         let mut aside: Vec<_> = aside.into_iter().chain(entries.others.iter().cloned()).collect();
-        let beside = self.file.keys().into_iter().filter(|key| *key != self.place.key && !self.place.key.is_empty());
+        let beside =
+            self.file.keys().into_iter().filter(|key| *key != self.location.key && !self.location.key.is_empty());
         aside.extend(beside.map(str::to_owned));
         (aside, unexpected)
     }
 
     fn is_companion(&self, name: &str) -> bool {
-        let is_counter = name.starts_with(&self.place.prefix) && name.ends_with(COUNTER);
-        let inner = name.strip_prefix(&self.place.wrapper).unwrap_or(name);
-        is_counter || self.place.layout.companions().iter().any(|pattern| matches(pattern, inner))
+        let is_counter = name.starts_with(&self.location.prefix) && name.ends_with(COUNTER);
+        let inner = name.strip_prefix(&self.location.wrapper).unwrap_or(name);
+        is_counter || self.location.layout.companions().iter().any(|pattern| matches(pattern, inner))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What keeps a network from being taken, in full.
+//! Differences between a file's network and its architecture.
 
 use std::fmt;
 
@@ -16,12 +16,12 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.mismatched.is_empty()
     }
 
-    /// What is left of them when some names are allowed.
+    /// The problems without those whose names are allowed.
     #[must_use]
     pub fn without(&self, allow: &Allow) -> Self {
         let left = |names: &[String]| names.iter().filter(|name| !allow.allows(name)).cloned().collect();

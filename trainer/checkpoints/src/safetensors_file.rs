@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use safetensors::tensor::Metadata;
 
 use crate::dtype::DType;
-use crate::file::OpenError;
-use crate::pickle::{Graph, Limits, Place, Storage, StringData, StringValue, Tensor, Value, row_major};
+use crate::open_error::OpenError;
+use crate::pickle::{Graph, Limits, Storage, StorageLocation, StringData, StringValue, Tensor, Value, row_major};
 use crate::source::Source;
 
 /// Largest header that is read; a ResNet-101 with its optimiser takes a tenth.
 const MAX_HEADER: u64 = 4 << 20;
 const LENGTH: u64 = 8;
 
-/// What a file says of itself.
+/// Header of a file.
 pub(crate) struct Header {
     pub(crate) graph: Graph,
     /// A dictionary of tensors.
@@ -48,8 +48,8 @@ pub(crate) fn read(source: &Source) -> Result<Header, OpenError> {
         })?;
         let shape: Vec<u64> = info.shape.iter().map(|&length| length as u64).collect();
         let (start, end) = (data + info.data_offsets.0 as u64, data + info.data_offsets.1 as u64);
-        let place = Place::Data(StringData::Raw(start..end));
-        let storage = graph.add_storage(Storage { dtype, len: (end - start) / dtype.size(), place });
+        let location = StorageLocation::Data(StringData::Raw(start..end));
+        let storage = graph.add_storage(Storage { dtype, len: (end - start) / dtype.size(), location });
         let tensor = Tensor { strides: row_major(&shape), shape, offset: 0, storage };
         let tensor = graph.add_tensor(Some(tensor));
         let key = graph.add_string(StringValue { data: StringData::Unescaped([].into()), text: Some(name.into()) });

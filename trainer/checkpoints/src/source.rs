@@ -1,7 +1,7 @@
 //! Bytes that are read by position, from a file or from memory.
 //!
-//! Whoever reads says how much before memory is taken for it, and what reaches past the end of the
-//! file is refused first. So no declared size can take more memory than the file is long.
+//! The length of every read is compared with the end of the file before memory is allocated, so no
+//! declared size can take more memory than the file is long.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// Where to read from.
+/// A file, or bytes in memory.
 #[derive(Debug)]
 pub(crate) struct Source {
     content: Content,
@@ -30,9 +30,9 @@ pub enum ReadError {
     PastEnd {
         /// First byte of what is read.
         at: u64,
-        /// How many bytes.
+        /// Number of bytes.
         needed: u64,
-        /// Where the file, or the part of it that is read, ends.
+        /// End of the file, or of the part of it that is read.
         end: u64,
     },
     /// The operating system refused.
@@ -40,7 +40,7 @@ pub enum ReadError {
     Io {
         /// First byte of what is read.
         at: u64,
-        /// What it said.
+        /// The operating system's error.
         source: io::Error,
     },
 }
@@ -93,7 +93,7 @@ impl Source {
         Ok(bytes)
     }
 
-    /// Whether the bytes are there at all.
+    /// Checks that the bytes lie within the source.
     pub(crate) fn check(&self, at: u64, needed: u64) -> Result<Range<u64>, ReadError> {
         let end = at.checked_add(needed).filter(|&end| end <= self.len);
         end.map(|end| at..end).ok_or(ReadError::PastEnd { at, needed, end: self.len })
@@ -160,7 +160,7 @@ impl<'a> Cursor<'a> {
         self.source.read(range.start, len)
     }
 
-    /// What comes before the next newline, which is passed over.
+    /// Reads the bytes before the next newline, and the newline.
     pub(crate) fn line(&mut self) -> Result<Vec<u8>, ReadError> {
         let mut line = Vec::new();
         loop {

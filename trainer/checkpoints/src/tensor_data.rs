@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::dtype::DType;
-use crate::pickle::{Graph, Place, Storage, StringData, Tensor, TensorId, element_count, row_major};
+use crate::pickle::{Graph, Storage, StorageLocation, StringData, Tensor, TensorId, element_count, row_major};
 use crate::source::{ReadError, Source};
 
 /// A tensor's data that cannot be had.
@@ -65,12 +65,14 @@ fn bytes_of<'a>(storage: &'a Storage, start: u64, len: u64, source: &Source) -> 
         bytes.truncate((start + len) as usize);
         Ok(Cow::Owned(bytes.split_off(start as usize)))
     };
-    match &storage.place {
-        Place::Data(StringData::Raw(range)) => Ok(Cow::Owned(source.read(range.start + start, len)?)),
-        Place::Data(StringData::Unescaped(bytes)) => part(bytes).map(Cow::Borrowed),
-        Place::Data(StringData::Latin1(range)) => decoded(&source.read(range.start, range.end - range.start)?),
-        Place::Data(StringData::UnescapedLatin1(text)) => decoded(text),
-        Place::Keyed { .. } => Err(TensorDataError::Incomplete),
+    match &storage.location {
+        StorageLocation::Data(StringData::Raw(range)) => Ok(Cow::Owned(source.read(range.start + start, len)?)),
+        StorageLocation::Data(StringData::Unescaped(bytes)) => part(bytes).map(Cow::Borrowed),
+        StorageLocation::Data(StringData::Latin1(range)) => {
+            decoded(&source.read(range.start, range.end - range.start)?)
+        }
+        StorageLocation::Data(StringData::UnescapedLatin1(text)) => decoded(text),
+        StorageLocation::Keyed { .. } => Err(TensorDataError::Incomplete),
     }
 }
 
@@ -105,8 +107,8 @@ mod tests {
     use super::*;
 
     fn read_u8(shape: &[u64], strides: &[u64], offset: u64, data: &[u8]) -> Vec<u8> {
-        let place = Place::Data(StringData::Raw(0..data.len() as u64));
-        let storage = Storage { dtype: DType::UInt8, len: data.len() as u64, place };
+        let location = StorageLocation::Data(StringData::Raw(0..data.len() as u64));
+        let storage = Storage { dtype: DType::UInt8, len: data.len() as u64, location };
         let tensor = Tensor { shape: shape.to_vec(), strides: strides.to_vec(), offset, storage: 0 };
         read(&tensor, &storage, &Source::from_bytes(data.to_vec())).unwrap()
     }

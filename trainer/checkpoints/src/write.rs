@@ -51,8 +51,8 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// What a path asks for by its ending: `.safetensors`, `.pkl`, or a file of `torch.save`.
-    pub fn of_path(path: &Path) -> Option<Self> {
+    /// Layout that a path's extension stands for: `.safetensors`, `.pkl`, or `.pth` and `.pt` of `torch.save`.
+    pub fn from_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "safetensors" => Some(Self::Densecl),
             "pkl" => Some(Self::Detectron2),
@@ -61,7 +61,7 @@ impl Target {
         }
     }
 
-    /// Whether the layout has a place for the projection heads.
+    /// Returns whether the layout includes the projection heads.
     pub fn has_heads(self) -> bool {
         matches!(self, Self::Densecl | Self::Mmpretrain)
     }

@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use densecl_checkpoints::{Allow, CheckpointFile, Format, Layout, Network, Role, Target, WeightsError, write};
+use densecl_checkpoints::{
+    Allow, CheckpointFile, CheckpointLayout, Format, Network, Role, Target, WeightsError, write,
+};
 use densecl_models::resnet::{Architecture, Weights};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/checkpoints").join(name)
 }
 
-/// What `make.py` fills a tensor with.
+/// Values that `make.py` fills a tensor with.
 fn values(name: &str, count: usize) -> Vec<f32> {
     let start: usize = name.bytes().map(usize::from).sum::<usize>() * 31;
     (0..count).map(|i| ((start + i * 7) % 256) as f32 / 128.0 - 1.0).collect()
 }
 
-fn read(path: &Path) -> (Weights, Layout, String) {
+fn read(path: &Path) -> (Weights, CheckpointLayout, String) {
     let file = CheckpointFile::open(path).expect("the file is read");
     let network = Network::find(&file).expect("it has a network");
     assert!(network.problems.is_empty(), "{}: {}", path.display(), network.problems);
@@ -42,16 +44,16 @@ fn assert_whole(weights: &Weights, heads: &[&str]) {
 fn every_layout_is_read_whole() {
     let both = ["global_head", "dense_head"].as_slice();
     for (name, format, layout, method, heads) in [
-        ("densecl-training.pth", Format::TorchZip, Layout::OpenSelfSup, "densecl", both),
-        ("densecl-released.pth", Format::TorchLegacy, Layout::Torchvision, "unknown", &[]),
-        ("moco-v2.pth.tar", Format::TorchLegacy, Layout::Moco, "moco-v2", &["global_head"]),
-        ("mmselfsup.pth", Format::TorchZip, Layout::Mmpretrain, "densecl", both),
-        ("pixpro.pth", Format::TorchLegacy, Layout::PixPro, "unknown", &[]),
-        ("torchvision.pth", Format::TorchZip, Layout::Torchvision, "unknown", &[]),
-        ("detectron2-protocol-0.pkl", Format::Pickle, Layout::Detectron2, "unknown", &[]),
-        ("detectron2-protocol-2.pkl", Format::Pickle, Layout::Detectron2, "unknown", &[]),
-        ("detectron2-protocol-4.pkl", Format::Pickle, Layout::Detectron2, "unknown", &[]),
-        ("detectron2-protocol-5.pkl", Format::Pickle, Layout::Detectron2, "unknown", &[]),
+        ("densecl-training.pth", Format::TorchZip, CheckpointLayout::OpenSelfSup, "densecl", both),
+        ("densecl-released.pth", Format::TorchLegacy, CheckpointLayout::Torchvision, "unknown", &[]),
+        ("moco-v2.pth.tar", Format::TorchLegacy, CheckpointLayout::Moco, "moco-v2", &["global_head"]),
+        ("mmselfsup.pth", Format::TorchZip, CheckpointLayout::Mmpretrain, "densecl", both),
+        ("pixpro.pth", Format::TorchLegacy, CheckpointLayout::PixPro, "unknown", &[]),
+        ("torchvision.pth", Format::TorchZip, CheckpointLayout::Torchvision, "unknown", &[]),
+        ("detectron2-protocol-0.pkl", Format::Pickle, CheckpointLayout::Detectron2, "unknown", &[]),
+        ("detectron2-protocol-2.pkl", Format::Pickle, CheckpointLayout::Detectron2, "unknown", &[]),
+        ("detectron2-protocol-4.pkl", Format::Pickle, CheckpointLayout::Detectron2, "unknown", &[]),
+        ("detectron2-protocol-5.pkl", Format::Pickle, CheckpointLayout::Detectron2, "unknown", &[]),
     ] {
         let path = fixture(name);
         assert_eq!(CheckpointFile::open(&path).unwrap().format(), format, "{name}");
@@ -78,11 +80,11 @@ fn every_layout_that_is_written_is_read_again_exactly() {
     let (weights, ..) = read(&fixture("mmselfsup.pth"));
     let metadata = BTreeMap::from([("densecl.method".to_owned(), "densecl".to_owned())]);
     for (name, target, layout) in [
-        ("a.safetensors", Target::Densecl, Layout::Densecl),
-        ("a.pth", Target::Torchvision, Layout::Torchvision),
-        ("bare.safetensors", Target::Torchvision, Layout::Densecl),
-        ("a.pkl", Target::Detectron2, Layout::Detectron2),
-        ("mm.pth", Target::Mmpretrain, Layout::Mmpretrain),
+        ("a.safetensors", Target::Densecl, CheckpointLayout::Densecl),
+        ("a.pth", Target::Torchvision, CheckpointLayout::Torchvision),
+        ("bare.safetensors", Target::Torchvision, CheckpointLayout::Densecl),
+        ("a.pkl", Target::Detectron2, CheckpointLayout::Detectron2),
+        ("mm.pth", Target::Mmpretrain, CheckpointLayout::Mmpretrain),
     ] {
         let path = folder.path().join(name);
         let left_aside = write(&path, target, &weights, &metadata).unwrap();
@@ -141,5 +143,5 @@ fn files_without_a_network_or_with_several_say_so() {
     assert!(error.contains("`left.`") && error.contains("`right.`"), "{error}");
 
     write(&path, Target::Densecl, &of("left.").into_iter().collect(), &BTreeMap::new()).unwrap();
-    assert_eq!(read(&path).1, Layout::Prefixed);
+    assert_eq!(read(&path).1, CheckpointLayout::Prefixed);
 }

@@ -1,13 +1,13 @@
 //! From the painted scene to a photograph of it: exposure, contrast, colour cast, vignette, blur and
 //! sensor noise, then 8 bits.
 
-use super::canvas::{Canvas, Frame};
-use super::colour::Rgb;
-use super::random::{Purpose, Stream, hash_cell, hash_unit};
+use crate::canvas::{Canvas, Frame};
+use crate::colour::Rgb;
+use crate::random::{Purpose, Stream, hash_cell, hash_unit};
 
-/// How one picture is taken.
+/// Exposure, blur and noise of one picture.
 #[derive(Debug, Clone)]
-pub(super) struct Camera {
+pub(crate) struct Camera {
     gain: Rgb,
     contrast: f32,
     haze: f32,
@@ -19,7 +19,7 @@ pub(super) struct Camera {
 
 impl Camera {
     /// The camera of one image. `key` is the scene's seed and index.
-    pub(super) fn sample(seed: u64, key: u64) -> Self {
+    pub(crate) fn sample(seed: u64, key: u64) -> Self {
         let stream = &mut Stream::new(Purpose::Camera, seed, key);
         let exposure = 1.0 + 0.14 * stream.normal();
         let warmth = 0.05 * stream.normal();
@@ -37,7 +37,7 @@ impl Camera {
     /// Develops a canvas into RGB bytes in row order.
     ///
     /// `pixels` has three bytes for each of the frame's pixels.
-    pub(super) fn develop(&self, canvas: &Canvas, frame: Frame, pixels: &mut [u8]) {
+    pub(crate) fn develop(&self, canvas: &Canvas, frame: Frame, pixels: &mut [u8]) {
         let mut colours: Vec<Rgb> = canvas.colours().collect();
         if self.blur > 0.0 {
             soften(&mut colours, frame, self.blur);
@@ -64,7 +64,7 @@ impl Camera {
 }
 
 /// The factor that brings a picture too dark or too light into the range that cameras aim for.
-pub(super) fn automatic_exposure(colours: &[Rgb]) -> f32 {
+pub(crate) fn automatic_exposure(colours: &[Rgb]) -> f32 {
     let sum: f32 = colours.iter().map(|[red, green, blue]| red + green + blue).sum();
     let mean = (sum / (3 * colours.len()) as f32).max(0.02);
     (mean.clamp(0.3, 0.58) / mean).min(5.0)

@@ -3,13 +3,13 @@
 //! A pixel that is covered is never looked at again, so each is textured about once however many
 //! leaves lie on it; partial cover at edges is blended exactly by the light still let through.
 
-use super::colour::Rgb;
-use super::elementary::smoothstep;
-use super::pose::{AtRest, Pose};
-use super::scene::{Leaf, Scene, Shadow};
-use super::shape::{Outline, Place};
-use super::surface::{Scratch, Surface};
-use super::texture::Program;
+use crate::colour::Rgb;
+use crate::elementary::smoothstep;
+use crate::pose::{AtRest, Pose};
+use crate::scene::{Leaf, Scene, Shadow};
+use crate::shape::{Outline, RelativePoint};
+use crate::surface::{Scratch, Surface};
+use crate::texture::Program;
 
 /// Less than this is not seen in 8 bits.
 const OPAQUE: f32 = 0.004;
@@ -30,25 +30,25 @@ struct Pixel {
     colour: Rgb,
     /// Share of the light from behind that still gets through.
     open: f32,
-    /// What shadows of the leaves in front leave of the light.
+    /// Share of the light that shadows of the leaves in front leave.
     light: f32,
     instance: u16,
 }
 
 /// A picture in the making, as linear arrays in row order.
 #[derive(Debug)]
-pub(super) struct Canvas {
+pub(crate) struct Canvas {
     frame: Frame,
     pixels: Vec<Pixel>,
     /// First and one past the last column of each row that may still be open.
     open_columns: Vec<(usize, usize)>,
     open_rows: usize,
-    row: Row,
+    row: RowBuffers,
 }
 
 /// Buffers for one row of one leaf.
 #[derive(Debug, Default)]
-struct Row {
+struct RowBuffers {
     columns: Vec<usize>,
     points: Vec<[f32; 2]>,
     cover: Vec<f32>,
@@ -59,19 +59,19 @@ struct Row {
 
 impl Canvas {
     /// A canvas with nothing on it.
-    pub(super) fn new(frame: Frame) -> Self {
+    pub(crate) fn new(frame: Frame) -> Self {
         let empty = Pixel { colour: [0.0; 3], open: 1.0, light: 1.0, instance: 0 };
         Self {
             frame,
             pixels: vec![empty; frame.width_px * frame.height_px],
             open_columns: vec![(0, frame.width_px); frame.height_px],
             open_rows: frame.height_px,
-            row: Row::default(),
+            row: RowBuffers::default(),
         }
     }
 
     /// Paints the whole scene.
-    pub(super) fn paint(scene: &mut Scene, frame: Frame) -> Self {
+    pub(crate) fn paint(scene: &mut Scene, frame: Frame) -> Self {
         let mut canvas = Self::new(frame);
         while canvas.open_rows > 0 {
             let Some(leaf) = scene.next_leaf() else {
@@ -84,18 +84,18 @@ impl Canvas {
     }
 
     /// Colour of every pixel.
-    pub(super) fn colours(&self) -> impl Iterator<Item = Rgb> + '_ {
+    pub(crate) fn colours(&self) -> impl Iterator<Item = Rgb> + '_ {
         self.pixels.iter().map(|pixel| pixel.colour)
     }
 
     /// Instance of every pixel; 0 is the background.
-    pub(super) fn instances(&self) -> Vec<u16> {
+    pub(crate) fn instances(&self) -> Vec<u16> {
         self.pixels.iter().map(|pixel| pixel.instance).collect()
     }
 
     /// Adds a leaf behind what is there. Its surface's programs are drawn here, when the first of it
     /// is seen, unless they are given.
-    pub(super) fn lay_leaf(&mut self, leaf: &Leaf, pose: &impl Pose, programs: Option<&[Program]>) {
+    pub(crate) fn lay_leaf(&mut self, leaf: &Leaf, pose: &impl Pose, programs: Option<&[Program]>) {
         let pixel = 1.0 / self.frame.unit_px;
         let edge = pixel * pose.factor() + leaf.softness;
         let radius = leaf.outline.radius();
@@ -111,10 +111,10 @@ impl Canvas {
                     continue;
                 }
                 let point = pose.leaf_point([(x as f32 + 0.5) * pixel, py]);
-                let place = pose.place(&leaf.outline, point);
-                let cover = 0.5 - place.distance * radius / edge;
+                let relative = pose.locate(&leaf.outline, point);
+                let cover = 0.5 - relative.distance * radius / edge;
                 if cover > 0.0 {
-                    self.row.add(x, point, cover.min(1.0), brightness(leaf, place));
+                    self.row.add(x, point, cover.min(1.0), brightness(leaf, relative));
                 }
             }
             if self.row.columns.is_empty() {
@@ -133,7 +133,7 @@ impl Canvas {
     }
 
     /// Fills what is still open with the background.
-    pub(super) fn lay_background(&mut self, surface: &Surface, pose: &impl Pose, programs: Option<&[Program]>) {
+    pub(crate) fn lay_background(&mut self, surface: &Surface, pose: &impl Pose, programs: Option<&[Program]>) {
         let pixel = 1.0 / self.frame.unit_px;
         let drawn = if programs.is_none() { surface.prepare(pixel) } else { Vec::new() };
         for y in 0..self.frame.height_px {
@@ -192,7 +192,7 @@ impl Canvas {
                 let target = &mut self.pixels[y * self.frame.width_px + x];
                 if target.open >= OPAQUE {
                     let point = pose.leaf_point([(x as f32 + 0.5) * pixel, py]);
-                    let distance = pose.place(outline, point).distance;
+                    let distance = pose.locate(outline, point).distance;
                     target.light *= 1.0 - shadow.depth * (1.0 - smoothstep(-width, width, distance));
                 }
             }
@@ -217,7 +217,7 @@ impl Canvas {
     }
 }
 
-impl Row {
+impl RowBuffers {
     fn begin(&mut self) {
         self.columns.clear();
         self.points.clear();
@@ -240,8 +240,8 @@ impl Row {
 
 /// Light on a leaf: a slope across it and a darker rim, as on something round.
 #[inline]
-fn brightness(leaf: &Leaf, place: Place) -> f32 {
-    let slope = leaf.gradient[0] * place.offset[0] + leaf.gradient[1] * place.offset[1];
-    let rim = leaf.rim * (1.0 - smoothstep(0.0, 0.35, -place.distance));
+fn brightness(leaf: &Leaf, point: RelativePoint) -> f32 {
+    let slope = leaf.gradient[0] * point.offset[0] + leaf.gradient[1] * point.offset[1];
+    let rim = leaf.rim * (1.0 - smoothstep(0.0, 0.35, -point.distance));
     (1.0 + slope.clamp(-0.6, 0.6)) * (1.0 - rim)
 }

@@ -4,22 +4,22 @@
 //! along blue-yellow, least along green-magenta (G. Buchsbaum and A. Gottschalk 1983); the
 //! distributions below follow that order.
 
-use super::elementary::{floor, fraction, lerp};
-use super::random::Stream;
-use super::texture::Sample;
+use crate::elementary::{floor, fraction, lerp};
+use crate::random::Stream;
+use crate::texture::Sample;
 
 /// Red, green, blue.
-pub(super) type Rgb = [f32; 3];
+pub(crate) type Rgb = [f32; 3];
 
 /// The handful of colours that one image is made of.
 #[derive(Debug, Clone)]
-pub(super) struct Palette {
+pub(crate) struct Palette {
     colours: Vec<Rgb>,
 }
 
 impl Palette {
     /// A palette around one or two hues, warm, green and blue ones more often, greys included.
-    pub(super) fn sample(stream: &mut Stream) -> Self {
+    pub(crate) fn sample(stream: &mut Stream) -> Self {
         let key = natural_hue(stream);
         let spread = stream.range(0.02, 0.16);
         let second = key + if stream.chance(0.5) { 0.5 } else { stream.range(-0.35, 0.35) };
@@ -44,7 +44,7 @@ impl Palette {
     }
 
     /// One of the palette's colours, a little varied.
-    pub(super) fn colour(&self, stream: &mut Stream) -> Rgb {
+    pub(crate) fn colour(&self, stream: &mut Stream) -> Rgb {
         let base = self.colours[stream.below(self.colours.len() as u32) as usize];
         let light = 1.0 + 0.15 * stream.normal();
         base.map(|channel| (channel * light + 0.02 * stream.normal()).clamp(0.02, 0.98))
@@ -74,14 +74,14 @@ const STOPS: usize = 48;
 /// Maps a texture's [`Sample`] to a colour: brightness along a curve through colour space, and two
 /// fainter directions across it.
 #[derive(Debug, Clone)]
-pub(super) struct Ramp {
+pub(crate) struct Ramp {
     table: [Rgb; STOPS + 1],
     across: [Rgb; 2],
 }
 
 impl Ramp {
     /// A ramp for one leaf of an image with this palette.
-    pub(super) fn sample(palette: &Palette, stream: &mut Stream) -> Self {
+    pub(crate) fn sample(palette: &Palette, stream: &mut Stream) -> Self {
         let anchors = match stream.weighted(&[0.58, 0.28, 0.14]) {
             0 => tonal(palette.colour(stream), stream),
             1 => (0..2 + stream.below(3)).map(|_| palette.colour(stream)).collect(),
@@ -103,7 +103,7 @@ impl Ramp {
 
     /// The colour of one sample.
     #[inline]
-    pub(super) fn colour(&self, sample: Sample) -> Rgb {
+    pub(crate) fn colour(&self, sample: Sample) -> Rgb {
         let position = sample.value.clamp(0.0, 1.0) * STOPS as f32;
         let stop = (floor(position) as usize).min(STOPS - 1);
         let t = position - stop as f32;
@@ -134,8 +134,8 @@ fn along(anchors: &[Rgb], position: f32) -> Rgb {
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::Purpose;
     use super::*;
+    use crate::random::Purpose;
 
     #[test]
     fn hsv_corners() {

@@ -6,20 +6,20 @@
 
 /// Largest integer not above `x`, for `|x| < 2^31`.
 #[inline]
-pub(super) fn floor(x: f32) -> i32 {
+pub(crate) fn floor(x: f32) -> i32 {
     let truncated = x as i32;
     truncated - i32::from(x < truncated as f32)
 }
 
 /// `x` less its floor: in `[0, 1)`.
 #[inline]
-pub(super) fn fraction(x: f32) -> f32 {
+pub(crate) fn fraction(x: f32) -> f32 {
     x - floor(x) as f32
 }
 
 /// Sine of an angle in turns.
 #[inline]
-pub(super) fn sin_turns(turns: f32) -> f32 {
+pub(crate) fn sin_turns(turns: f32) -> f32 {
     let centred = turns - floor(turns + 0.5) as f32;
     let parabola = centred * (8.0 - 16.0 * centred.abs());
     0.225 * (parabola * parabola.abs() - parabola) + parabola
@@ -27,13 +27,13 @@ pub(super) fn sin_turns(turns: f32) -> f32 {
 
 /// Cosine of an angle in turns.
 #[inline]
-pub(super) fn cos_turns(turns: f32) -> f32 {
+pub(crate) fn cos_turns(turns: f32) -> f32 {
     sin_turns(turns + 0.25)
 }
 
 /// Angle of `(x, y)` in turns, in `[-0.5, 0.5]`; 0 at the origin.
 #[inline]
-pub(super) fn angle_turns(x: f32, y: f32) -> f32 {
+pub(crate) fn angle_turns(x: f32, y: f32) -> f32 {
     let (ax, ay) = (x.abs(), y.abs());
     let ratio = ax.min(ay) / ax.max(ay).max(1e-20);
     let octant = ratio * (0.155_2 - 0.030_2 * ratio * ratio);
@@ -44,7 +44,7 @@ pub(super) fn angle_turns(x: f32, y: f32) -> f32 {
 
 /// Two to the power `x`, for `|x| < 100`.
 #[inline]
-pub(super) fn exp2(x: f32) -> f32 {
+pub(crate) fn exp2(x: f32) -> f32 {
     let whole = floor(x);
     let part = x - whole as f32;
     let mantissa = 1.0 + part * (0.695_98 + part * (0.224_94 + part * 0.079_08));
@@ -53,7 +53,7 @@ pub(super) fn exp2(x: f32) -> f32 {
 
 /// Binary logarithm of a positive normal number.
 #[inline]
-pub(super) fn log2(x: f32) -> f32 {
+pub(crate) fn log2(x: f32) -> f32 {
     let bits = x.to_bits();
     let exponent = (bits >> 23) as i32 - 127;
     let mantissa = f32::from_bits((bits & 0x007f_ffff) | 0x3f80_0000) - 1.0;
@@ -69,14 +69,14 @@ pub(crate) fn pow(x: f32, p: f32) -> f32 {
 
 /// Hermite step from 0 at `low` to 1 at `high`.
 #[inline]
-pub(super) fn smoothstep(low: f32, high: f32, x: f32) -> f32 {
+pub(crate) fn smoothstep(low: f32, high: f32, x: f32) -> f32 {
     let t = ((x - low) / (high - low)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
 }
 
 /// Straight line from `a` at 0 to `b` at 1.
 #[inline]
-pub(super) fn lerp(a: f32, b: f32, t: f32) -> f32 {
+pub(crate) fn lerp(a: f32, b: f32, t: f32) -> f32 {
     a + (b - a) * t
 }
 

@@ -4,11 +4,10 @@
 //! Forms lie in the unit disc. Distances are those of `shape`: negative inside, and close to exact
 //! near the border.
 
-use super::elementary::{angle_turns, cos_turns, fraction, sin_turns};
-use super::random::Stream;
-use super::shape::Outline;
+use crate::elementary::{angle_turns, cos_turns, fraction, sin_turns};
+use crate::random::Stream;
 
-/// What a figure is, by its outline alone.
+/// Category of a figure, which its outline alone determines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Category {
     /// Round to oval.
@@ -69,22 +68,15 @@ impl Category {
         }
     }
 
-    /// Any category, each as likely as the others.
-    pub(super) fn sample(stream: &mut Stream) -> Self {
+    /// Draws a category; all are equally likely.
+    pub(crate) fn sample(stream: &mut Stream) -> Self {
         Self::ALL[stream.below(Self::ALL.len() as u32) as usize]
     }
 }
 
-/// A figure as it lies in a scene.
-#[derive(Debug, Clone)]
-pub(super) struct Figure {
-    pub(super) category: Category,
-    pub(super) outline: Outline,
-}
-
 /// One member of a category.
 #[derive(Debug, Clone)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Ellipse { aspect: f32 },
     Rectangle { half: [f32; 2] },
     Triangle { reach: [f32; 3] },
@@ -99,7 +91,7 @@ pub(super) enum Form {
 
 impl Form {
     /// A random member of this category.
-    pub(super) fn sample(category: Category, stream: &mut Stream) -> Self {
+    pub(crate) fn sample(category: Category, stream: &mut Stream) -> Self {
         match category {
             Category::Ellipse => Self::Ellipse { aspect: stream.range(0.5, 1.0) },
             Category::Rectangle => Self::Rectangle { half: half_sides(stream) },
@@ -140,7 +132,7 @@ impl Form {
 
     /// Signed distance of `(x, y)` to the border.
     #[inline]
-    pub(super) fn distance(&self, x: f32, y: f32) -> f32 {
+    pub(crate) fn distance(&self, x: f32, y: f32) -> f32 {
         let reach = (x * x + y * y).sqrt();
         match self {
             Self::Ellipse { aspect } => {
@@ -208,8 +200,8 @@ fn rectangle(x: f32, y: f32, half: [f32; 2]) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::Purpose;
     use super::*;
+    use crate::random::Purpose;
 
     fn forms() -> Vec<(Category, Form)> {
         let mut stream = Stream::new(Purpose::Figures, 0, 0);

@@ -1,10 +1,10 @@
 //! Pictures of figures whose categories, masks and boxes are known.
 
-use super::camera::Camera;
-use super::canvas::{Canvas, Frame};
-use super::figure::Figure;
-use super::scene::Scene;
-use super::{Category, Picture, ProceduralImages};
+use crate::camera::Camera;
+use crate::canvas::{Canvas, Frame};
+use crate::scene::Figure;
+use crate::scene::Scene;
+use crate::{Category, Picture, ProceduralImages};
 
 /// A picture of figures; instance `i` is `figures[i - 1]`, and 0 is everything else.
 #[derive(Debug, Clone)]
@@ -13,13 +13,13 @@ pub(crate) struct FigurePicture {
     pub(crate) figures: Vec<FigureExtent>,
 }
 
-/// How large a figure would be if nothing hid it.
+/// Extent of a figure, hidden parts included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FigureExtent {
     pub(crate) category: Category,
     /// Pixels inside the outline, also those outside of the picture.
     pub(crate) whole_px: usize,
-    /// Of these, the pixels that the picture's border cuts off.
+    /// Pixels of the figure outside the picture.
     pub(crate) cut_px: usize,
 }
 
@@ -44,7 +44,7 @@ fn measure(figure: &Figure, frame: Frame) -> FigureExtent {
     for y in top..=bottom {
         for x in left..=right {
             let (px, py) = ((x as f32 + 0.5) * pixel, (y as f32 + 0.5) * pixel);
-            if figure.outline.place(px, py).distance < 0.0 {
+            if figure.outline.locate(px, py).distance < 0.0 {
                 whole_px += 1;
                 let inside = (0..frame.width_px as i64).contains(&x) && (0..frame.height_px as i64).contains(&y);
                 cut_px += usize::from(!inside);
@@ -56,8 +56,8 @@ fn measure(figure: &Figure, frame: Frame) -> FigureExtent {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Split;
     use super::*;
+    use crate::Split;
 
     const FRAME: Frame = Frame { width_px: 96, height_px: 72, unit_px: 72.0 };
 

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::sync::LazyLock;
 
-use super::elementary::{cos_turns, floor, sin_turns};
-use super::random::{Purpose, Stream};
+use crate::elementary::{cos_turns, floor, sin_turns};
+use crate::random::{Purpose, Stream};
 
 const SIDE: usize = 128;
 const MASK: i32 = SIDE as i32 - 1;
@@ -25,7 +25,7 @@ static GRADIENTS: LazyLock<Box<[[f32; 2]; SIDE * SIDE]>> = LazyLock::new(|| {
 
 /// A handle on the shared table, so that inner loops skip the check that it is ready.
 #[derive(Clone, Copy)]
-pub(super) struct Lattice(&'static [[f32; 2]; SIDE * SIDE]);
+pub(crate) struct Lattice(&'static [[f32; 2]; SIDE * SIDE]);
 
 /// The table is the same for all and too long to print.
 impl fmt::Debug for Lattice {
@@ -36,13 +36,13 @@ impl fmt::Debug for Lattice {
 
 impl Lattice {
     /// The shared table.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(&GRADIENTS)
     }
 
     /// Smooth noise in about ±1, mean 0, features one unit wide.
     #[inline]
-    pub(super) fn noise(self, x: f32, y: f32) -> f32 {
+    pub(crate) fn noise(self, x: f32, y: f32) -> f32 {
         let (ix, iy) = (floor(x), floor(y));
         let (fx, fy) = (x - ix as f32, y - iy as f32);
         let (x0, x1) = ((ix & MASK) as usize, ((ix + 1) & MASK) as usize);
@@ -62,7 +62,7 @@ impl Lattice {
 
     /// Sum of octaves, each twice as fine and `gain` times as strong; about ±1.
     #[inline]
-    pub(super) fn fractal(self, x: f32, y: f32, octaves: Octaves) -> f32 {
+    pub(crate) fn fractal(self, x: f32, y: f32, octaves: Octaves) -> f32 {
         let (mut x, mut y, mut amplitude, mut sum) = (x, y, octaves.first, 0.0);
         for _ in 0..octaves.count {
             sum += amplitude * self.noise(x, y);
@@ -74,7 +74,7 @@ impl Lattice {
 
     /// Like [`Self::fractal`] with creases where each octave crosses zero; in about `[0, 1]`.
     #[inline]
-    pub(super) fn ridged(self, x: f32, y: f32, octaves: Octaves) -> f32 {
+    pub(crate) fn ridged(self, x: f32, y: f32, octaves: Octaves) -> f32 {
         let (mut x, mut y, mut amplitude, mut sum) = (x, y, octaves.first, 0.0);
         for _ in 0..octaves.count {
             sum += amplitude * (1.0 - 2.0 * self.noise(x, y).abs());
@@ -91,18 +91,18 @@ fn next_octave(x: f32, y: f32) -> (f32, f32) {
     (1.6 * x - 1.2 * y + 17.31, 1.2 * x + 1.6 * y + 5.73)
 }
 
-/// How many octaves to sum, and how they fall off.
+/// Number of octaves of a sum, and their weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Octaves {
+pub(crate) struct Octaves {
     count: u32,
     gain: f32,
     first: f32,
 }
 
 impl Octaves {
-    /// As many octaves as stay above two and a half pixels, at least one and at most `most`.
+    /// The octaves that stay above two and a half pixels, at least one and at most `most`.
     /// `pixel` is the size of a pixel in the noise's own units.
-    pub(super) fn new(most: u32, gain: f32, pixel: f32) -> Self {
+    pub(crate) fn new(most: u32, gain: f32, pixel: f32) -> Self {
         let mut wavelength = 1.0;
         let mut count = 1;
         while count < most && wavelength * 0.5 > 2.5 * pixel {

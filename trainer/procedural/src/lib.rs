@@ -1,13 +1,23 @@
-//! Images without a data set: endless drawn pictures with the statistics of photographs.
+//! Procedural images with the statistics of photographs, and the sets with exact truth that are made of them.
 //!
-//! A picture is a stack of textured leaves (`scene`), each a shape (`shape`) with a surface
-//! (`surface`, `texture`, `colour`), painted front to back (`canvas`) and photographed (`camera`).
-//! Two further kinds of picture serve measurements: objects that move (`stage`), and figures of known
-//! categories (`figure`, `labelled`). Nothing here reads a file or keeps state.
+//! A picture is a stack of textured leaves (`scene`), each a shape (`shape`) with a surface (`surface`, `texture`,
+//! `colour`), painted from front to back (`canvas`) and photographed (`camera`). Two further kinds of picture serve
+//! measurements: objects that move (`stage`), and figures of known categories (`figure`, `labelled`). [`synth`] writes
+//! sets of them to disk.
 //!
-//! Invariants: a picture is a pure function of split, seed, index and frame; only IEEE basic
-//! arithmetic is used, so the bytes are the same on every machine; the texture programs of the two
-//! splits are disjoint.
+//! This crate reads no files, keeps no state and knows nothing of training.
+//!
+//! Invariants: a picture is a pure function of split, seed, index and frame; only IEEE basic arithmetic is used, so the
+//! bytes are the same on every machine; the texture programs of the two splits are disjoint.
+//!
+//! ```
+//! use densecl_procedural::{ProceduralImages, Split};
+//!
+//! let images = ProceduralImages::new(1, 64).with_split(Split::HeldOut);
+//! let rgb = images.render(0); // [64, 64, 3]
+//! assert_eq!(rgb.len(), 64 * 64 * 3);
+//! assert_ne!(rgb, images.render(1));
+//! ```
 
 mod camera;
 mod canvas;
@@ -35,7 +45,7 @@ use self::camera::Camera;
 use self::canvas::Canvas;
 use self::scene::Scene;
 
-/// Which pictures: those for training, or those kept for evaluation.
+/// Set of pictures: for training or for evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Split {
     /// For training.
@@ -47,7 +57,7 @@ pub enum Split {
 }
 
 impl Split {
-    /// What names picture `index` in random streams. The top bit is the split's, so that no held-out
+    /// Key of picture `index` in random streams. The top bit is the split's, so that no held-out
     /// picture is a training picture.
     fn key(self, index: u64) -> u64 {
         match self {
@@ -82,7 +92,7 @@ impl ProceduralImages {
         Self { seed, side_px: size_px, split: Split::Train }
     }
 
-    /// The same seed and size from another split.
+    /// Pictures of another split with the seed and size of these.
     #[must_use]
     pub fn with_split(self, split: Split) -> Self {
         Self { split, ..self }

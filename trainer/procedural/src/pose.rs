@@ -1,15 +1,15 @@
-//! Where a leaf stands in a view: the map between the two and what follows from it.
+//! Position of a leaf in a view: the map between their coordinates and what follows from it.
 
-use super::shape::{Outline, Place};
-use super::similarity::Similarity;
+use crate::shape::{Outline, RelativePoint};
+use crate::similarity::Similarity;
 
-/// How a view's points, in image units, belong to the points of a leaf's own frame.
-pub(super) trait Pose {
+/// Map between a view's points, in image units, and the points of a leaf's own frame.
+pub(crate) trait Pose {
     /// The leaf's point that a point of the view shows.
     fn leaf_point(&self, view: [f32; 2]) -> [f32; 2];
 
-    /// Where the leaf's point lies relative to an outline.
-    fn place(&self, outline: &Outline, point: [f32; 2]) -> Place;
+    /// The leaf's point in the coordinates of an outline.
+    fn locate(&self, outline: &Outline, point: [f32; 2]) -> RelativePoint;
 
     /// The smallest upright box of the view around an upright box of the leaf's frame; both are
     /// left, top, right, bottom.
@@ -23,7 +23,7 @@ pub(super) trait Pose {
 }
 
 /// The pose of a single picture: leaf and view share a frame.
-pub(super) struct AtRest;
+pub(crate) struct AtRest;
 
 impl Pose for AtRest {
     #[inline]
@@ -32,8 +32,8 @@ impl Pose for AtRest {
     }
 
     #[inline]
-    fn place(&self, outline: &Outline, [x, y]: [f32; 2]) -> Place {
-        outline.place(x, y)
+    fn locate(&self, outline: &Outline, [x, y]: [f32; 2]) -> RelativePoint {
+        outline.locate(x, y)
     }
 
     fn view_box(&self, leaf_box: [f32; 4]) -> [f32; 4] {
@@ -51,7 +51,7 @@ impl Pose for AtRest {
 
 /// The pose of a leaf that moves in front of a moving camera.
 #[derive(Debug, Clone)]
-pub(super) struct Moved {
+pub(crate) struct Moved {
     leaf_from_view: Similarity,
     view_from_leaf: Similarity,
     /// A turn alone.
@@ -60,19 +60,19 @@ pub(super) struct Moved {
 
 impl Moved {
     /// The pose where the camera maps the world to the view and the motion maps the leaf to the world.
-    pub(super) fn new(view_from_world: &Similarity, world_from_leaf: &Similarity) -> Self {
+    pub(crate) fn new(view_from_world: &Similarity, world_from_leaf: &Similarity) -> Self {
         let view_from_leaf = world_from_leaf.then(view_from_world);
         let leaf_from_world = world_from_leaf.inverse();
         Self { leaf_from_view: view_from_leaf.inverse(), view_from_leaf, leaf_from_world }
     }
 
     /// From the view's image units to the leaf's.
-    pub(super) fn leaf_from_view(&self) -> &Similarity {
+    pub(crate) fn leaf_from_view(&self) -> &Similarity {
         &self.leaf_from_view
     }
 
     /// From the leaf's image units to the view's.
-    pub(super) fn view_from_leaf(&self) -> &Similarity {
+    pub(crate) fn view_from_leaf(&self) -> &Similarity {
         &self.view_from_leaf
     }
 }
@@ -86,11 +86,11 @@ impl Pose for Moved {
     /// The outline's box cuts off what sticks out of it, here as in a picture at rest, where nothing
     /// outside of the box is looked at.
     #[inline]
-    fn place(&self, outline: &Outline, [x, y]: [f32; 2]) -> Place {
-        let place = outline.place(x, y);
+    fn locate(&self, outline: &Outline, [x, y]: [f32; 2]) -> RelativePoint {
+        let point = outline.locate(x, y);
         let [left, top, right, bottom] = outline.bounds(0.0);
         let outside = (left - x).max(x - right).max(top - y).max(y - bottom) / outline.radius();
-        Place { distance: place.distance.max(outside), ..place }
+        RelativePoint { distance: point.distance.max(outside), ..point }
     }
 
     fn view_box(&self, [left, top, right, bottom]: [f32; 4]) -> [f32; 4] {

@@ -6,9 +6,9 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::elementary::{exp2, log2};
+use crate::elementary::{exp2, log2};
 
-/// What a stream draws; part of its key, so that no two purposes share numbers.
+/// Purpose of a stream; part of its key, so that no two purposes share numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Layout, shapes, colours and light of one image.
@@ -17,7 +17,7 @@ pub(crate) enum Purpose {
     Program = 2,
     /// The gradient lattice all noises share.
     Lattice = 3,
-    /// How one image is exposed and developed.
+    /// Exposure and development of one image.
     Camera = 5,
     /// Camera positions and photometric changes of a synthetic sequence.
     Sequence = 4,
@@ -94,7 +94,7 @@ impl Stream {
 
 /// Mixes a lattice cell and a salt into 32 well-spread bits.
 #[inline]
-pub(super) fn hash_cell(x: i32, y: i32, salt: u32) -> u32 {
+pub(crate) fn hash_cell(x: i32, y: i32, salt: u32) -> u32 {
     let mut h = (x as u32).wrapping_mul(0x9e37_79b1) ^ (y as u32).wrapping_mul(0x85eb_ca77) ^ salt;
     h = (h ^ (h >> 15)).wrapping_mul(0x2c1b_3c6d);
     h = (h ^ (h >> 12)).wrapping_mul(0x297a_2d39);
@@ -103,7 +103,7 @@ pub(super) fn hash_cell(x: i32, y: i32, salt: u32) -> u32 {
 
 /// Byte `which` (0 to 3) of a hash as a number in `[0, 1)`.
 #[inline]
-pub(super) fn hash_unit(hash: u32, which: u32) -> f32 {
+pub(crate) fn hash_unit(hash: u32, which: u32) -> f32 {
     ((hash >> (8 * which)) & 0xff) as f32 * (1.0 / 256.0)
 }
 

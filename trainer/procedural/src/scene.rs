@@ -1,49 +1,57 @@
-//! What an image is made of: leaves from front to back, and the light on them.
+//! Parts of an image: leaves from front to back, and the light on them.
 //!
 //! The dead-leaves model (A. B. Lee, D. Mumford and J. Huang 2001): opaque shapes with a density of
 //! radii proportional to 1/r³ cover each other, which gives the power-law spectra, edges and
 //! occlusions of photographs. Two more layouts add what it lacks: objects of several parts in front
 //! of a ground and a sky, and close views of one surface.
 
-use super::Split;
-use super::colour::Palette;
-use super::elementary::{cos_turns, sin_turns};
-use super::figure::{Category, Figure};
-use super::random::{Purpose, Stream};
-use super::shape::Outline;
-use super::surface::{Choice, Surface};
+use crate::Split;
+use crate::colour::Palette;
+use crate::elementary::{cos_turns, sin_turns};
+use crate::figure::Category;
+use crate::random::{Purpose, Stream};
+use crate::shape::Outline;
+use crate::surface::{Choice, Surface};
 
 /// Places tried for a figure.
 const PLACEMENTS: usize = 12;
 
 /// One shape with its surface, as light falls on it.
 #[derive(Debug, Clone)]
-pub(super) struct Leaf {
-    pub(super) outline: Outline,
-    pub(super) surface: Surface,
+pub(crate) struct Leaf {
+    pub(crate) outline: Outline,
+    pub(crate) surface: Surface,
     /// Leaves of one object share their instance; 0 is the background.
-    pub(super) instance: u16,
+    pub(crate) instance: u16,
     /// Width of the edge in image units, on top of one pixel.
-    pub(super) softness: f32,
+    pub(crate) softness: f32,
     /// Change of brightness per radius along x and y.
-    pub(super) gradient: [f32; 2],
+    pub(crate) gradient: [f32; 2],
     /// Darkening at the border, as on a round body.
-    pub(super) rim: f32,
-    pub(super) shadow: Option<Shadow>,
+    pub(crate) rim: f32,
+    pub(crate) shadow: Option<Shadow>,
+}
+
+/// A figure as it lies in a scene.
+#[derive(Debug, Clone)]
+pub(crate) struct Figure {
+    pub(crate) category: Category,
+    pub(crate) outline: Outline,
 }
 
 /// A shadow on whatever lies behind.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shadow {
-    pub(super) offset: [f32; 2],
+pub(crate) struct Shadow {
+    pub(crate) offset: [f32; 2],
     /// Share of the light that is kept out, in `[0, 1]`.
-    pub(super) depth: f32,
+    pub(crate) depth: f32,
     /// Width of its soft border in image units.
-    pub(super) width: f32,
+    pub(crate) width: f32,
 }
 
+/// Leaves that are still to come, by kind.
 #[derive(Debug, Clone, Copy)]
-enum Layout {
+enum RemainingLeaves {
     /// Leaves until nothing is left to cover.
     Leaves { smallest: f32, left: u32 },
     /// Small things, objects of parts, then large things.
@@ -54,13 +62,13 @@ enum Layout {
 
 /// An endless source of leaves from front to back, then a background.
 #[derive(Debug)]
-pub(super) struct Scene {
+pub(crate) struct Scene {
     stream: Stream,
     split: Split,
     palette: Palette,
     /// Width and height in image units.
     extent: [f32; 2],
-    layout: Layout,
+    remaining: RemainingLeaves,
     light: [f32; 2],
     shadows: f32,
     mixing: f32,
@@ -68,33 +76,38 @@ pub(super) struct Scene {
     /// Parts of the current object still to come, around its middle.
     parts: Vec<([f32; 2], f32)>,
     part_palette: Option<Palette>,
-    /// Whether the last leaf was part of an object.
+    /// `true` if the last leaf was part of an object.
     in_object: bool,
     figures: Vec<Figure>,
 }
 
 impl Scene {
     /// The scene of one image, `extent` image units wide and high.
-    pub(super) fn new(split: Split, seed: u64, index: u64, extent: [f32; 2]) -> Self {
+    pub(crate) fn new(split: Split, seed: u64, index: u64, extent: [f32; 2]) -> Self {
         let stream = Stream::new(Purpose::Scene, seed, split.key(index));
         let area = extent[0] * extent[1];
         let some = |low: u32, range: u32, stream: &mut Stream| ((low + stream.below(range)) as f32 * area) as u32;
         Self::laid_out(split, stream, extent, |stream| match stream.weighted(&[0.5, 0.38, 0.12]) {
-            0 => Layout::Leaves { smallest: stream.log_range(0.03, 0.14), left: (400.0 * area) as u32 },
-            1 => Layout::Objects {
+            0 => RemainingLeaves::Leaves { smallest: stream.log_range(0.03, 0.14), left: (400.0 * area) as u32 },
+            1 => RemainingLeaves::Objects {
                 clutter: some(0, 10, stream),
                 objects: some(2, 7, stream).max(1),
                 large: some(0, 4, stream),
                 horizon: stream.chance(0.7),
             },
-            _ => Layout::Objects { clutter: some(0, 5, stream), objects: 0, large: some(0, 3, stream), horizon: false },
+            _ => RemainingLeaves::Objects {
+                clutter: some(0, 5, stream),
+                objects: 0,
+                large: some(0, 3, stream),
+                horizon: false,
+            },
         })
     }
 
     /// A scene with `objects` objects of parts, for a sequence of pictures.
-    pub(super) fn with_objects(split: Split, seed: u64, index: u64, extent: [f32; 2], objects: u32) -> Self {
+    pub(crate) fn with_objects(split: Split, seed: u64, index: u64, extent: [f32; 2], objects: u32) -> Self {
         let stream = Stream::new(Purpose::Stage, seed, split.key(index));
-        Self::laid_out(split, stream, extent, |stream| Layout::Objects {
+        Self::laid_out(split, stream, extent, |stream| RemainingLeaves::Objects {
             clutter: stream.below(5),
             objects,
             large: 1 + stream.below(4),
@@ -103,9 +116,9 @@ impl Scene {
     }
 
     /// A scene with figures in front of a backdrop that shows none.
-    pub(super) fn with_figures(split: Split, seed: u64, index: u64, extent: [f32; 2]) -> Self {
+    pub(crate) fn with_figures(split: Split, seed: u64, index: u64, extent: [f32; 2]) -> Self {
         let stream = Stream::new(Purpose::Figures, seed, split.key(index));
-        Self::laid_out(split, stream, extent, |stream| Layout::Figures {
+        Self::laid_out(split, stream, extent, |stream| RemainingLeaves::Figures {
             figures: 1 + stream.weighted(&[0.2, 0.2, 0.18, 0.15, 0.12, 0.08, 0.07]) as u32,
             clutter: stream.below(6),
             large: stream.below(4),
@@ -117,17 +130,17 @@ impl Scene {
         split: Split,
         mut stream: Stream,
         extent: [f32; 2],
-        layout: impl FnOnce(&mut Stream) -> Layout,
+        remaining: impl FnOnce(&mut Stream) -> RemainingLeaves,
     ) -> Self {
         let palette = Palette::sample(&mut stream);
         let turns = stream.range(-0.35, -0.15);
         let strength = stream.range(0.0, 0.35);
-        let layout = layout(&mut stream);
+        let remaining = remaining(&mut stream);
         Self {
             split,
             palette,
             extent,
-            layout,
+            remaining,
             light: [strength * cos_turns(turns), strength * sin_turns(turns)],
             shadows: if stream.chance(0.75) { stream.range(0.2, 0.9) } else { 0.0 },
             mixing: if stream.chance(0.4) { stream.range(0.1, 0.5) } else { 0.0 },
@@ -141,46 +154,50 @@ impl Scene {
     }
 
     /// The next leaf towards the back; `None` when only the background is left.
-    pub(super) fn next_leaf(&mut self) -> Option<Leaf> {
+    pub(crate) fn next_leaf(&mut self) -> Option<Leaf> {
         if let Some((centre, radius)) = self.parts.pop() {
             return Some(self.leaf(centre, radius));
         }
-        match self.layout {
-            Layout::Leaves { smallest, left } => {
+        match self.remaining {
+            RemainingLeaves::Leaves { smallest, left } => {
                 let left = left.checked_sub(1)?;
-                self.layout = Layout::Leaves { smallest, left };
+                self.remaining = RemainingLeaves::Leaves { smallest, left };
                 let radius = cubic_radius(smallest, 1.0, &mut self.stream);
                 Some(self.single(radius))
             }
-            Layout::Objects { clutter, objects, large, horizon } => self.next_object(clutter, objects, large, horizon),
-            Layout::Figures { figures, clutter, large, horizon } => self.next_figure(figures, clutter, large, horizon),
+            RemainingLeaves::Objects { clutter, objects, large, horizon } => {
+                self.next_object(clutter, objects, large, horizon)
+            }
+            RemainingLeaves::Figures { figures, clutter, large, horizon } => {
+                self.next_figure(figures, clutter, large, horizon)
+            }
         }
     }
 
-    /// Whether the leaf that came last is part of an object, and not of what stands still.
-    pub(super) fn in_object(&self) -> bool {
+    /// Returns whether the last leaf is part of an object that may move.
+    pub(crate) fn in_object(&self) -> bool {
         self.in_object
     }
 
     /// The figures so far; figure `i` is instance `i + 1`.
-    pub(super) fn figures(&self) -> &[Figure] {
+    pub(crate) fn figures(&self) -> &[Figure] {
         &self.figures
     }
 
     fn next_object(&mut self, clutter: u32, objects: u32, large: u32, horizon: bool) -> Option<Leaf> {
         if clutter > 0 {
-            self.layout = Layout::Objects { clutter: clutter - 1, objects, large, horizon };
+            self.remaining = RemainingLeaves::Objects { clutter: clutter - 1, objects, large, horizon };
             let radius = self.stream.log_range(0.03, 0.12);
             Some(self.single(radius))
         } else if objects > 0 {
-            self.layout = Layout::Objects { clutter, objects: objects - 1, large, horizon };
+            self.remaining = RemainingLeaves::Objects { clutter, objects: objects - 1, large, horizon };
             Some(self.first_part())
         } else if large > 0 {
-            self.layout = Layout::Objects { clutter, objects, large: large - 1, horizon };
+            self.remaining = RemainingLeaves::Objects { clutter, objects, large: large - 1, horizon };
             let radius = self.stream.range(0.35, 0.9);
             Some(self.single(radius))
         } else if horizon {
-            self.layout = Layout::Objects { clutter, objects, large, horizon: false };
+            self.remaining = RemainingLeaves::Objects { clutter, objects, large, horizon: false };
             Some(self.ground())
         } else {
             None
@@ -189,20 +206,20 @@ impl Scene {
 
     fn next_figure(&mut self, figures: u32, clutter: u32, large: u32, horizon: bool) -> Option<Leaf> {
         if figures > 0 {
-            self.layout = Layout::Figures { figures: figures - 1, clutter, large, horizon };
+            self.remaining = RemainingLeaves::Figures { figures: figures - 1, clutter, large, horizon };
             return Some(self.figure());
         }
         self.part_palette = None;
         let mut leaf = if clutter > 0 {
-            self.layout = Layout::Figures { figures, clutter: clutter - 1, large, horizon };
+            self.remaining = RemainingLeaves::Figures { figures, clutter: clutter - 1, large, horizon };
             let radius = self.stream.log_range(0.03, 0.15);
             self.irregular(radius)
         } else if large > 0 {
-            self.layout = Layout::Figures { figures, clutter, large: large - 1, horizon };
+            self.remaining = RemainingLeaves::Figures { figures, clutter, large: large - 1, horizon };
             let radius = self.stream.range(0.35, 0.9);
             self.irregular(radius)
         } else if horizon {
-            self.layout = Layout::Figures { figures, clutter, large, horizon: false };
+            self.remaining = RemainingLeaves::Figures { figures, clutter, large, horizon: false };
             self.ground()
         } else {
             return None;
@@ -240,8 +257,8 @@ impl Scene {
         self.dressed(outline)
     }
 
-    /// What shows where no leaf is.
-    pub(super) fn background(&mut self) -> Surface {
+    /// Surface that shows where no leaf is.
+    pub(crate) fn background(&mut self) -> Surface {
         self.surface(0.6, 0.45)
     }
 

@@ -4,10 +4,10 @@
 //! noise roughen it. Distances are negative inside and exact enough near the border for an
 //! antialiased edge a few pixels wide.
 
-use super::elementary::{cos_turns, sin_turns};
-use super::figure::{Category, Form};
-use super::lattice::Lattice;
-use super::random::Stream;
+use crate::elementary::{cos_turns, sin_turns};
+use crate::figure::{Category, Form};
+use crate::lattice::Lattice;
+use crate::random::Stream;
 
 const MAX_SIDES: usize = 8;
 const MAX_DISCS: usize = 5;
@@ -141,9 +141,9 @@ impl Shape {
     }
 }
 
-/// A shape in its place. Lengths are in image units.
+/// A shape at its place in the scene. Lengths are in image units.
 #[derive(Debug, Clone)]
-pub(super) struct Outline {
+pub(crate) struct Outline {
     shape: Shape,
     centre: [f32; 2],
     radius: f32,
@@ -153,18 +153,18 @@ pub(super) struct Outline {
     lattice: Lattice,
 }
 
-/// A point's place relative to an outline.
+/// A point in the coordinates of an outline.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(crate) struct RelativePoint {
     /// Offset from the centre in radii, not turned.
-    pub(super) offset: [f32; 2],
+    pub(crate) offset: [f32; 2],
     /// Signed distance to the border in radii, negative inside.
-    pub(super) distance: f32,
+    pub(crate) distance: f32,
 }
 
 impl Outline {
     /// A random shape of this size at this place.
-    pub(super) fn sample(centre: [f32; 2], radius: f32, stream: &mut Stream) -> Self {
+    pub(crate) fn sample(centre: [f32; 2], radius: f32, stream: &mut Stream) -> Self {
         let shape = Shape::sample(stream);
         // Half of all long things stand upright or lie flat, as under gravity.
         let turns =
@@ -175,7 +175,7 @@ impl Outline {
     }
 
     /// A figure of this category, turned anyhow and all but smooth.
-    pub(super) fn figure(category: Category, centre: [f32; 2], radius: f32, stream: &mut Stream) -> Self {
+    pub(crate) fn figure(category: Category, centre: [f32; 2], radius: f32, stream: &mut Stream) -> Self {
         let form = Form::sample(category, stream);
         let turns = stream.unit();
         let roughness = if stream.chance(0.3) { stream.log_range(0.01, 0.03) } else { 0.0 };
@@ -184,7 +184,7 @@ impl Outline {
     }
 
     /// A shape that no category could be mistaken for: a ragged blob or a bent stroke.
-    pub(super) fn irregular(centre: [f32; 2], radius: f32, stream: &mut Stream) -> Self {
+    pub(crate) fn irregular(centre: [f32; 2], radius: f32, stream: &mut Stream) -> Self {
         let shape = if stream.chance(0.75) {
             let (depth, frequency) = (stream.range(0.5, 0.8), stream.range(0.8, 1.6));
             Shape::Blob { depth, frequency, offset: stream.range(0.0, 128.0) }
@@ -197,7 +197,7 @@ impl Outline {
     }
 
     /// Everything below a horizon through `point`, sloping by `turns`.
-    pub(super) fn ground(point: [f32; 2], reach: f32, turns: f32, stream: &mut Stream) -> Self {
+    pub(crate) fn ground(point: [f32; 2], reach: f32, turns: f32, stream: &mut Stream) -> Self {
         let down = [-sin_turns(turns), cos_turns(turns)];
         let centre = [point[0] + down[0] * reach, point[1] + down[1] * reach];
         let shape = Shape::Rectangle { half: [1.9, 1.0], corner: 0.0 };
@@ -217,31 +217,31 @@ impl Outline {
         self
     }
 
-    /// The same outline moved by `offset`.
-    pub(super) fn moved(&self, offset: [f32; 2]) -> Self {
+    /// This outline moved by `offset`.
+    pub(crate) fn moved(&self, offset: [f32; 2]) -> Self {
         let mut copy = self.clone();
         copy.centre = [self.centre[0] + offset[0], self.centre[1] + offset[1]];
         copy
     }
 
     /// The middle of the disc that holds the shape.
-    pub(super) fn centre(&self) -> [f32; 2] {
+    pub(crate) fn centre(&self) -> [f32; 2] {
         self.centre
     }
 
-    /// How far `(x, y)` is from the middle.
-    pub(super) fn distance_from_centre(&self, [x, y]: [f32; 2]) -> f32 {
+    /// Distance of `(x, y)` from the middle.
+    pub(crate) fn distance_from_centre(&self, [x, y]: [f32; 2]) -> f32 {
         let (dx, dy) = (x - self.centre[0], y - self.centre[1]);
         (dx * dx + dy * dy).sqrt()
     }
 
     /// Radius of the disc that holds the shape.
-    pub(super) fn radius(&self) -> f32 {
+    pub(crate) fn radius(&self) -> f32 {
         self.radius
     }
 
     /// Left, top, right and bottom of a box that holds the outline and a margin around it.
-    pub(super) fn bounds(&self, margin: f32) -> [f32; 4] {
+    pub(crate) fn bounds(&self, margin: f32) -> [f32; 4] {
         let (half_x, half_y) = match &self.shape {
             Shape::Rectangle { half, .. } => {
                 let (c, s) = (self.turn[0].abs(), self.turn[1].abs());
@@ -254,9 +254,9 @@ impl Outline {
         [self.centre[0] - x, self.centre[1] - y, self.centre[0] + x, self.centre[1] + y]
     }
 
-    /// Where `(x, y)` lies relative to the outline.
+    /// `(x, y)` in the outline's coordinates.
     #[inline]
-    pub(super) fn place(&self, x: f32, y: f32) -> Place {
+    pub(crate) fn locate(&self, x: f32, y: f32) -> RelativePoint {
         let inverse = 1.0 / self.radius;
         let (dx, dy) = ((x - self.centre[0]) * inverse, (y - self.centre[1]) * inverse);
         let mut lx = self.turn[0] * dx + self.turn[1] * dy;
@@ -268,14 +268,14 @@ impl Outline {
             ly += self.roughness * self.lattice.noise(ny + 40.5, nx + 20.2);
         }
         let distance = self.shape.distance(self.lattice, lx, ly);
-        Place { offset: [dx, dy], distance }
+        RelativePoint { offset: [dx, dy], distance }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::Purpose;
     use super::*;
+    use crate::random::Purpose;
 
     #[test]
     fn shapes_stay_inside_their_bounds() {
@@ -291,7 +291,7 @@ mod tests {
                 let t = f32::from(step) / 63.0;
                 let (x, y) = (left + t * (right - left), top + t * (bottom - top));
                 for (px, py) in [(x, top), (x, bottom), (left, y), (right, y)] {
-                    assert!(outline.place(px, py).distance > -0.06, "{outline:?}");
+                    assert!(outline.locate(px, py).distance > -0.06, "{outline:?}");
                 }
             }
         }
@@ -304,7 +304,7 @@ mod tests {
             let outline = Outline::sample([0.0, 0.0], 1.0, &mut stream);
             let inside = (0..1024_u16).filter(|i| {
                 let (x, y) = (f32::from(i % 32) / 15.5 - 1.0, f32::from(i / 32) / 15.5 - 1.0);
-                outline.place(x, y).distance < 0.0
+                outline.locate(x, y).distance < 0.0
             });
             assert!(inside.count() > 8, "{outline:?}");
         }

@@ -40,7 +40,7 @@ impl Similarity {
         Self { axes, shift: [-x, -y] }
     }
 
-    /// Where a point goes.
+    /// Image of a point.
     #[inline]
     pub(crate) fn apply(&self, point: [f64; 2]) -> [f64; 2] {
         let [x, y] = product(self.axes, point);
@@ -52,7 +52,7 @@ impl Similarity {
         (self.axes[0] * self.axes[0] + self.axes[1] * self.axes[1]).sqrt()
     }
 
-    /// Where a direction goes: turned and scaled, not shifted.
+    /// Image of a direction: turned and scaled, not shifted.
     pub(crate) fn apply_to_direction(&self, direction: [f64; 2]) -> [f64; 2] {
         product(self.axes, direction)
     }

@@ -8,15 +8,15 @@
 //!
 //! Lengths are image units; a pixel's centre lies half a pixel from its corner.
 
-use super::ProceduralImages;
-use super::camera;
-use super::canvas::{Canvas, Frame};
-use super::colour::Rgb;
-use super::pose::Moved;
-use super::scene::{Leaf, Scene};
-use super::similarity::Similarity;
-use super::surface::Surface;
-use super::texture::Program;
+use crate::ProceduralImages;
+use crate::camera;
+use crate::canvas::{Canvas, Frame};
+use crate::colour::Rgb;
+use crate::pose::Moved;
+use crate::scene::{Leaf, Scene};
+use crate::similarity::Similarity;
+use crate::surface::Surface;
+use crate::texture::Program;
 
 /// Leaves from front to back, some of them parts of objects that move.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ struct Layer {
     object: usize,
 }
 
-/// Where everything is at one moment.
+/// Poses of all objects in the camera's view at one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     /// By object; the first is of what stands still.
@@ -104,7 +104,7 @@ impl Stage {
             let [x, y] = place.map(|coordinate| coordinate as f32);
             let [left, top, right, bottom] = layer.bounds;
             let in_box = x > left && x < right && y > top && y < bottom;
-            in_box && layer.leaf.outline.place(x, y).distance < 0.0
+            in_box && layer.leaf.outline.locate(x, y).distance < 0.0
         };
         self.layers.iter().find(covers).map_or(0, |layer| layer.object)
     }
@@ -124,7 +124,7 @@ impl View {
         Self { poses: motions.map(|motion| Moved::new(camera, &motion)).collect() }
     }
 
-    /// Where in `other` the same point of the object is.
+    /// Position in `other` of the object's point.
     pub(crate) fn carry(&self, other: &Self, object: usize, point: [f64; 2]) -> [f64; 2] {
         let place = self.poses[object].leaf_from_view().apply(point);
         other.poses[object].view_from_leaf().apply(place)

@@ -1,11 +1,11 @@
-//! What a leaf looks like: one textured layer, or two to six mixed by a mask.
+//! Surface of a leaf: one textured layer, or two to six mixed by a mask.
 
-use super::Split;
-use super::colour::{Palette, Ramp, Rgb};
-use super::elementary::{cos_turns, floor, fraction, sin_turns, smoothstep};
-use super::lattice::{Lattice, Octaves};
-use super::random::Stream;
-use super::texture::{Program, ProgramId, Sample};
+use crate::Split;
+use crate::colour::{Palette, Ramp, Rgb};
+use crate::elementary::{cos_turns, floor, fraction, sin_turns, smoothstep};
+use crate::lattice::{Lattice, Octaves};
+use crate::random::Stream;
+use crate::texture::{Program, ProgramId, Sample};
 
 /// A texture program, its place on the image and its colours.
 #[derive(Debug, Clone)]
@@ -95,28 +95,28 @@ impl Mask {
     }
 }
 
-/// What a surface may be made of.
-pub(super) struct Choice<'a> {
-    /// Whose texture programs to use.
-    pub(super) split: Split,
+/// Sources of a surface's textures and colours.
+pub(crate) struct Choice<'a> {
+    /// Split whose texture programs are used.
+    pub(crate) split: Split,
     /// The image's colours.
-    pub(super) palette: &'a Palette,
+    pub(crate) palette: &'a Palette,
     /// Size of the surface in image units.
-    pub(super) extent: f32,
+    pub(crate) extent: f32,
     /// Probability of more than one layer.
-    pub(super) mixing: f32,
+    pub(crate) mixing: f32,
 }
 
 /// The look of a leaf, before light.
 #[derive(Debug, Clone)]
-pub(super) struct Surface {
+pub(crate) struct Surface {
     layers: Vec<Layer>,
     mask: Option<Mask>,
 }
 
 impl Surface {
     /// A random surface.
-    pub(super) fn sample(choice: &Choice<'_>, stream: &mut Stream) -> Self {
+    pub(crate) fn sample(choice: &Choice<'_>, stream: &mut Stream) -> Self {
         let mixed = stream.chance(choice.mixing);
         let count = if mixed { 2 + stream.weighted(&[0.5, 0.25, 0.12, 0.08, 0.05]) } else { 1 };
         let mask = mixed.then(|| Mask::sample(stream));
@@ -126,12 +126,12 @@ impl Surface {
 
     /// Draws the parameters of the surface's programs, which costs more than all the rest: to be
     /// called only when something of the leaf is seen. `pixel` is a pixel's width in image units.
-    pub(super) fn prepare(&self, pixel: f32) -> Vec<Program> {
+    pub(crate) fn prepare(&self, pixel: f32) -> Vec<Program> {
         self.layers.iter().map(|layer| layer.program(pixel)).collect()
     }
 
     /// Colours of `points` (image units) into `colours`.
-    pub(super) fn shade(
+    pub(crate) fn shade(
         &self,
         programs: &[Program],
         points: &[[f32; 2]],
@@ -165,7 +165,7 @@ impl Surface {
 
 /// Buffers that [`Surface::shade`] uses again for every row.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     positions: Vec<f32>,
     chosen: Vec<usize>,
     weights: Vec<f32>,

@@ -46,7 +46,7 @@ impl ConvertArgs {
             Some(To::Torchvision) => Target::Torchvision,
             Some(To::Detectron2) => Target::Detectron2,
             Some(To::Mmpretrain) => Target::Mmpretrain,
-            None => Target::of_path(&self.output).with_context(|| {
+            None => Target::from_path(&self.output).with_context(|| {
                 let output = self.output.display();
                 format!("which layout {output} should have is not clear from its name: say --to densecl|torchvision|detectron2|mmpretrain")
             })?,

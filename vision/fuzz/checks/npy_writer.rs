@@ -1,8 +1,6 @@
 //! npy files are read back by someone else's reader.
 
-use densecl_vision::features::{
-    Dtype, EncodedTensor, NumberForm, encode_npy, encode_npy_bytes, encode_raw, npy_header,
-};
+use densecl_vision::features::{Dtype, EncodedTensor, NumberForm, encode_npy, encode_npy_u8, encode_raw, npy_header};
 use half::f16;
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use ndarray_npy::ReadNpyExt as _;
@@ -59,7 +57,7 @@ fn check_reply(numbers: &mut Numbers<'_>) {
 }
 
 fn check_bytes(numbers: &Numbers<'_>) {
-    let file = encode_npy_bytes(numbers.0, &[numbers.0.len()]);
+    let file = encode_npy_u8(numbers.0, &[numbers.0.len()]);
     let read = ArrayD::<u8>::read_npy(&file[..]).expect("a valid file");
     assert_eq!(read.as_slice(), Some(numbers.0));
 }

@@ -61,7 +61,7 @@ impl Numbers<'_> {
         let data = self.floats(channels * height * width).into_iter().map(|x| if x.abs() < 1e6 { x } else { 1.0 });
         let map = FeatureMap::new(channels, height, width, data.collect()).expect("as many as its shape says");
         let stated = rendering.shape(channels, map.grid());
-        let tensor = rendering.of(map).ok()?;
+        let tensor = rendering.render(map).ok()?;
         assert_eq!(Ok(tensor.shape()), stated, "the shape that was said before");
         Some(tensor)
     }

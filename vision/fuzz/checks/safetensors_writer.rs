@@ -25,10 +25,12 @@ pub(crate) fn check(input: &[u8]) {
             tensors.insert(name, tensor);
         }
     }
-    let entries: Vec<TensorEntry> =
-        tensors.iter().map(|(name, tensor)| TensorEntry { name: name.clone(), shape: tensor.shape() }).collect();
+    let entries: Vec<TensorEntry> = tensors
+        .iter()
+        .map(|(name, tensor)| TensorEntry { name: name.clone(), element: dtype.into(), shape: tensor.shape() })
+        .collect();
     let pairs: Vec<(String, String)> = metadata.clone().into_iter().collect();
-    let mut file = safetensors_header(&entries, dtype, &pairs);
+    let mut file = safetensors_header(&entries, &pairs);
     let mut expected = BTreeMap::new();
     for (name, tensor) in tensors {
         let shape = tensor.shape();

@@ -1,30 +1,30 @@
-//! How long descriptors are between the cells of a map.
+//! Lengths of the descriptors that bilinear interpolation gives between the cells of a map.
 //!
-//! In double precision, because a length is a difference of nearly equal numbers where neighbours point in opposite
-//! directions, as they do with few components.
+//! They are computed in double precision: where neighbouring descriptors point in opposite directions, which happens
+//! with few components, a length is a difference of nearly equal numbers.
 
-use super::interpolated::{Axis, Place};
-use super::{FeatureMap, NeighbourProducts};
+use super::sample_axis::SampleAxis;
+use super::{AxisPosition, FeatureMap, NeighbourProducts};
 
-/// The lengths of all blends of neighbouring cells.
+/// The lengths of all bilinear blends of neighbouring descriptors, as a quadratic form of the weights.
 #[derive(Clone, Debug)]
 pub(super) struct BlendLengths(NeighbourProducts<f64>);
 
 /// A blend whose squared length is below this has no direction.
-const NO_LENGTH: f64 = 1e-20;
+const MIN_SQUARED_LENGTH: f64 = 1e-20;
 
 impl BlendLengths {
     pub(super) const BYTES_PER_CELL: usize = NeighbourProducts::<f64>::BYTES_PER_CELL;
 
-    pub(super) fn of(map: &FeatureMap) -> Self {
-        Self(NeighbourProducts::of(map))
+    pub(super) fn new(map: &FeatureMap) -> Self {
+        Self(NeighbourProducts::new(map))
     }
 
-    /// Writes 1 / length of the blends at the places `first` and on of `columns`, in the row `row`; 0 where a blend has
-    /// no length.
-    pub(super) fn inverse_row(&self, columns: &Axis, row: Place, first: usize, inverse: &mut [f32]) {
+    /// Writes the inverse lengths at the samples of `columns` from `first` on, in the row at `row`; 0 where a blend has no
+    /// direction.
+    pub(super) fn inverse_row(&self, columns: &SampleAxis, row: AxisPosition, first: usize, inverse: &mut [f32]) {
         let (above, below) = (f64::from(1.0 - row.fraction), f64::from(row.fraction));
-        // Of the blends of the row's two cells in columns `a` and `b`.
+        // The dot product of the row's blends in columns `a` and `b`.
         let product = |a: usize, b: usize| {
             let across =
                 self.0.product((row.before, a), (row.after, b)) + self.0.product((row.after, a), (row.before, b));
@@ -38,10 +38,10 @@ impl BlendLengths {
             let right = product(run.after, run.after);
             // (1 − f)²·left + 2·(1 − f)·f·both + f²·right
             let (linear, square) = (2.0 * (both - left), left - 2.0 * both + right);
-            for (inverse, &fraction) in inverse[run.places.clone()].iter_mut().zip(fractions) {
+            for (inverse, &fraction) in inverse[run.samples.clone()].iter_mut().zip(fractions) {
                 let fraction = f64::from(fraction);
                 let squared = left + fraction * (linear + fraction * square);
-                *inverse = if squared > NO_LENGTH { (1.0 / squared.sqrt()) as f32 } else { 0.0 };
+                *inverse = if squared > MIN_SQUARED_LENGTH { (1.0 / squared.sqrt()) as f32 } else { 0.0 };
             }
         });
     }

@@ -1,23 +1,23 @@
-//! Principal components of a map.
+//! Principal components of the descriptors of a map.
 //!
-//! Computed from the centred descriptors of the whole map; see `leading_subspace` for how.
+//! They are fitted to the centred descriptors of the whole map; `leading_subspace` computes them.
 
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 
 use super::FeatureMap;
 use super::leading_subspace::leading_directions;
 
-/// Of maps with more channels than this, only so many components: more would take minutes.
+/// Largest number of components of a map with more than [`WIDE`] channels: more would take minutes.
 const MAX_OF_WIDE_MAPS: usize = 512;
 const WIDE: usize = 1024;
 
-/// Why components could not be computed.
+/// The reason why components could not be computed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ComponentsError {
-    /// Asked for none, or for more than there are or can be computed in reasonable time.
+    /// The count is 0, more than there are channels, or more than can be computed in reasonable time.
     #[error("components must be within 1 to {most} for {channels} channels, not {asked}")]
     Count {
-        /// What was asked for.
+        /// The requested count.
         asked: usize,
         /// The map's channels.
         channels: usize,
@@ -26,36 +26,37 @@ pub enum ComponentsError {
     },
 }
 
-/// The directions of a map's largest variance.
+/// The directions of largest variance of a map's descriptors.
 #[derive(Clone, Debug)]
 pub struct PrincipalComponents {
+    /// `[C]`.
     mean: Array1<f32>,
-    /// One component a row, `[K, C]`.
+    /// `[K, C]`, one component a row.
     directions: Array2<f32>,
     variances: Vec<f32>,
 }
 
 impl PrincipalComponents {
-    /// Refuses a number of components that a map of so many channels cannot have.
+    /// Checks that a map with `channels` channels can have `count` components.
     ///
     /// # Errors
     /// [`ComponentsError::Count`] unless `count` is at least 1 and at most `channels`, and at most 512 of more than
     /// 1,024 channels.
-    pub fn check(count: usize, channels: usize) -> Result<(), ComponentsError> {
+    pub fn check_count(count: usize, channels: usize) -> Result<(), ComponentsError> {
         let most = if channels > WIDE { MAX_OF_WIDE_MAPS } else { channels };
         let is_possible = (1..=most).contains(&count);
         is_possible.then_some(()).ok_or(ComponentsError::Count { asked: count, channels, most })
     }
 
-    /// The first `count` components of `map`'s descriptors, by falling variance. Each has length 1 and its entry of
-    /// largest magnitude positive, so that the same map always gives the same components.
+    /// The first `count` components of `map`'s descriptors, by falling variance. Each has length 1, and its entry of
+    /// largest magnitude is positive, so that equal maps give equal components. Values that are not finite count as 0.
     ///
     /// # Errors
-    /// As [`check`](Self::check).
+    /// Those of [`check_count`](Self::check_count).
     #[expect(clippy::missing_panics_doc, reason = "a map has at least one cell")]
-    pub fn of(map: &FeatureMap, count: usize) -> Result<Self, ComponentsError> {
-        Self::check(count, map.channels())?;
-        // Values that are not finite would make everything NaN; they count as 0.
+    pub fn fit(map: &FeatureMap, count: usize) -> Result<Self, ComponentsError> {
+        Self::check_count(count, map.channels())?;
+        // One NaN or infinity would make every component NaN.
         let mut centred = map.matrix().mapv(|value| if value.is_finite() { value } else { 0.0 }); // [C, N]
         let mean = centred.mean_axis(Axis(1)).expect("a map has cells"); // [C]
         centred -= &mean.view().insert_axis(Axis(1));
@@ -74,8 +75,8 @@ impl PrincipalComponents {
         &self.variances
     }
 
-    /// `map` relative to the mean and projected on the components: `[count, H, W]`. Nothing if the map has other
-    /// channels than the one the components are of.
+    /// `map` less the mean, projected on the components: `[count, H, W]`. `None` if the map has another number of
+    /// channels than the map that was fitted.
     pub fn project(&self, map: &FeatureMap) -> Option<FeatureMap> {
         if map.channels() != self.mean.len() {
             return None;
@@ -88,7 +89,7 @@ impl PrincipalComponents {
     }
 }
 
-/// Whether the entry of largest magnitude (the first of equals) is below zero.
+/// Tells whether the entry of largest magnitude (the first, if several are equal) is negative.
 fn has_negative_peak(direction: &ArrayView1<'_, f32>) -> bool {
     let peak = direction.iter().fold(0.0_f32, |peak, &value| if value.abs() > peak.abs() { value } else { peak });
     peak < 0.0
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn finds_the_directions_and_their_sign() {
-        let components = PrincipalComponents::of(&two_dimensional(16, 200), 3).unwrap();
+        let components = PrincipalComponents::fit(&two_dimensional(16, 200), 3).unwrap();
         let expected = (2.0_f32 / 16.0).sqrt();
         for channel in 0..16 {
             let (first, second) = if channel % 2 == 0 { (expected, 0.0) } else { (0.0, expected) };
@@ -127,23 +128,29 @@ mod tests {
     #[test]
     fn projections_are_centred_and_uncorrelated() {
         let map = two_dimensional(32, 300);
-        let projected = PrincipalComponents::of(&map, 2).unwrap().project(&map).unwrap();
+        let projected = PrincipalComponents::fit(&map, 2).unwrap().project(&map).unwrap();
         let rows = projected.matrix();
         assert!(rows.row(0).mean().unwrap().abs() < 1e-3);
         assert!((rows.row(0).dot(&rows.row(1)) / 300.0).abs() < 1e-2);
     }
 
     #[test]
-    fn degenerate_maps_have_components_too() {
+    fn a_constant_map_has_orthonormal_components() {
         let flat = FeatureMap::new(4, 2, 2, vec![1.0; 16]).unwrap();
-        let components = PrincipalComponents::of(&flat, 4).unwrap();
+        let components = PrincipalComponents::fit(&flat, 4).unwrap();
         let gram = components.directions.dot(&components.directions.t());
         for ((row, column), &value) in gram.indexed_iter() {
             assert!((value - f32::from(u8::from(row == column))).abs() < 1e-5);
         }
         assert!(components.project(&flat).unwrap().data().iter().all(|value| value.abs() < 1e-5));
-        let broken = FeatureMap::new(2, 1, 2, vec![f32::NAN, 1.0, f32::INFINITY, 0.0]).unwrap();
-        assert!(PrincipalComponents::of(&broken, 1).is_ok());
+    }
+
+    #[test]
+    fn values_that_are_not_finite_count_as_zero() {
+        let map = |values: [f32; 2]| FeatureMap::new(2, 1, 2, vec![values[0], 1.0, values[1], 3.0]).unwrap();
+        let broken = PrincipalComponents::fit(&map([f32::NAN, f32::INFINITY]), 2).unwrap();
+        let zeros = PrincipalComponents::fit(&map([0.0, 0.0]), 2).unwrap();
+        assert_eq!((broken.directions, broken.variances), (zeros.directions, zeros.variances));
     }
 
     #[test]
@@ -151,11 +158,13 @@ mod tests {
         let map = two_dimensional(4, 10);
         for asked in [0, 5] {
             assert_eq!(
-                PrincipalComponents::of(&map, asked).unwrap_err(),
+                PrincipalComponents::fit(&map, asked).unwrap_err(),
                 ComponentsError::Count { asked, channels: 4, most: 4 }
             );
         }
-        assert!(PrincipalComponents::check(1024, 1024).is_ok() && PrincipalComponents::check(512, 2048).is_ok());
-        assert!(PrincipalComponents::check(513, 2048).is_err());
+        assert!(
+            PrincipalComponents::check_count(1024, 1024).is_ok() && PrincipalComponents::check_count(512, 2048).is_ok()
+        );
+        assert!(PrincipalComponents::check_count(513, 2048).is_err());
     }
 }

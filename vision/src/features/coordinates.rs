@@ -1,7 +1,7 @@
-//! Pixels of a picture and cells of a feature map, and the way between them.
+//! Pixel coordinates of an image, cell coordinates of a feature map, and the conversion between them.
 //!
-//! `(0, 0)` is the *centre* of the top-left pixel, respectively of the top-left cell. With a grid `gw` cells wide over
-//! a picture `width` pixels wide, the centre of cell `j` is at `x = (j + 0.5) · width / gw − 0.5`.
+//! `(0, 0)` is the *centre* of the top-left pixel, or of the top-left cell. With a grid `gw` cells wide over an image
+//! `width` pixels wide, the centre of cell `j` is at `x = (j + 0.5) · width / gw − 0.5`.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use densecl_models::geometry::GridSize;
 
 use crate::image::ImageSize;
 
-/// A point of a picture in pixels, x to the right and y down. In JSON it is `[x, y]`.
+/// A point of an image in pixels, x to the right and y down. In JSON it is `[x, y]`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f64; 2]", into = "[f64; 2]")]
 pub struct PixelPoint {
@@ -31,17 +31,17 @@ impl From<PixelPoint> for [f64; 2] {
     }
 }
 
-/// A point of a feature map in cells, x to the right and y down; fractional between the centres of cells.
+/// A point of a feature map in cells, x to the right and y down, fractional between the centres of cells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CellPoint {
-    /// Columns to the right of the centre of the first.
+    /// Columns to the right of the first column's centre.
     pub x: f64,
-    /// Rows below the centre of the first.
+    /// Rows below the first row's centre.
     pub y: f64,
 }
 
-/// How many pixels of the picture one cell covers. A pixel coordinate is `(cell + 0.5) · scale − 0.5`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// The size of a cell in pixels of the image. A pixel coordinate is `(cell + 0.5) · scale − 0.5`.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CellScale {
     /// Pixels a column.
     pub x: f64,
@@ -49,10 +49,10 @@ pub struct CellScale {
     pub y: f64,
 }
 
-/// A picture and the grid of cells that tiles it.
+/// The size of an image and the grid of cells that tiles it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// The picture, after its orientation is applied and before it is resized for the model.
+    /// Size of the image, after its EXIF orientation is applied and before it is resized for the model.
     pub image: ImageSize,
     /// The feature map's cells.
     pub grid: GridSize,
@@ -67,19 +67,19 @@ impl Geometry {
         }
     }
 
-    /// Where a point of the map lies in the picture.
+    /// The point of the image at a point of the map.
     pub fn pixel_from_cell(self, cell: CellPoint) -> PixelPoint {
         let scale = self.cell_scale();
         PixelPoint { x: (cell.x + 0.5) * scale.x - 0.5, y: (cell.y + 0.5) * scale.y - 0.5 }
     }
 
-    /// Where a point of the picture lies in the map.
+    /// The point of the map at a point of the image.
     pub fn cell_from_pixel(self, pixel: PixelPoint) -> CellPoint {
         let scale = self.cell_scale();
         CellPoint { x: (pixel.x + 0.5) / scale.x - 0.5, y: (pixel.y + 0.5) / scale.y - 0.5 }
     }
 
-    /// The centre, in the picture, of the cell at `index` in row-major order.
+    /// The centre of the cell at `index`, in row-major order, as a point of the image.
     pub fn cell_center(self, index: usize) -> PixelPoint {
         let (row, column) = (index / self.grid.width, index % self.grid.width);
         self.pixel_from_cell(CellPoint { x: column as f64, y: row as f64 })
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_tile_the_picture() {
+    fn cells_tile_the_image() {
         let geometry = geometry(640, 480, 20, 15);
         assert_eq!(geometry.cell_center(0), PixelPoint { x: 15.5, y: 15.5 });
         assert_eq!(geometry.cell_center(299), PixelPoint { x: 623.5, y: 463.5 });

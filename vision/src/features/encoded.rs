@@ -1,4 +1,4 @@
-//! A tensor as bytes, piece by piece: what replies are made of that nobody holds as a whole.
+//! Tensors as bytes, one piece at a time, so that a large one need not be in memory as a whole.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use bytes::Bytes;
 use super::tensor::Tensor;
 use super::{Dtype, append_values};
 
-/// About how many bytes a piece has: enough to be worth a turn on a processor, few enough that a dozen clients with
-/// a few pieces each are nothing to the memory.
+/// Approximate size of a piece: large enough to be scheduled as one task, small enough that a dozen clients with a few
+/// pieces each take little memory.
 const PIECE_BYTES: usize = 1 << 20;
-/// Values that are computed before they are converted: they stay in the second-level cache.
+/// Values that are computed at once before they are converted. They fit in the second-level cache.
 const BLOCK_VALUES: usize = 32 << 10;
 
-/// How numbers become bytes.
+/// Representation of numbers as bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NumberForm {
     /// Little-endian.
@@ -28,10 +28,10 @@ pub enum NumberForm {
 }
 
 impl NumberForm {
-    /// The longest float that JSON writes, with its comma.
+    /// Length of the longest float in JSON, with its comma.
     const LONGEST_DECIMAL: u64 = 16;
 
-    /// How many bytes `values` take; of decimal numbers, how many they take at most, but for brackets.
+    /// Number of bytes of `values` numbers. For decimal numbers it is an upper bound, without brackets.
     pub fn bytes(self, values: u64) -> u64 {
         let binary = |dtype: Dtype| values.saturating_mul(dtype.bytes() as u64);
         match self {
@@ -42,7 +42,7 @@ impl NumberForm {
     }
 }
 
-/// Numbers as the bytes that they are in memory.
+/// Floats as the bytes that they have in memory.
 struct Floats(Arc<Vec<f32>>);
 
 impl AsRef<[u8]> for Floats {
@@ -51,14 +51,14 @@ impl AsRef<[u8]> for Floats {
     }
 }
 
-/// A tensor whose bytes are computed a piece at a time.
+/// A tensor whose bytes are computed one piece at a time.
 #[derive(Clone)]
 pub struct EncodedTensor {
     tensor: Arc<dyn Tensor>,
     form: NumberForm,
     shape: Vec<usize>,
     values: usize,
-    /// Values a piece, but for the last.
+    /// Values in each piece but the last.
     step: usize,
 }
 
@@ -68,12 +68,12 @@ impl EncodedTensor {
         let shape = tensor.shape();
         let unit = tensor.unit();
         let unit_bytes = usize::try_from(form.bytes(unit as u64)).unwrap_or(usize::MAX).max(1);
-        // Base64 takes three bytes at a time: pieces of a multiple of three values leave none over.
+        // Base64 encodes three bytes at a time: a piece with a multiple of three values needs no padding.
         let units = (PIECE_BYTES / unit_bytes).max(1).next_multiple_of(3);
         Self { values: shape.iter().product(), step: units * unit, tensor, form, shape }
     }
 
-    /// How many bytes there are in all, where that is known before they are computed.
+    /// Total number of bytes; `None` if it is known only after they are computed.
     pub fn bytes(&self) -> Option<u64> {
         match self.form {
             NumberForm::Binary(_) | NumberForm::Base64(_) => Some(self.form.bytes(self.values as u64)),
@@ -81,18 +81,18 @@ impl EncodedTensor {
         }
     }
 
-    /// How many pieces there are.
+    /// Number of pieces.
     pub fn pieces(&self) -> usize {
         self.values.div_ceil(self.step)
     }
 
-    /// Whether a piece takes far less than a millisecond, since the values lie in memory.
+    /// Tells whether a piece takes far less than a millisecond, because the values are in memory.
     pub fn is_quick(&self) -> bool {
         matches!(self.form, NumberForm::Binary(_)) && self.tensor.whole().is_some()
     }
 
-    /// The bytes of a piece; one after the other they are the tensor. They are not copied if they lie in memory as they
-    /// are to be.
+    /// The bytes of the piece at `index`. All pieces in order make up the tensor. Bytes that are in memory in this form are
+    /// shared, not copied.
     pub fn piece(&self, index: usize) -> Bytes {
         let start = index * self.step;
         let range = start..self.values.min(start + self.step);
@@ -118,7 +118,7 @@ impl EncodedTensor {
 
     fn decimal(&self, range: Range<usize>) -> Vec<u8> {
         let mut text = Vec::new();
-        // Sizes of the whole, of an element of the first axis, and so on.
+        // Number of values of the whole tensor, of an element of its first axis, and so on.
         let sizes: Vec<usize> = (0..self.shape.len()).map(|axis| self.shape[axis..].iter().product()).collect();
         self.for_blocks(range, |first, values| {
             for (index, value) in (first..).zip(values) {
@@ -126,8 +126,8 @@ impl EncodedTensor {
                     text.push(b',');
                 }
                 text.extend(sizes.iter().filter(|&size| index % size == 0).map(|_| b'['));
-                // JSON has no numbers that are not finite; serde writes null.
-                serde_json::to_writer(&mut text, value).expect("a number is always written to memory");
+                // JSON has no NaN or infinity; serde_json writes null.
+                serde_json::to_writer(&mut text, value).expect("writing a number to memory cannot fail");
                 text.extend(sizes.iter().filter(|&size| (index + 1) % size == 0).map(|_| b']'));
             }
         });
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_that_is_sent_as_it_lies_has_the_same_bytes() {
+    fn a_shared_map_has_the_same_bytes() {
         let map = FeatureMap::new(3, 5, 7, (0..105).map(|index| index as f32 / 3.0).collect()).unwrap();
         let cells = CellWindow { columns: 0..7, rows: 0..5 };
         let mut tensor = EncodedTensor::new(
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals_nest_as_the_axes_do() {
+    fn decimals_are_nested_by_axis() {
         let text = whole(&EncodedTensor::new(Arc::new(Counting(vec![2, 1, 3])), NumberForm::Decimal));
         assert_eq!(String::from_utf8(text).unwrap(), "[[[0.0,1.0,2.0]],[[3.0,4.0,5.0]]]");
     }

@@ -1,11 +1,10 @@
-//! A dense feature map: a descriptor for every cell of a grid.
+//! Dense feature maps: a descriptor for every cell of a grid.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ndarray::{ArrayView2, ArrayView3};
-use rayon::prelude::*;
 
-use super::{Geometry, GridSize, Layout, NeighbourProducts};
+use super::{Geometry, GridSize, Layout};
 use crate::image::ImageSize;
 
 /// A feature map `[C, H, W]`, row-major in that order, as a model returns it. Clones share their values.
@@ -16,7 +15,7 @@ pub struct FeatureMap {
     data: Arc<Vec<f32>>,
 }
 
-/// A number of values that does not make up the shape, or a shape without cells.
+/// The error of a number of values that does not fit the shape, or of a shape with a size of 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{values} values do not make up a feature map of {channels} x {height} x {width}")]
 pub struct ShapeError {
@@ -27,10 +26,10 @@ pub struct ShapeError {
 }
 
 impl FeatureMap {
-    /// Takes `data` as a map `[channels, height, width]`.
+    /// A map `[channels, height, width]` with the values `data`, row-major.
     ///
     /// # Errors
-    /// [`ShapeError`] if the number of values is another, or one of the sizes is 0.
+    /// [`ShapeError`] if the number of values does not fit the shape, or one of the sizes is 0.
     pub fn new(channels: usize, height: usize, width: usize, data: Vec<f32>) -> Result<Self, ShapeError> {
         let expected = channels.checked_mul(height).and_then(|rows| rows.checked_mul(width));
         if expected != Some(data.len()) || data.is_empty() {
@@ -44,7 +43,7 @@ impl FeatureMap {
         self.channels
     }
 
-    /// The cells.
+    /// The grid of cells.
     pub fn grid(&self) -> GridSize {
         self.grid
     }
@@ -54,7 +53,7 @@ impl FeatureMap {
         &self.data
     }
 
-    /// The values, `[C, H, W]`, without the map around them: a copy if the map has clones.
+    /// The values, `[C, H, W]`. Copies them if the map has clones.
     pub fn into_data(self) -> Vec<f32> {
         Arc::unwrap_or_clone(self.data)
     }
@@ -64,12 +63,17 @@ impl FeatureMap {
         Arc::clone(&self.data)
     }
 
-    /// The memory that the values take.
+    /// The values, `[C, H, W]`, to be changed. Copies them if the map has clones.
+    pub(super) fn values_mut(&mut self) -> &mut Vec<f32> {
+        Arc::make_mut(&mut self.data)
+    }
+
+    /// Memory that the values take, in bytes.
     pub fn bytes(&self) -> usize {
         self.data.capacity() * size_of::<f32>()
     }
 
-    /// The map over a picture of size `image`.
+    /// The geometry of the map over an image of size `image`.
     pub fn geometry(&self, image: ImageSize) -> Geometry {
         Geometry { image, grid: self.grid }
     }
@@ -90,81 +94,16 @@ impl FeatureMap {
         }
     }
 
-    /// The values as a matrix with one column a cell, `[C, H·W]`, without a copy.
+    /// The values as a matrix with a column for each cell, `[C, H·W]`, without a copy.
     #[expect(clippy::missing_panics_doc, reason = "the constructor checked the shape")]
     pub fn matrix(&self) -> ArrayView2<'_, f32> {
         ArrayView2::from_shape((self.channels, self.grid.cells()), self.data())
             .expect("the constructor checked the shape")
     }
-
-    /// Every descriptor scaled to length 1. A descriptor of zeros, or with values that are not finite, becomes zeros:
-    /// it is then similar to nothing. Takes a copy if the map has clones.
-    pub fn into_normalized(mut self) -> NormalizedMap {
-        let cells = self.grid.cells();
-        let mut squares = vec![0.0_f32; cells];
-        for channel in self.data.chunks_exact(cells) {
-            for (sum, &value) in squares.iter_mut().zip(channel) {
-                *sum += value * value;
-            }
-        }
-        let inverse: Vec<f32> = squares.iter().map(|&sum| inverse_length(sum)).collect();
-        Arc::make_mut(&mut self.data).par_chunks_exact_mut(cells).for_each(|channel| {
-            for (value, &scale) in channel.iter_mut().zip(&inverse) {
-                // Not a product alone: infinity times zero is NaN.
-                *value = if scale == 0.0 { 0.0 } else { *value * scale };
-            }
-        });
-        NormalizedMap { map: self, products: Arc::default() }
-    }
 }
 
-/// `1 / sqrt(sum of squares)`, or 0 where that has no meaning.
+/// `1 / sqrt(sum_of_squares)`, or 0 if that is not a normal number.
 pub(super) fn inverse_length(sum_of_squares: f32) -> f32 {
     let inverse = sum_of_squares.sqrt().recip();
     if inverse.is_normal() { inverse } else { 0.0 }
-}
-
-/// A feature map whose descriptors all have length 1 (or 0), so that a dot product is a cosine. Clones share their
-/// values.
-#[derive(Clone, Debug)]
-pub struct NormalizedMap {
-    map: FeatureMap,
-    /// Computed when they are first needed, once for all clones.
-    products: Arc<OnceLock<NeighbourProducts<f32>>>,
-}
-
-impl NormalizedMap {
-    /// The map itself.
-    pub fn map(&self) -> &FeatureMap {
-        &self.map
-    }
-
-    /// The map itself, to keep.
-    pub fn into_map(self) -> FeatureMap {
-        self.map
-    }
-
-    /// The dot products among neighbouring cells.
-    pub(crate) fn neighbour_products(&self) -> &NeighbourProducts<f32> {
-        self.products.get_or_init(|| NeighbourProducts::of(&self.map))
-    }
-
-    /// The memory that the values take, with the dot products among neighbours, whether they are there yet or not.
-    pub fn bytes(&self) -> usize {
-        self.map.bytes() + self.map.grid().cells() * NeighbourProducts::<f32>::BYTES_PER_CELL
-    }
-}
-
-impl PartialEq for NormalizedMap {
-    fn eq(&self, other: &Self) -> bool {
-        self.map == other.map
-    }
-}
-
-impl std::ops::Deref for NormalizedMap {
-    type Target = FeatureMap;
-
-    fn deref(&self) -> &FeatureMap {
-        &self.map
-    }
 }

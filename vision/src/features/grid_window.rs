@@ -1,13 +1,13 @@
-//! A map, or a part of its cells, in the order of a reply.
+//! A rectangle of a map's own cells as a tensor.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::tensor::{Tensor, for_each_row};
+use super::tensor::{RowPart, Tensor, for_each_row};
 use super::window::CellWindow;
 use super::{FeatureMap, Layout};
 
-/// The cells of a window of a map: `[C, h, w]` or `[h, w, C]`. The map is not copied.
+/// A rectangle of cells of a map, `[C, h, w]` or `[h, w, C]`. The map is shared, not copied.
 #[derive(Clone, Debug)]
 pub struct GridWindow {
     map: FeatureMap,
@@ -19,14 +19,14 @@ impl GridWindow {
     /// `cells` of `map` in the order of `layout`.
     ///
     /// # Panics
-    /// If the map does not have these cells.
+    /// If the rectangle reaches beyond the map.
     pub fn new(map: FeatureMap, cells: CellWindow, layout: Layout) -> Self {
         assert!(cells.columns.end <= map.grid().width && cells.rows.end <= map.grid().height, "{cells:?}");
         Self { map, cells, layout }
     }
 
-    /// The values of `count` cells of one channel, from the `first` column of a row of the window.
-    fn run(&self, channel: usize, row: usize, first: usize, count: usize) -> &[f32] {
+    /// One channel's values at a part of a row of the rectangle.
+    fn run(&self, channel: usize, RowPart { row, first, count }: RowPart) -> &[f32] {
         let grid = self.map.grid();
         let row = channel * grid.cells() + (self.cells.rows.start + row) * grid.width;
         let start = row + self.cells.columns.start + first;
@@ -56,19 +56,20 @@ impl Tensor for GridWindow {
     fn append(&self, range: Range<usize>, values: &mut Vec<f32>) {
         let (height, width) = (self.cells.rows.len(), self.cells.columns.len());
         match self.layout {
-            Layout::Chw => for_each_row(range, width, |row, first, count| {
-                values.extend_from_slice(self.run(row / height, row % height, first, count));
+            Layout::Chw => for_each_row(range, width, |part| {
+                let (channel, row) = (part.row / height, part.row % height);
+                values.extend_from_slice(self.run(channel, RowPart { row, ..part }));
             }),
             Layout::Hwc => {
                 let channels = self.map.channels();
-                for_each_row(range.start / channels..range.end / channels, width, |row, first, count| {
+                for_each_row(range.start / channels..range.end / channels, width, |part| {
                     let start = values.len();
-                    values.resize(start + count * channels, 0.0);
-                    let places = &mut values[start..];
+                    values.resize(start + part.count * channels, 0.0);
+                    let output = &mut values[start..]; // [count, C]
                     for channel in 0..channels {
-                        let run = self.run(channel, row, first, count);
-                        for (place, value) in places.iter_mut().skip(channel).step_by(channels).zip(run) {
-                            *place = *value;
+                        let run = self.run(channel, part);
+                        for (element, value) in output.iter_mut().skip(channel).step_by(channels).zip(run) {
+                            *element = *value;
                         }
                     }
                 });
@@ -82,14 +83,14 @@ mod tests {
     use super::*;
     use crate::features::tensor::all_values;
 
-    /// 2 channels of 3 rows of 4; the value is channel, row and column as digits.
+    /// A map `[2, 3, 4]` whose values have channel, row and column as digits.
     fn window(layout: Layout, columns: Range<usize>, rows: Range<usize>) -> GridWindow {
         let data = (0..24).map(|i| (100 * (i / 12) + 10 * (i / 4 % 3) + i % 4) as f32).collect();
         GridWindow::new(FeatureMap::new(2, 3, 4, data).unwrap(), CellWindow { columns, rows }, layout)
     }
 
     #[test]
-    fn a_part_comes_in_either_order_whatever_the_pieces() {
+    fn a_part_has_the_right_values_in_either_layout() {
         for step in [1, 2, 3, 5, 100] {
             let chw = window(Layout::Chw, 1..3, 1..3);
             assert_eq!(chw.shape(), [2, 2, 2]);
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_window_is_the_map() {
+    fn the_whole_map_is_shared() {
         let whole = window(Layout::Chw, 0..4, 0..3);
         assert_eq!(all_values(&whole, 7), whole.map.data());
         assert_eq!(whole.whole().as_deref().map(Vec::as_slice), Some(whole.map.data()), "and is not copied");

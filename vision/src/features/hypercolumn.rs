@@ -1,28 +1,29 @@
-//! Several layers as one map.
+//! Hypercolumns: several layers stacked into one map (Hariharan et al., *Hypercolumns for Object Segmentation and
+//! Fine-grained Localization*, CVPR 2015).
 
 use super::{FeatureMap, resampled};
 
-/// What is done to each layer before it is stacked.
+/// Scaling of each layer before it is stacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerScaling {
-    /// Every layer's descriptors are scaled to length 1 at the layer's own resolution, so that each layer has the
-    /// same say in a cosine whatever the magnitude of its activations and the number of its channels.
+    /// Every descriptor of a layer is scaled to length 1 at the layer's own resolution, so that each layer has the same
+    /// weight in a cosine similarity, whatever its number of channels and the size of its activations.
     Unit,
-    /// The values are taken as they are.
+    /// None.
     AsIs,
 }
 
-/// Layers that cannot be stacked.
+/// The error of stacking no layers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a hypercolumn needs at least one layer")]
 pub struct HypercolumnError;
 
-/// Stacks `layers` of one picture, in the order given, at the resolution of the finest; the others are upsampled
-/// bilinearly. One layer comes back alone (scaled, if asked).
+/// Stacks `layers` of one image, each `[C_i, H_i, W_i]`, in their order: `[ΣC_i, H, W]` on the grid with the most cells,
+/// to which the other layers are upsampled bilinearly. A single layer is only scaled.
 ///
 /// # Errors
 /// [`HypercolumnError`] if there are no layers.
-#[expect(clippy::missing_panics_doc, reason = "every layer was brought to the same grid")]
+#[expect(clippy::missing_panics_doc, reason = "every layer was resampled to the same grid")]
 pub fn hypercolumn(mut layers: Vec<FeatureMap>, scaling: LayerScaling) -> Result<FeatureMap, HypercolumnError> {
     if scaling == LayerScaling::AsIs && layers.len() == 1 {
         return layers.pop().ok_or(HypercolumnError);
@@ -43,7 +44,7 @@ pub fn hypercolumn(mut layers: Vec<FeatureMap>, scaling: LayerScaling) -> Result
             data.extend_from_slice(upsampled.data());
         }
     }
-    Ok(FeatureMap::new(channels, finest.height, finest.width, data).expect("every layer was brought to this grid"))
+    Ok(FeatureMap::new(channels, finest.height, finest.width, data).expect("every layer was resampled to this grid"))
 }
 
 #[cfg(test)]

@@ -1,56 +1,59 @@
-//! A map between its cells: bilinear interpolation at a raster of places, a piece at a time.
+//! A map at a raster of positions, interpolated bilinearly, one range of values at a time.
 //!
-//! Along a row everything changes linearly from one cell to the next, so the inner loops run over the places between
-//! two cells with nothing looked up.
+//! Along a row, values change linearly from one cell to the next, so the inner loops run over the positions between two
+//! cells without index arithmetic.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::blend_lengths::BlendLengths;
-use super::tensor::{Tensor, for_each_row};
-use super::window::{Placement, Window};
-use super::{CellPoint, FeatureMap, Geometry, GridSize, Layout, PixelPoint, neighbours};
+use super::sample_axis::SampleAxis;
+use super::tensor::{RowPart, Tensor, for_each_row};
+use super::window::Window;
+use super::{FeatureMap, GridSize, Layout};
 
-/// Lengths of so many places are kept (a float each); of more they are computed again for every channel.
+/// Inverse lengths of up to this many positions are kept, one float each. Beyond it they are computed for each channel.
 pub(super) const MAX_KEPT_LENGTHS: usize = 8 << 20;
 
-/// A map at the places of a window: `[C, h, w]` or `[h, w, C]`.
+/// A map at the sample positions of a window: `[C, h, w]` or `[h, w, C]`.
 #[derive(Clone, Debug)]
 pub struct InterpolatedMap {
-    /// In the order of `layout`.
+    /// The map's values, in the order of `layout`.
     cells: Vec<f32>,
     channels: usize,
     grid: GridSize,
     layout: Layout,
-    columns: Axis,
-    rows: Axis,
+    columns: SampleAxis,
+    rows: SampleAxis,
     scaling: Scaling,
 }
 
-/// What is done to the interpolated descriptors.
+/// Scaling of the interpolated descriptors.
 #[derive(Clone, Debug)]
 enum Scaling {
+    /// None.
     AsIs,
+    /// To length 1, with lengths computed for each row.
     Unit(BlendLengths),
-    /// 1 / length of every place.
+    /// To length 1, with the inverse length of every position, `[h, w]`.
     UnitKept(Vec<f32>),
 }
 
 impl InterpolatedMap {
-    /// `map` at the places of `window`, each descriptor scaled to length 1 if `unit`. Beyond the centres of the
-    /// outermost cells the border's descriptors continue.
+    /// `map` at the sample positions of `window`, each descriptor scaled to length 1 if `unit`. Beyond the centres of
+    /// the outermost cells the border's descriptors continue.
     ///
-    /// Nothing if the places of the window are the map's cells.
+    /// `None` if the window is at the map's own cells.
     pub fn new(map: FeatureMap, window: &Window, layout: Layout, unit: bool) -> Option<Self> {
-        let (columns, rows) = Axis::both(map.grid(), window)?;
-        let places = columns.len() * rows.len();
+        let (columns, rows) = SampleAxis::columns_and_rows(map.grid(), window)?;
+        let positions = columns.len() * rows.len();
         let scaling = match (unit, layout) {
             (false, _) => Scaling::AsIs,
-            (true, Layout::Chw) if places <= MAX_KEPT_LENGTHS => {
-                Scaling::UnitKept(inverse_plane(&BlendLengths::of(&map), &columns, &rows))
+            (true, Layout::Chw) if positions <= MAX_KEPT_LENGTHS => {
+                Scaling::UnitKept(inverse_plane(&BlendLengths::new(&map), &columns, &rows))
             }
-            (true, _) => Scaling::Unit(BlendLengths::of(&map)),
+            (true, _) => Scaling::Unit(BlendLengths::new(&map)),
         };
         let (channels, grid) = (map.channels(), map.grid());
         let cells = match layout {
@@ -60,58 +63,61 @@ impl InterpolatedMap {
         Some(Self { cells, channels, grid, layout, columns, rows, scaling })
     }
 
-    /// Appends `count` places of one row of one channel.
-    fn append_channel(&self, channel: usize, row: usize, first: usize, count: usize, values: &mut Vec<f32>) {
-        let place = self.rows.place(row);
-        let plane = &self.cells[channel * self.grid.cells()..];
-        let (above, below) = (&plane[place.before * self.grid.width..], &plane[place.after * self.grid.width..]);
+    /// Appends one channel's values at a part of a row of the raster.
+    fn append_channel(&self, channel: usize, part: RowPart, values: &mut Vec<f32>) {
+        let RowPart { row, first, count } = part;
+        let position = self.rows.position(row);
+        let plane = &self.cells[channel * self.grid.cells()..]; // [H, W]
+        let (above, below) = (&plane[position.before * self.grid.width..], &plane[position.after * self.grid.width..]);
         let across = self.columns.cells(first, count);
         let blended: Vec<f32> = above[across.clone()]
             .iter()
             .zip(&below[across.clone()])
-            .map(|(above, below)| above + (below - above) * place.fraction)
-            .collect();
+            .map(|(above, below)| above + (below - above) * position.fraction)
+            .collect(); // [cells across]
         let start = values.len();
         values.resize(start + count, 0.0);
         let output = &mut values[start..];
         self.columns.for_each_run(first, count, |run, fractions| {
             let left = blended[run.before - across.start];
             let step = blended[run.after - across.start] - left;
-            for (value, fraction) in output[run.places.clone()].iter_mut().zip(fractions) {
+            for (value, fraction) in output[run.samples.clone()].iter_mut().zip(fractions) {
                 *value = left + step * fraction;
             }
         });
-        self.with_inverse_lengths(row, first, count, |inverse| {
+        self.with_inverse_lengths(part, |inverse| {
             for (value, inverse) in output.iter_mut().zip(inverse) {
                 *value *= inverse;
             }
         });
     }
 
-    /// Appends the whole descriptors at `count` places of one row.
-    fn append_descriptors(&self, row: usize, first: usize, count: usize, values: &mut Vec<f32>) {
+    /// Appends the descriptors at a part of a row of the raster.
+    fn append_descriptors(&self, part: RowPart, values: &mut Vec<f32>) {
+        let RowPart { row, first, count } = part;
         let channels = self.channels;
-        let place = self.rows.place(row);
+        let position = self.rows.position(row);
         let across = self.columns.cells(first, count);
         let cells = |row: usize| {
             let start = row * self.grid.width;
             &self.cells[(start + across.start) * channels..(start + across.end) * channels]
         };
-        let blended: Vec<f32> = cells(place.before)
+        let blended: Vec<f32> = cells(position.before)
             .iter()
-            .zip(cells(place.after))
-            .map(|(above, below)| above + (below - above) * place.fraction)
+            .zip(cells(position.after))
+            .map(|(above, below)| above + (below - above) * position.fraction)
             .collect(); // [cells across, C]
         let cell = |column: usize| &blended[(column - across.start) * channels..][..channels];
         let start = values.len();
         values.resize(start + count * channels, 0.0);
         let output = &mut values[start..];
         let mut scales = vec![1.0; count];
-        self.with_inverse_lengths(row, first, count, |inverse| scales.copy_from_slice(inverse));
+        self.with_inverse_lengths(part, |inverse| scales.copy_from_slice(inverse));
         self.columns.for_each_run(first, count, |run, fractions| {
             let (left, right) = (cell(run.before), cell(run.after));
-            let places = output[run.places.start * channels..run.places.end * channels].chunks_exact_mut(channels);
-            for ((descriptor, fraction), scale) in places.zip(fractions).zip(&scales[run.places.clone()]) {
+            let descriptors =
+                output[run.samples.start * channels..run.samples.end * channels].chunks_exact_mut(channels);
+            for ((descriptor, fraction), scale) in descriptors.zip(fractions).zip(&scales[run.samples.clone()]) {
                 let (left_weight, right_weight) = ((1.0 - fraction) * scale, fraction * scale);
                 for ((value, left), right) in descriptor.iter_mut().zip(left).zip(right) {
                     *value = left * left_weight + right * right_weight;
@@ -120,13 +126,13 @@ impl InterpolatedMap {
         });
     }
 
-    /// Calls `apply` with 1 / length of `count` places of a row, if descriptors are scaled.
-    fn with_inverse_lengths(&self, row: usize, first: usize, count: usize, apply: impl FnOnce(&[f32])) {
+    /// Calls `apply` with the inverse lengths at a part of a row, if descriptors are scaled.
+    fn with_inverse_lengths(&self, RowPart { row, first, count }: RowPart, apply: impl FnOnce(&[f32])) {
         match &self.scaling {
             Scaling::AsIs => {}
             Scaling::Unit(lengths) => {
                 let mut inverse = vec![0.0; count];
-                lengths.inverse_row(&self.columns, self.rows.place(row), first, &mut inverse);
+                lengths.inverse_row(&self.columns, self.rows.position(row), first, &mut inverse);
                 apply(&inverse);
             }
             Scaling::UnitKept(plane) => apply(&plane[row * self.columns.len() + first..][..count]),
@@ -149,127 +155,44 @@ impl Tensor for InterpolatedMap {
     fn append(&self, range: Range<usize>, values: &mut Vec<f32>) {
         let (height, width) = (self.rows.len(), self.columns.len());
         match self.layout {
-            Layout::Chw => for_each_row(range, width, |row, first, count| {
-                self.append_channel(row / height, row % height, first, count, values);
+            Layout::Chw => for_each_row(range, width, |part| {
+                let (channel, row) = (part.row / height, part.row % height);
+                self.append_channel(channel, RowPart { row, ..part }, values);
             }),
             Layout::Hwc => {
-                let places = range.start / self.channels..range.end / self.channels;
-                for_each_row(places, width, |row, first, count| self.append_descriptors(row, first, count, values));
+                let positions = range.start / self.channels..range.end / self.channels;
+                for_each_row(positions, width, |part| self.append_descriptors(part, values));
             }
         }
     }
 }
 
-fn inverse_plane(lengths: &BlendLengths, columns: &Axis, rows: &Axis) -> Vec<f32> {
+/// The inverse lengths at every position, `[h, w]`.
+fn inverse_plane(lengths: &BlendLengths, columns: &SampleAxis, rows: &SampleAxis) -> Vec<f32> {
     let mut plane = vec![0.0; rows.len() * columns.len()];
     plane.par_chunks_exact_mut(columns.len()).enumerate().for_each(|(row, inverse)| {
-        lengths.inverse_row(columns, rows.place(row), 0, inverse);
+        lengths.inverse_row(columns, rows.position(row), 0, inverse);
     });
     plane
-}
-
-/// Places along one axis of a map, in order.
-#[derive(Clone, Debug)]
-pub(super) struct Axis {
-    /// How far each place is on the way from the cell before it to the one after it.
-    fractions: Vec<f32>,
-    /// Runs of places between the same two cells: the first place, the cell before, the cell after.
-    runs: Vec<(usize, usize, usize)>,
-}
-
-/// A place between two cells.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) before: usize,
-    pub(super) after: usize,
-    pub(super) fraction: f32,
-}
-
-/// Places between the same two cells.
-pub(super) struct Run {
-    /// Counted from the first place that was asked for.
-    pub(super) places: Range<usize>,
-    pub(super) before: usize,
-    pub(super) after: usize,
-}
-
-impl Axis {
-    /// The columns and the rows of a window; nothing if its places are the cells of `grid`.
-    pub(super) fn both(grid: GridSize, window: &Window) -> Option<(Self, Self)> {
-        let (raster, Placement { origin, scale }) = (window.raster()?, window.placement(grid).ok()?);
-        let geometry = Geometry { image: window.image(), grid };
-        let cell = |column: usize, row: usize| -> CellPoint {
-            let (x, y) = (origin.x + column as f64 * scale.x, origin.y + row as f64 * scale.y);
-            geometry.cell_from_pixel(PixelPoint { x, y })
-        };
-        let columns = Self::new((0..raster.width).map(|column| cell(column, 0).x), grid.width);
-        let rows = Self::new((0..raster.height).map(|row| cell(0, row).y), grid.height);
-        Some((columns, rows))
-    }
-
-    /// `positions` in cells, rising, on an axis of `cells`.
-    fn new(positions: impl Iterator<Item = f64>, cells: usize) -> Self {
-        let (mut fractions, mut runs) = (Vec::new(), Vec::<(usize, usize, usize)>::new());
-        for (index, position) in positions.enumerate() {
-            let (before, after, fraction) = neighbours(position, cells);
-            fractions.push(fraction);
-            if runs.last().is_none_or(|&(_, last, _)| last != before) {
-                runs.push((index, before, after));
-            }
-        }
-        Self { fractions, runs }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.fractions.len()
-    }
-
-    fn run_of(&self, index: usize) -> usize {
-        self.runs.partition_point(|&(first, ..)| first <= index) - 1
-    }
-
-    pub(super) fn place(&self, index: usize) -> Place {
-        let (_, before, after) = self.runs[self.run_of(index)];
-        Place { before, after, fraction: self.fractions[index] }
-    }
-
-    /// The cells that `count` places from `first` on lie between.
-    fn cells(&self, first: usize, count: usize) -> Range<usize> {
-        self.place(first).before..self.place(first + count - 1).after + 1
-    }
-
-    /// Calls `visit` with the runs that make up `count` places from `first` on, and the fractions of their places.
-    pub(super) fn for_each_run(&self, first: usize, count: usize, mut visit: impl FnMut(&Run, &[f32])) {
-        let end = first + count;
-        for index in self.run_of(first)..self.runs.len() {
-            let (start, before, after) = self.runs[index];
-            if start >= end {
-                return;
-            }
-            let next = self.runs.get(index + 1).map_or(self.len(), |&(next, ..)| next);
-            let (start, stop) = (start.max(first), next.min(end));
-            visit(&Run { places: start - first..stop - first, before, after }, &self.fractions[start..stop]);
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::features::tensor::all_values;
-    use crate::features::{CropBox, ImagePoints, Resolution, descriptors_at, l2_normalize_rows};
+    use crate::features::{CropBox, ImagePoints, PixelPoint, Resolution, descriptors_at, l2_normalize_rows};
     use crate::image::ImageSize;
     use proptest::prelude::*;
 
     const IMAGE: ImageSize = ImageSize { width: 37, height: 23 };
 
-    /// Positive numbers: where neighbours point in opposite directions, the last digits decide the direction between.
+    /// Positive values: between opposite descriptors, rounding errors decide the direction.
     fn map(channels: usize) -> FeatureMap {
         let data = (0..channels * 12).map(|i| ((i * i * 7) as f32).sin() + 1.2).collect();
         FeatureMap::new(channels, 3, 4, data).unwrap().into_normalized().into_map()
     }
 
-    /// The same by sampling every place on its own: `[h·w, C]`.
+    /// Descriptors sampled one by one at every position: `[h·w, C]`.
     fn sampled(map: &FeatureMap, window: &Window, unit: bool) -> ndarray::Array2<f32> {
         let (raster, at) = (window.raster().unwrap(), window.placement(map.grid()).unwrap());
         let points = (0..raster.cells()).map(|index| {
@@ -284,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn between_opposite_directions_there_are_only_these_two() {
+    fn between_opposite_descriptors_there_are_only_these_two() {
         let map = FeatureMap::new(1, 1, 2, vec![1.0, -0.5]).unwrap();
         let window = Window::new(IMAGE, None, Resolution::Size { width: 999, height: 1 }).unwrap();
         let values = all_values(&InterpolatedMap::new(map, &window, Layout::Chw, true).unwrap(), 100);
@@ -294,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_are_what_sampling_every_place_gives(
+        fn ranges_equal_sampling_every_position(
             (x, y, width, height) in (0_u32..30, 0_u32..20, 1_u32..8, 1_u32..4),
             size in prop::option::of((1_u32..50, 1_u32..30)),
             (channels, step, unit) in (1_usize..6, 1_usize..40, any::<bool>()),
@@ -312,7 +235,7 @@ mod tests {
             for (value, expected) in values.iter().zip(expected.t().iter()) {
                 prop_assert!((value - expected).abs() < 1e-4, "{} {}", value, expected);
             }
-            // Lengths that are not kept are the same.
+            // Lengths computed row by row equal those that are kept.
             if let Scaling::Unit(lengths) = hwc.scaling {
                 chw.scaling = Scaling::Unit(lengths);
                 prop_assert_eq!(all_values(&chw, step), values);

@@ -1,25 +1,25 @@
 //! The directions of largest variance of centred descriptors.
 //!
-//! A few of them are found by subspace iteration with Rayleigh-Ritz (Golub and Van Loan, *Matrix Computations*, 8.2.4
-//! and 8.3), where most of the work is matrix products; where more than about half are wanted, the whole
-//! eigendecomposition of the covariance is cheaper and exact.
+//! Few directions are found by subspace iteration with a Rayleigh-Ritz step (Golub and Van Loan, *Matrix Computations*,
+//! 4th edition, sections 8.2.4 and 8.3), whose work is mostly matrix products. For more than about half of all
+//! directions the whole eigendecomposition of the covariance is cheaper, and exact.
 
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 use ndarray::{Array1, Array2, Axis, s};
 
 const MAX_ITERATIONS: usize = 30;
-/// Steps of the eigensolver for each eigenvalue: many more than the two or three it usually takes.
+/// Most steps of the eigensolver for each eigenvalue; it usually takes two or three.
 const MAX_SWEEPS: usize = 100;
-/// The iteration ends when no variance asked for changes by more than this, relative to the largest.
+/// The iteration ends when no requested variance changes by more than this share of the largest.
 const TOLERANCE: f64 = 1e-6;
 
-/// Directions more than are asked for: the more there are, the fewer iterations it takes.
+/// Size of the iterated subspace: more than `count` directions, so that it converges in fewer iterations.
 const fn oversampled(count: usize) -> usize {
     count + count / 4 + 8
 }
 
-/// The `count` directions of largest variance of `centred`, `[C, N]`, by falling variance: `[count, C]`, each of length
-/// 1, and the variances. `count` is within 1 to C.
+/// The `count` (1 to C) directions of largest variance of `centred`, `[C, N]`: rows of length 1, `[count, C]`, by falling
+/// variance, and the variances.
 pub(super) fn leading_directions(centred: &Array2<f32>, count: usize) -> (Array2<f32>, Vec<f32>) {
     let channels = centred.nrows();
     let size = oversampled(count);
@@ -33,7 +33,7 @@ pub(super) fn leading_directions(centred: &Array2<f32>, count: usize) -> (Array2
 }
 
 fn subspace_iteration(centred: &Array2<f32>, count: usize, size: usize) -> (Array2<f32>, Vec<f64>) {
-    let products = Products::of(centred, size);
+    let products = CovarianceProducts::new(centred, size);
     let mut basis = start(size, centred.nrows()); // [size, C]
     orthonormalize(&mut basis);
     let mut variances = vec![0.0; size];
@@ -47,24 +47,24 @@ fn subspace_iteration(centred: &Array2<f32>, count: usize, size: usize) -> (Arra
             basis = rotation.dot(&basis);
             break;
         }
-        // Two products a step: they are cheaper than what is between them.
+        // Two products a step, because they cost less than the Rayleigh-Ritz step and the orthonormalization.
         basis = products.with_covariance(&rotation.dot(&image));
         orthonormalize(&mut basis);
     }
     (basis, variances)
 }
 
-/// Products with the covariance of centred descriptors.
-enum Products<'a> {
-    /// The covariance was formed, `[C, C]`.
+/// Products of a basis with the covariance of centred descriptors, by the cheaper of two ways.
+enum CovarianceProducts<'a> {
+    /// The covariance itself, `[C, C]`.
     Formed(Array2<f32>),
-    /// It is cheaper to go through the descriptors each time, `[C, N]`.
+    /// The centred descriptors, `[C, N]`, which are multiplied twice.
     Through(&'a Array2<f32>),
 }
 
-impl<'a> Products<'a> {
-    fn of(centred: &'a Array2<f32>, size: usize) -> Self {
-        /// Products that it usually takes.
+impl<'a> CovarianceProducts<'a> {
+    fn new(centred: &'a Array2<f32>, size: usize) -> Self {
+        /// Usual number of products.
         const USUAL: usize = 8;
         let (channels, cells) = centred.dim();
         let formed = channels * channels * (cells + USUAL * size);
@@ -72,7 +72,7 @@ impl<'a> Products<'a> {
         if formed < through { Self::Formed(covariance(centred)) } else { Self::Through(centred) }
     }
 
-    /// `basis`, `[size, C]`, times the covariance.
+    /// `basis` times the covariance, both `[size, C]`.
     fn with_covariance(&self, basis: &Array2<f32>) -> Array2<f32> {
         match self {
             Self::Formed(covariance) => basis.dot(covariance),
@@ -85,11 +85,12 @@ fn covariance(centred: &Array2<f32>) -> Array2<f32> {
     centred.dot(&centred.t()) / centred.ncols() as f32
 }
 
-/// The eigenvectors of a symmetric matrix as rows, by falling eigenvalue, and the eigenvalues; in double precision.
+/// The eigenvectors of a symmetric matrix as rows, by falling eigenvalue, and the eigenvalues. Computed in double
+/// precision.
 fn sorted_eigen(symmetric: &Array2<f32>) -> (Array2<f32>, Vec<f64>) {
     let size = symmetric.nrows();
     let mean = |row, column| 0.5 * (f64::from(symmetric[[row, column]]) + f64::from(symmetric[[column, row]]));
-    // Values near the end of float32's range have no finite products; they must not keep the solver going.
+    // Products of values near the end of float32's range are not finite, and the solver would not converge on them.
     let finite = |row, column| Some(mean(row, column)).filter(|value| value.is_finite()).unwrap_or(0.0);
     let matrix = DMatrix::from_fn(size, size, finite);
     let eigen = SymmetricEigen::try_new(matrix, f64::EPSILON, MAX_SWEEPS * size).unwrap_or_else(|| SymmetricEigen {
@@ -102,7 +103,7 @@ fn sorted_eigen(symmetric: &Array2<f32>) -> (Array2<f32>, Vec<f64>) {
     (vectors, order.iter().map(|&index| eigen.eigenvalues[index]).collect())
 }
 
-/// Fixed numbers without structure, so that no direction is missing from the start and every run is the same.
+/// Fixed pseudo-random numbers, `[size, C]`: every direction has a part in the start, and every run gives equal results.
 fn start(size: usize, channels: usize) -> Array2<f32> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     Array2::from_shape_simple_fn((size, channels), || {
@@ -111,8 +112,8 @@ fn start(size: usize, channels: usize) -> Array2<f32> {
     })
 }
 
-/// Gram-Schmidt on the rows, twice for float32's sake. A row that lies in the span of those before it (the map has
-/// fewer dimensions than asked for) is replaced by the first axis that does not.
+/// Gram-Schmidt on the rows, done twice because of float32's precision. A row in the span of the rows before it, which
+/// happens if the map has fewer dimensions than requested, is replaced by the first unit vector that is not in it.
 fn orthonormalize(basis: &mut Array2<f32>) {
     let mut next_axis = 0;
     for index in 0..basis.nrows() {
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn iteration_agrees_with_the_whole_decomposition() {
+    fn the_iteration_agrees_with_the_whole_decomposition() {
         for (channels, cells) in [(120, 300), (120, 40)] {
             let centred = falling(channels, cells);
             let (exact, expected) = sorted_eigen(&covariance(&centred));
@@ -175,13 +176,15 @@ mod tests {
     }
 
     #[test]
-    fn numbers_without_finite_products_do_no_harm() {
-        let (directions, _) = leading_directions(&(falling(30, 50) * 1e30), 2);
-        assert_eq!(directions.dim(), (2, 30));
+    fn values_without_finite_products_give_unit_directions() {
+        let (directions, variances) = leading_directions(&(falling(30, 50) * 1e30), 2);
+        assert_eq!((directions.dim(), variances.len()), ((2, 30), 2));
+        assert!(directions.rows().into_iter().all(|row| (row.dot(&row) - 1.0).abs() < 1e-5), "{directions}");
+        assert!(variances.iter().all(|variance| variance.is_finite()), "{variances:?}");
     }
 
     #[test]
-    fn rows_are_orthonormal_also_where_there_is_nothing() {
+    fn rows_are_orthonormal_even_if_some_are_zero() {
         let mut basis = Array2::zeros((4, 5));
         basis[[1, 2]] = 3.0;
         orthonormalize(&mut basis);

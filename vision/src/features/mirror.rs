@@ -1,14 +1,19 @@
-//! Features that do not tell left from right.
+//! Averaging of features over an image and its mirror image.
 
 use super::FeatureMap;
 
-/// The mean of `map` and `of_mirrored`, the features of the mirror image, mirrored back; both have the same shape.
+/// The mean of `map` and `of_mirrored`, both `[C, H, W]`, where `of_mirrored` holds the features of the mirror image and
+/// is mirrored back first.
 ///
 /// # Panics
 /// If their shapes differ.
 #[must_use]
 pub fn flip_average(map: FeatureMap, of_mirrored: &FeatureMap) -> FeatureMap {
-    assert_eq!((map.channels(), map.grid()), (of_mirrored.channels(), of_mirrored.grid()), "of one picture");
+    assert_eq!(
+        (map.channels(), map.grid()),
+        (of_mirrored.channels(), of_mirrored.grid()),
+        "both maps must have the same shape"
+    );
     let (channels, grid) = (map.channels(), map.grid());
     let mut data = map.into_data();
     for (row, mirrored) in data.chunks_exact_mut(grid.width).zip(of_mirrored.data().chunks_exact(grid.width)) {
@@ -16,7 +21,7 @@ pub fn flip_average(map: FeatureMap, of_mirrored: &FeatureMap) -> FeatureMap {
             *value = f32::midpoint(*value, *other);
         }
     }
-    FeatureMap::new(channels, grid.height, grid.width, data).expect("the shape is the same")
+    FeatureMap::new(channels, grid.height, grid.width, data).expect("the shape did not change")
 }
 
 #[cfg(test)]

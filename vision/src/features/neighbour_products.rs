@@ -1,7 +1,7 @@
-//! Dot products among neighbouring cells.
+//! Dot products of neighbouring descriptors.
 //!
-//! The square of the length of a blend of four cells is a quadratic form of the weights, whose coefficients are the
-//! dot products among the four: a few multiplications per place instead of a sum over all channels.
+//! The squared length of a blend of four descriptors is a quadratic form of the weights whose coefficients are the dot
+//! products among the four. It takes a few multiplications for each position instead of a sum over all channels.
 
 use std::cmp::Ordering;
 use std::ops::{AddAssign, Mul};
@@ -10,29 +10,29 @@ use rayon::prelude::*;
 
 use super::{FeatureMap, GridSize};
 
-/// The dot products of every cell's descriptor with itself and its neighbours, summed in the precision of `T`.
+/// The dot products of every cell's descriptor with itself and with its neighbours', summed in the precision of `T`.
 #[derive(Clone, Debug)]
 pub(crate) struct NeighbourProducts<T> {
     grid: GridSize,
-    /// Of every cell with itself and with the cells right, below left, below and below right of it.
+    /// For every cell, the products with itself and with the cells right, below left, below and below right of it.
     products: Vec<[T; NEIGHBOURS]>,
 }
 
 const NEIGHBOURS: usize = 5;
-/// Cells whose sums stay in the nearest cache while the channels go by.
+/// Cells a block: their sums stay in the first-level cache during the loop over the channels.
 const BLOCK_CELLS: usize = 128;
 
 impl<T> NeighbourProducts<T> {
     pub(crate) const BYTES_PER_CELL: usize = NEIGHBOURS * size_of::<T>();
 
-    /// The cells that they are of.
+    /// The map's cells.
     pub(crate) fn grid(&self) -> GridSize {
         self.grid
     }
 }
 
 impl<T: Copy + Default + From<f32> + Mul<Output = T> + AddAssign + Send + Sync> NeighbourProducts<T> {
-    pub(crate) fn of(map: &FeatureMap) -> Self {
+    pub(crate) fn new(map: &FeatureMap) -> Self {
         let grid = map.grid();
         let cells = grid.cells();
         let offsets = [0, 1, grid.width.saturating_sub(1), grid.width, grid.width + 1];
@@ -74,10 +74,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn products_are_those_of_the_neighbours() {
+    fn products_equal_those_of_the_gram_matrix() {
         let data: Vec<f32> = (0..3 * 12).map(|i| ((i * i) as f32).sin()).collect();
         let map = FeatureMap::new(3, 3, 4, data).unwrap();
-        let (single, double) = (NeighbourProducts::<f32>::of(&map), NeighbourProducts::<f64>::of(&map));
+        let (single, double) = (NeighbourProducts::<f32>::new(&map), NeighbourProducts::<f64>::new(&map));
         let gram = map.matrix().t().dot(&map.matrix());
         for one in 0..12_usize {
             for other in 0..12_usize {

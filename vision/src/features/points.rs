@@ -1,53 +1,53 @@
-//! Points of a picture that are known to lie in it.
+//! Points that are known to lie in an image.
 
 use super::PixelPoint;
 use crate::image::ImageSize;
 
-/// Points that are finite and lie within `[-0.5, width − 0.5] × [-0.5, height − 0.5]` of a picture.
+/// Points that are finite and within `[-0.5, width − 0.5] × [-0.5, height − 0.5]` of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImagePoints(Vec<PixelPoint>);
 
-/// Why a list of points was refused; the first offender.
+/// The first point that is not in the image.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PointError {
     /// A coordinate is NaN or infinite.
     #[error("point {index} is not finite: ({}, {})", point.x, point.y)]
     NotFinite {
-        /// Its place in the list, from 0.
+        /// Its index in the list.
         index: usize,
         /// The point.
         point: PixelPoint,
     },
-    /// A point lies outside the picture.
+    /// A point is outside the image.
     #[error(
         "point {index} at ({}, {}) is outside the {} x {} image: x must be within [-0.5, {}] and y within [-0.5, {}]",
         point.x, point.y, image.width, image.height, f64::from(image.width) - 0.5, f64::from(image.height) - 0.5
     )]
     Outside {
-        /// Its place in the list, from 0.
+        /// Its index in the list.
         index: usize,
         /// The point.
         point: PixelPoint,
-        /// The picture.
+        /// Size of the image.
         image: ImageSize,
     },
 }
 
-/// Why a grid of points was refused.
+/// The reason why a grid of points was refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum GridError {
-    /// The spacing is not a number of at least one pixel.
+    /// The spacing is not a finite number of at least one pixel.
     #[error("the grid spacing must be a number of at least 1 pixel, not {spacing_px}")]
     Spacing {
-        /// What was asked for.
+        /// The requested spacing.
         spacing_px: f64,
     },
     /// The grid has too many points.
     #[error("a grid of {spacing_px} pixels puts {count} points in this image, and at most {max_points} are allowed")]
     TooManyPoints {
-        /// What was asked for.
+        /// The requested spacing.
         spacing_px: f64,
-        /// How many points that makes.
+        /// The number of points of such a grid.
         count: usize,
         /// The limit.
         max_points: usize,
@@ -55,10 +55,10 @@ pub enum GridError {
 }
 
 impl ImagePoints {
-    /// Checks `points` against the picture they are given in.
+    /// Checks that all `points` are in the image.
     ///
     /// # Errors
-    /// [`PointError`], naming the first point that is not finite or lies outside.
+    /// [`PointError`] for the first point that is not finite or is outside the image.
     pub fn new(points: Vec<PixelPoint>, image: ImageSize) -> Result<Self, PointError> {
         let (max_x, max_y) = (f64::from(image.width) - 0.5, f64::from(image.height) - 0.5);
         for (index, &point) in points.iter().enumerate() {
@@ -72,11 +72,11 @@ impl ImagePoints {
         Ok(Self(points))
     }
 
-    /// A point every `spacing_px` pixels in both directions, row by row, the whole grid centred in the picture; at
+    /// A grid of points, row by row, `spacing_px` pixels apart in both directions and centred in the image. It has at
     /// least one point.
     ///
     /// # Errors
-    /// [`GridError`] if the spacing is not a number of at least 1, or makes more than `max_points` points.
+    /// [`GridError`] if the spacing is not a finite number of at least 1, or gives more than `max_points` points.
     pub fn grid(image: ImageSize, spacing_px: f64, max_points: usize) -> Result<Self, GridError> {
         if !(spacing_px.is_finite() && spacing_px >= 1.0) {
             return Err(GridError::Spacing { spacing_px });
@@ -96,17 +96,17 @@ impl ImagePoints {
         Ok(Self((0..count).map(point).collect()))
     }
 
-    /// The points, in the order they were given.
+    /// The points, in their order.
     pub fn as_slice(&self) -> &[PixelPoint] {
         &self.0
     }
 
-    /// How many.
+    /// The number of points.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Tells whether there are no points.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_offender_is_named_with_the_limits() {
+    fn the_first_invalid_point_is_named_with_the_limits() {
         let points = vec![PixelPoint { x: 1.0, y: 1.0 }, PixelPoint { x: 63.6, y: 0.0 }];
         let error = ImagePoints::new(points, IMAGE).unwrap_err();
         assert!(matches!(error, PointError::Outside { index: 1, .. }));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn senseless_grids_are_refused() {
+    fn impossible_grids_are_refused() {
         assert!(matches!(ImagePoints::grid(IMAGE, f64::NAN, 100), Err(GridError::Spacing { .. })));
         assert!(matches!(ImagePoints::grid(IMAGE, 0.0, 100), Err(GridError::Spacing { .. })));
         assert!(matches!(ImagePoints::grid(IMAGE, 1.0, 100), Err(GridError::TooManyPoints { count: 3072, .. })));

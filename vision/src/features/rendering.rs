@@ -1,4 +1,4 @@
-//! From a map to the tensor that a reply holds: components, places, length, order.
+//! The tensor that is made of a map: principal components, sample positions, length of descriptors, order of axes.
 
 use std::sync::Arc;
 
@@ -13,49 +13,49 @@ use super::{
 };
 use crate::image::{ImageSize, RgbImage};
 
-/// Where descriptors are wanted.
+/// The positions at which descriptors are sampled.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Places {
-    /// At points of the picture: `[P, C]`.
+    /// Points of the image; the tensor is `[P, C]`.
     Points(ImagePoints),
-    /// At the places of a window: a map.
+    /// The sample positions of a window; the tensor is a map.
     Window(Window),
 }
 
-/// What is wanted of a map, and in which order.
+/// A description of the tensor to make of a map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendering {
-    /// The size of the picture.
+    /// Size of the image, in pixels.
     pub image: ImageSize,
-    /// Where.
+    /// The positions.
     pub places: Places,
-    /// Projected on so many principal components of the whole map, whichever part of it is wanted.
+    /// Number of principal components to project on. They are those of the whole map, whatever the positions.
     pub components: Option<usize>,
-    /// Whether descriptors have length 1. They have it before they are projected, and those of the result, too.
+    /// Descriptors have length 1, both before a projection and in the result.
     pub unit: bool,
     /// Order of a map's axes.
     pub layout: Layout,
 }
 
-/// Why there is no such tensor.
+/// The reason why a tensor cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RenderError {
-    /// The components.
+    /// The number of components is not possible.
     #[error(transparent)]
     Components(#[from] ComponentsError),
-    /// The window.
+    /// The window is not possible.
     #[error(transparent)]
     Window(#[from] WindowError),
 }
 
 impl Rendering {
-    /// The shape that a map of `channels` on `grid` will give, for checks before there is a map.
+    /// The shape of the tensor of a map `[channels, grid.height, grid.width]`, known before the map is computed.
     ///
     /// # Errors
-    /// [`RenderError`] if there is no such tensor.
+    /// [`RenderError`] if the tensor cannot be made.
     pub fn shape(&self, channels: usize, grid: GridSize) -> Result<Vec<usize>, RenderError> {
         if let Some(count) = self.components {
-            PrincipalComponents::check(count, channels)?;
+            PrincipalComponents::check_count(count, channels)?;
         }
         let channels = self.components.unwrap_or(channels);
         match &self.places {
@@ -67,12 +67,12 @@ impl Rendering {
         }
     }
 
-    /// About how many bytes [`of`](Self::of) and [`picture`](Self::picture) take beside a map of `channels` on `grid`
-    /// and a copy of it.
+    /// About how many bytes of memory [`render`](Self::render) and [`picture`](Self::picture) take, besides a map
+    /// `[channels, grid.height, grid.width]` and one copy of it.
     pub fn extra_bytes(&self, channels: usize, grid: GridSize) -> u64 {
         const FLOAT_BYTES: usize = 4;
         let map = channels * grid.cells() * FLOAT_BYTES;
-        // The centred map, and matrices of the solver in double precision.
+        // The centred map, and the solver's matrices in double precision.
         let components = self.components.map_or(0, |count| {
             let matrix = channels * channels.min(4 * count) * 2 * FLOAT_BYTES;
             map + 4 * matrix
@@ -87,18 +87,21 @@ impl Rendering {
         (components + places) as u64
     }
 
-    /// The tensor of `map`, whose descriptors have length 1 already if that is asked for. Maps between the cells are not
-    /// computed yet; descriptors at points are.
+    /// The tensor of `map`, whose descriptors must have length 1 already if `unit`. Descriptors at points are computed
+    /// now, maps between the cells when they are read.
     ///
     /// # Errors
-    /// [`RenderError`] if there is no such tensor.
-    #[expect(clippy::missing_panics_doc, reason = "the components are of this map, and the window's places no cells")]
-    pub fn of(&self, map: FeatureMap) -> Result<Arc<dyn Tensor>, RenderError> {
+    /// [`RenderError`] if the tensor cannot be made.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "the components were fitted to this map; the last window is not at cells"
+    )]
+    pub fn render(&self, map: FeatureMap) -> Result<Arc<dyn Tensor>, RenderError> {
         let (map, projected) = match self.components {
-            Some(count) => (PrincipalComponents::of(&map, count)?.project(&map), true),
+            Some(count) => (PrincipalComponents::fit(&map, count)?.project(&map), true),
             None => (Some(map), false),
         };
-        let map = map.expect("the components are of this map");
+        let map = map.expect("the components were fitted to this map");
         match &self.places {
             Places::Points(points) => {
                 let mut descriptors = descriptors_at(&map, self.image, points);
@@ -114,15 +117,16 @@ impl Rendering {
             }
             Places::Window(window) => {
                 let map = InterpolatedMap::new(map, window, self.layout, self.unit);
-                Ok(Arc::new(map.expect("a window whose places are not the cells")))
+                Ok(Arc::new(map.expect("the window is not at cells")))
             }
         }
     }
 
-    /// The first three components of `map`, whose descriptors have length 1 already if that is asked for, as a picture.
+    /// The first three components of `map` as a picture, see [`components_picture`]. The descriptors of `map` must have
+    /// length 1 already if `unit`.
     ///
     /// # Panics
-    /// If places are points.
+    /// If the positions are points.
     pub fn picture(&self, map: &FeatureMap) -> RgbImage {
         let Places::Window(window) = &self.places else { panic!("points make no picture") };
         components_picture(map, *window)
@@ -143,7 +147,7 @@ mod tests {
 
     fn rendered(places: Places, components: Option<usize>, unit: bool) -> Arc<dyn Tensor> {
         let rendering = Rendering { image: IMAGE, places, components, unit, layout: Layout::Hwc };
-        let tensor = rendering.of(map()).unwrap();
+        let tensor = rendering.render(map()).unwrap();
         assert_eq!(tensor.shape(), rendering.shape(6, map().grid()).unwrap());
         tensor
     }
@@ -153,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_ask_for_a_pixel_gives_the_same_components() {
+    fn points_windows_and_crops_give_a_pixel_the_same_components() {
         for unit in [true, false] {
             let at = PixelPoint { x: 14.0, y: 14.0 };
             let points = Places::Points(ImagePoints::new(vec![at], IMAGE).unwrap());
@@ -161,7 +165,7 @@ mod tests {
             let whole = all_values(&*rendered(window(None, Resolution::Pixel), Some(2), unit), 1000);
             let crop = CropBox { x: 14, y: 14, width: 1, height: 1 };
             let cropped = all_values(&*rendered(window(Some(crop), Resolution::Pixel), Some(2), unit), 1);
-            // The pixel is the centre of cell (1, 1) (14.5, 14.5) but for half a pixel.
+            // The pixel is half a pixel away from the centre of cell (1, 1), which is at (14.5, 14.5).
             for index in 0..2 {
                 assert!((at_point[index] - cropped[index]).abs() < 1e-5);
                 assert!((whole[(14 * 40 + 14) * 2 + index] - cropped[index]).abs() < 1e-5);
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_known_before_there_is_a_map() {
+    fn impossible_tensors_are_refused_before_there_is_a_map() {
         let rendering = |components, crop| Rendering {
             image: IMAGE,
             places: window(crop, Resolution::Grid),

@@ -1,11 +1,11 @@
-//! A map at another resolution.
+//! Resampling of a map to another grid.
 
 use rayon::prelude::*;
 
-use super::{FeatureMap, GridSize, neighbours};
+use super::{AxisPosition, FeatureMap, GridSize};
 
-/// `map` at the resolution of `grid` over the same picture, bilinearly. Meant for upsampling: nothing is averaged
-/// when the grid is coarser.
+/// `map` resampled bilinearly to `grid` cells over the same image: `[C, H, W]`. For upsampling: a coarser grid takes
+/// single values, no means.
 ///
 /// # Panics
 /// If `grid` has no cells.
@@ -14,27 +14,26 @@ pub fn resampled(map: &FeatureMap, grid: GridSize) -> FeatureMap {
         return map.clone();
     }
     let from = map.grid();
-    let columns = steps(from.width, grid.width);
-    let rows = steps(from.height, grid.height);
+    let columns = positions(from.width, grid.width);
+    let rows = positions(from.height, grid.height);
     let mut data = vec![0.0_f32; map.channels() * grid.cells()]; // [C, H, W]
     let channels = map.data().par_chunks_exact(from.cells());
     data.par_chunks_exact_mut(grid.cells()).zip(channels).for_each(|(output, input)| {
-        for (line, &(y0, y1, fy)) in output.chunks_exact_mut(grid.width).zip(&rows) {
-            let (above, below) = (&input[y0 * from.width..], &input[y1 * from.width..]);
-            for (value, &(x0, x1, fx)) in line.iter_mut().zip(&columns) {
-                let top = above[x0] + (above[x1] - above[x0]) * fx;
-                let bottom = below[x0] + (below[x1] - below[x0]) * fx;
-                *value = top + (bottom - top) * fy;
+        for (line, row) in output.chunks_exact_mut(grid.width).zip(&rows) {
+            let (above, below) = (&input[row.before * from.width..], &input[row.after * from.width..]);
+            for (value, column) in line.iter_mut().zip(&columns) {
+                let (top, bottom) = (column.interpolate(above), column.interpolate(below));
+                *value = top + (bottom - top) * row.fraction;
             }
         }
     });
     FeatureMap::new(map.channels(), grid.height, grid.width, data).expect("the buffer was made for this shape")
 }
 
-/// For every position of the finer axis, its neighbours on the coarser axis; both span the same picture.
-pub(super) fn steps(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
+/// The centres of `to` cells as positions on an axis of `from` cells; both axes cover the same image.
+fn positions(from: usize, to: usize) -> Vec<AxisPosition> {
     let scale = from as f64 / to as f64;
-    (0..to).map(|position| neighbours((position as f64 + 0.5) * scale - 0.5, from)).collect()
+    (0..to).map(|cell| AxisPosition::new((cell as f64 + 0.5) * scale - 0.5, from)).collect()
 }
 
 #[cfg(test)]

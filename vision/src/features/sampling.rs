@@ -1,71 +1,69 @@
-//! Descriptors between the cells.
+//! Descriptors at points between the cells, by bilinear interpolation.
 
 use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::feature_map::inverse_length;
-use super::{CellPoint, FeatureMap, GridSize, ImagePoints};
+use super::{AxisPosition, CellPoint, FeatureMap, GridSize, ImagePoints};
 use crate::image::ImageSize;
 
 /// The four cells around a point of a map, and their weights.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bilinear {
-    /// Row-major indices: top left, top right, bottom left, bottom right. At the border some are the same.
-    pub(crate) cells: [usize; 4],
-    /// Weights that add up to 1.
-    pub(crate) weights: [f32; 4],
+struct BilinearWeights {
+    /// Row-major indices: top left, top right, bottom left, bottom right. At the border some are equal.
+    cells: [usize; 4],
+    /// They add up to 1.
+    weights: [f32; 4],
 }
 
-impl Bilinear {
-    /// Around `point`, or around the nearest point between the centres of the outermost cells.
-    pub(crate) fn at(point: CellPoint, grid: GridSize) -> Self {
-        let (x0, x1, fx) = neighbours(point.x, grid.width);
-        let (y0, y1, fy) = neighbours(point.y, grid.height);
-        let index = |y: usize, x: usize| y * grid.width + x;
+impl BilinearWeights {
+    /// The weights at `point`; outside the centres of the outermost cells, those at the nearest point between them.
+    fn new(point: CellPoint, grid: GridSize) -> Self {
+        let (x, y) = (AxisPosition::new(point.x, grid.width), AxisPosition::new(point.y, grid.height));
+        let index = |row: usize, column: usize| row * grid.width + column;
+        let (fx, fy) = (x.fraction, y.fraction);
         Self {
-            cells: [index(y0, x0), index(y0, x1), index(y1, x0), index(y1, x1)],
+            cells: [
+                index(y.before, x.before),
+                index(y.before, x.after),
+                index(y.after, x.before),
+                index(y.after, x.after),
+            ],
             weights: [(1.0 - fy) * (1.0 - fx), (1.0 - fy) * fx, fy * (1.0 - fx), fy * fx],
         }
     }
 
-    /// The interpolated value of one channel.
-    pub(crate) fn of(&self, channel: &[f32]) -> f32 {
+    /// The interpolated value of one channel, `[H, W]`.
+    fn interpolate(&self, channel: &[f32]) -> f32 {
         self.cells.iter().zip(self.weights).map(|(&cell, weight)| channel[cell] * weight).sum()
     }
 }
 
-/// The two cells on either side of `position`, and how far it is on the way to the second.
-pub fn neighbours(position: f64, length: usize) -> (usize, usize, f32) {
-    let last = length - 1;
-    let clamped = position.clamp(0.0, last as f64);
-    let first = (clamped as usize).min(last);
-    (first, (first + 1).min(last), (clamped - first as f64) as f32)
-}
-
 /// Descriptors at `points` of a picture of size `image`, by bilinear interpolation of `map`: `[P, C]`.
 ///
-/// Beyond the centres of the outermost cells the border cell's descriptor continues. The values are those of the map:
-/// of a normalised map they are a little shorter than 1 between cells, see [`l2_normalize_rows`].
+/// Beyond the centres of the outermost cells the border cell's descriptor continues. Between the cells of a normalised
+/// map the descriptors are shorter than 1; [`l2_normalize_rows`] scales them.
 #[expect(clippy::missing_panics_doc, reason = "there is one value for every point and channel")]
 pub fn descriptors_at(map: &FeatureMap, image: ImageSize, points: &ImagePoints) -> Array2<f32> {
     let geometry = map.geometry(image);
     let grid = map.grid();
-    let places: Vec<Bilinear> =
-        points.as_slice().iter().map(|&point| Bilinear::at(geometry.cell_from_pixel(point), grid)).collect();
+    let weights: Vec<BilinearWeights> =
+        points.as_slice().iter().map(|&point| BilinearWeights::new(geometry.cell_from_pixel(point), grid)).collect();
     let mut descriptors = vec![0.0_f32; points.len() * map.channels()]; // [P, C]
-    descriptors.par_chunks_exact_mut(map.channels()).zip(&places).for_each(|(descriptor, place)| {
+    descriptors.par_chunks_exact_mut(map.channels()).zip(&weights).for_each(|(descriptor, weights)| {
         for (value, channel) in descriptor.iter_mut().zip(map.data().chunks_exact(grid.cells())) {
-            *value = place.of(channel);
+            *value = weights.interpolate(channel);
         }
     });
-    Array2::from_shape_vec((points.len(), map.channels()), descriptors).expect("one value a point and channel")
+    Array2::from_shape_vec((points.len(), map.channels()), descriptors)
+        .expect("there is one value for every point and channel")
 }
 
 /// Scales every row to length 1; rows of zeros, or with values that are not finite, become zeros.
 pub fn l2_normalize_rows(descriptors: &mut Array2<f32>) {
     for mut row in descriptors.rows_mut() {
         let scale = inverse_length(row.iter().map(|value| value * value).sum());
-        // Not a product alone: infinity times zero is NaN.
+        // A product alone would make NaN of infinity times zero.
         row.mapv_inplace(|value| if scale == 0.0 { 0.0 } else { value * scale });
     }
 }
@@ -104,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_become_unit_or_zero() {
+    fn rows_have_length_one_or_zero() {
         let mut rows = ndarray::array![[3.0_f32, 4.0], [0.0, 0.0], [f32::INFINITY, 1.0], [f32::NAN, 1.0], [1e-30, 0.0]];
         l2_normalize_rows(&mut rows);
         assert_eq!(rows, ndarray::array![[0.6, 0.8], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]);
     }
 
     #[test]
-    fn a_map_normalises_each_position() {
+    fn a_map_is_normalised_cell_by_cell() {
         let map = FeatureMap::new(2, 1, 2, vec![3.0, f32::INFINITY, 4.0, 1.0]).unwrap().into_normalized();
         assert_eq!(map.data(), [0.6, 0.0, 0.8, 0.0]);
         assert_eq!(map.view(Layout::Hwc).iter().copied().collect::<Vec<_>>(), [0.6, 0.8, 0.0, 0.0]);
@@ -120,10 +118,10 @@ mod tests {
     proptest! {
         #[test]
         fn weights_are_a_partition(x in -3.0_f64..12.0, y in -3.0_f64..12.0, width in 1_usize..9, height in 1_usize..9) {
-            let place = Bilinear::at(CellPoint { x, y }, GridSize { width, height });
-            prop_assert!((place.weights.iter().sum::<f32>() - 1.0).abs() < 1e-6);
-            prop_assert!(place.weights.iter().all(|&weight| (0.0..=1.0).contains(&weight)));
-            prop_assert!(place.cells.iter().all(|&cell| cell < width * height));
+            let bilinear = BilinearWeights::new(CellPoint { x, y }, GridSize { width, height });
+            prop_assert!((bilinear.weights.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+            prop_assert!(bilinear.weights.iter().all(|&weight| (0.0..=1.0).contains(&weight)));
+            prop_assert!(bilinear.cells.iter().all(|&cell| cell < width * height));
         }
     }
 }

@@ -1,28 +1,28 @@
-//! Numbers that are computed when they are asked for.
+//! Tensors whose values are computed on demand.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use ndarray::Array2;
 
-/// A tensor that need not exist as a whole: its values are written piece by piece, in C order.
+/// A tensor that need not be in memory as a whole: any range of its values can be computed, in C order.
 pub trait Tensor: Send + Sync {
-    /// Sizes of the axes, none of them 0.
+    /// Sizes of the axes, all at least 1.
     fn shape(&self) -> Vec<usize>;
 
-    /// How many values are computed together: [`append`](Self::append) takes whole multiples of it only.
+    /// Number of values that are computed together: ranges of [`append`](Self::append) start and end at its multiples.
     fn unit(&self) -> usize;
 
-    /// Appends the values at `range`, which begins and ends at multiples of the unit.
+    /// Appends the values at `range`, which starts and ends at multiples of the unit.
     fn append(&self, range: Range<usize>, values: &mut Vec<f32>);
 
-    /// All values, if they lie in memory as they are.
+    /// All values in C order, if they are in memory.
     fn whole(&self) -> Option<Arc<Vec<f32>>> {
         None
     }
 }
 
-/// Descriptors that are there already, `[P, C]`.
+/// Descriptors in memory, `[P, C]`.
 impl Tensor for Array2<f32> {
     fn shape(&self) -> Vec<usize> {
         self.shape().to_vec()
@@ -39,14 +39,21 @@ impl Tensor for Array2<f32> {
     }
 }
 
-/// Calls `visit` with the pieces of `range` that lie in one row of `width` places each: row, first place, number of
-/// places.
-pub(super) fn for_each_row(range: Range<usize>, width: usize, mut visit: impl FnMut(usize, usize, usize)) {
+/// A part of a row: `count` values from column `first` on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowPart {
+    pub(super) row: usize,
+    pub(super) first: usize,
+    pub(super) count: usize,
+}
+
+/// Splits `range` at the ends of rows of `width` values, and calls `visit` with each part.
+pub(super) fn for_each_row(range: Range<usize>, width: usize, mut visit: impl FnMut(RowPart)) {
     let mut start = range.start;
     while start < range.end {
         let (row, first) = (start / width, start % width);
         let count = (width - first).min(range.end - start);
-        visit(row, first, count);
+        visit(RowPart { row, first, count });
         start += count;
     }
 }

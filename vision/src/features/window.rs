@@ -1,4 +1,4 @@
-//! Which part of a picture, and how finely: the places at which a map is wanted.
+//! Windows: a rectangle of an image and a raster of sample positions in it.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,18 +7,18 @@ use std::str::FromStr;
 use super::{CellPoint, CellScale, Geometry, GridSize, PixelPoint};
 use crate::image::ImageSize;
 
-/// Most places along one side. Pictures of a single row can have millions of columns.
+/// Largest number of sample positions along one side. An image of a single row can have millions of columns.
 pub const MAX_PLACES_PER_SIDE: u32 = 1 << 16;
 
-/// How finely.
+/// The raster of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Resolution {
     /// The map's own cells.
     #[default]
     Grid,
-    /// A place at every pixel.
+    /// A sample position at every pixel.
     Pixel,
-    /// So many places across and down.
+    /// A given number of sample positions, evenly spaced.
     Size {
         /// Columns.
         width: u32,
@@ -40,15 +40,15 @@ pub struct CropBox {
     pub height: u32,
 }
 
-/// Not a resolution or a rectangle.
+/// A text that is not a resolution or a rectangle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not {expected}")]
-pub struct ViewTextError {
+pub struct ParseWindowError {
     expected: &'static str,
 }
 
 impl FromStr for Resolution {
-    type Err = ViewTextError;
+    type Err = ParseWindowError;
 
     /// Reads `grid`, `pixel` or `WxH`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -57,7 +57,8 @@ impl FromStr for Resolution {
             "pixel" => Ok(Self::Pixel),
             size => {
                 let size = size.split_once('x').and_then(|(width, height)| Some((read(width)?, read(height)?)));
-                let (width, height) = size.ok_or(ViewTextError { expected: "grid, pixel or WxH, such as 640x480" })?;
+                let (width, height) =
+                    size.ok_or(ParseWindowError { expected: "grid, pixel or WxH, such as 640x480" })?;
                 Ok(Self::Size { width, height })
             }
         }
@@ -65,7 +66,7 @@ impl FromStr for Resolution {
 }
 
 impl FromStr for CropBox {
-    type Err = ViewTextError;
+    type Err = ParseWindowError;
 
     /// Reads `x,y,w,h`, in brackets or without.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -73,12 +74,12 @@ impl FromStr for CropBox {
         let numbers: Option<Vec<u32>> = inner.split(',').map(|number| read(number.trim())).collect();
         match numbers.as_deref() {
             Some(&[x, y, width, height]) => Ok(Self { x, y, width, height }),
-            _ => Err(ViewTextError { expected: "x,y,w,h in whole pixels, such as 0,0,320,240" }),
+            _ => Err(ParseWindowError { expected: "x,y,w,h in whole pixels, such as 0,0,320,240" }),
         }
     }
 }
 
-/// Digits only: a sign is neither a size nor a place.
+/// Reads digits only, without a sign.
 fn read(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -89,26 +90,26 @@ impl fmt::Display for CropBox {
     }
 }
 
-/// Why a part of a picture cannot be had.
+/// The reason why a window is not possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
-    /// It reaches beyond the picture, or has no pixels.
+    /// The rectangle reaches beyond the image, or has no pixels.
     #[error("crop {crop} is not a window of the {} x {} image", image.width, image.height)]
     OutsideImage {
-        /// What was asked for.
+        /// The requested rectangle.
         crop: CropBox,
-        /// The picture.
+        /// Size of the image.
         image: ImageSize,
     },
-    /// No cell has its centre in it.
+    /// No cell has its centre in the rectangle.
     #[error("no cell of the {} x {} grid has its centre in crop {crop}", grid.width, grid.height)]
     NoCells {
-        /// What was asked for.
+        /// The requested rectangle.
         crop: CropBox,
         /// The map's cells.
         grid: GridSize,
     },
-    /// No place, or too many.
+    /// The raster has no positions, or too many.
     #[error(
         "a resolution of {width} x {height} is out of range: each side must be within 1 to {}",
         MAX_PLACES_PER_SIDE
@@ -121,7 +122,7 @@ pub enum WindowError {
     },
 }
 
-/// A part of a picture at a resolution, both possible.
+/// A rectangle of an image and a raster of sample positions in it, both valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     image: ImageSize,
@@ -129,20 +130,20 @@ pub struct Window {
     resolution: Resolution,
 }
 
-/// Where the places of a window lie in the picture: place `(i, j)` is at `origin + (i, j) · scale`.
+/// Coordinates of the sample positions of a window: position `(i, j)` is at `origin + (i, j) · scale` in the image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Placement {
-    /// The first place.
+    /// The first position.
     pub origin: PixelPoint,
-    /// Pixels from one place to the next.
+    /// Pixels from one position to the next.
     pub scale: CellScale,
 }
 
 impl Window {
-    /// `crop` of a picture of size `image`, the whole of it if there is none.
+    /// The rectangle `crop` of an image of size `image`, or the whole image.
     ///
     /// # Errors
-    /// [`WindowError`] if it reaches beyond the picture, or the resolution is out of range.
+    /// [`WindowError`] if the rectangle reaches beyond the image, or the resolution is out of range.
     pub fn new(image: ImageSize, crop: Option<CropBox>, resolution: Resolution) -> Result<Self, WindowError> {
         let crop = crop.unwrap_or(CropBox { x: 0, y: 0, width: image.width, height: image.height });
         let fits = |start: u32, length: u32, limit: u32| {
@@ -162,7 +163,7 @@ impl Window {
         Ok(Self { image, crop, resolution })
     }
 
-    /// The same part at its own pixels if it is at the map's cells.
+    /// The window at its pixels if it is at the map's cells, otherwise unchanged.
     #[must_use]
     pub fn in_pixels(self) -> Self {
         match self.resolution {
@@ -171,12 +172,12 @@ impl Window {
         }
     }
 
-    /// The picture.
+    /// Size of the image.
     pub fn image(&self) -> ImageSize {
         self.image
     }
 
-    /// Columns and rows of places, if they are not the map's cells.
+    /// Columns and rows of sample positions; `None` if these are the map's cells.
     pub fn raster(&self) -> Option<GridSize> {
         match self.resolution {
             Resolution::Grid => None,
@@ -186,10 +187,10 @@ impl Window {
         .map(|(width, height)| GridSize { width: width as usize, height: height as usize })
     }
 
-    /// Columns and rows of places with a map of `grid`.
+    /// Columns and rows of sample positions on a map with `grid`.
     ///
     /// # Errors
-    /// [`WindowError::NoCells`] if cells are asked for and no cell's centre is inside.
+    /// [`WindowError::NoCells`] if the window is at cells and no cell's centre is inside.
     pub fn places(&self, grid: GridSize) -> Result<GridSize, WindowError> {
         if let Some(raster) = self.raster() {
             return Ok(raster);
@@ -198,9 +199,9 @@ impl Window {
         Ok(GridSize { width: columns.len(), height: rows.len() })
     }
 
-    /// The cells whose centres lie within the pixels of the window, each pixel being a square around its centre. A
-    /// centre on the border of two windows belongs to the right or lower one, so windows that tile the picture share
-    /// out its cells.
+    /// The cells whose centres are within the pixels of the window, each pixel a square around its centre. A centre on the
+    /// border of two windows belongs to the right or lower one, so that windows which tile the image contain each cell
+    /// once.
     ///
     /// # Errors
     /// [`WindowError::NoCells`] if there are none.
@@ -222,10 +223,10 @@ impl Window {
         Ok(CellWindow { columns, rows })
     }
 
-    /// Where the places are.
+    /// Coordinates of the sample positions on a map with `grid`.
     ///
     /// # Errors
-    /// [`WindowError::NoCells`] as [`cells`](Self::cells).
+    /// Those of [`places`](Self::places).
     pub fn placement(&self, grid: GridSize) -> Result<Placement, WindowError> {
         let Some(raster) = self.raster() else {
             let geometry = Geometry { image: self.image, grid };
@@ -245,7 +246,7 @@ impl Window {
     }
 }
 
-/// A rectangle of cells, at least one.
+/// A rectangle of at least one cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CellWindow {
     /// Columns of the map.
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_read() {
+    fn resolutions_and_rectangles_are_parsed() {
         assert_eq!("640x480".parse(), Ok(Resolution::Size { width: 640, height: 480 }));
         for wrong in ["full", "x", "640x", "-1x5", "+1x5", "1x2x3", "", "99999999999x1"] {
             assert!(wrong.parse::<Resolution>().is_err(), "{wrong}");
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_lie_inside_the_picture() {
+    fn windows_outside_the_image_are_refused() {
         assert!(window("0,0,64,48", "grid").is_ok() && window("63,47,1,1", "pixel").is_ok());
         for outside in ["0,0,65,48", "64,0,1,1", "0,0,0,1", "4294967295,0,2,2", "0,40,4,9"] {
             assert!(matches!(window(outside, "grid"), Err(WindowError::OutsideImage { .. })), "{outside}");
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_belong_by_their_centres() {
+    fn cells_belong_to_the_window_of_their_centre() {
         // Centres at x = 7.5, 23.5, 39.5, 55.5 and y = 7.5, 23.5, 39.5.
         let cells = |crop: &str| window(crop, "grid").unwrap().cells(GRID);
         assert_eq!(cells("0,0,64,48").unwrap(), CellWindow { columns: 0..4, rows: 0..3 });
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_where_they_are_said_to_be() {
+    fn sample_positions_are_evenly_spaced() {
         let at = |crop, resolution: &str| window(crop, resolution).unwrap().placement(GRID).unwrap();
         assert_eq!(at("16,0,20,10", "pixel").origin, PixelPoint { x: 16.0, y: 0.0 });
         assert_eq!(at("16,0,32,48", "grid").origin, PixelPoint { x: 23.5, y: 7.5 });
@@ -311,7 +312,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn windows_that_tile_the_picture_share_out_its_cells(split in 1_u32..64, columns in 1_usize..40) {
+        fn windows_that_tile_the_image_contain_each_cell_once(split in 1_u32..64, columns in 1_usize..40) {
             let grid = GridSize { width: columns, height: 3 };
             let count = |x, width| {
                 let crop = CropBox { x, y: 0, width, height: 48 };

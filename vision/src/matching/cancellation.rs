@@ -1,27 +1,27 @@
-//! Telling work that nobody waits for its result any more.
+//! Cancellation of work whose result is not needed any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Shared by those who compute and those who wait; cloning shares it.
+/// A flag that cancels work. Clones share it: the waiting side sets it, the computing side checks it.
 #[derive(Clone, Debug, Default)]
 pub struct Cancellation(Arc<AtomicBool>);
 
-/// The work was given up because nobody waits for it.
+/// The error of cancelled work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nobody waits for the result any more")]
+#[error("the work was cancelled")]
 pub struct Cancelled;
 
 impl Cancellation {
-    /// The result is not wanted any more.
+    /// Cancels the work.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// To be called before every piece of work of a few milliseconds.
+    /// Checks the flag. Long work calls this every few milliseconds.
     ///
     /// # Errors
-    /// [`Cancelled`] if the result is not wanted any more.
+    /// [`Cancelled`] if the work was cancelled.
     pub fn check(&self) -> Result<(), Cancelled> {
         if self.0.load(Ordering::Relaxed) { Err(Cancelled) } else { Ok(()) }
     }

@@ -1,41 +1,41 @@
-//! Pictures of correspondences: both pictures side by side, matches or one point's similarities on top.
+//! Drawings of correspondences: both images side by side, with matches or with one point's similarities on top.
 
 use ::image::{Rgb, imageops};
 use ndarray::ArrayView2;
 
 use super::PointMatch;
-use super::raster::{Pen, Place, draw_disc, draw_line, draw_ring};
+use super::raster::{CanvasPoint, Pen, draw_disc, draw_line, draw_ring};
 use crate::features::{FeatureMap, GridSize, PixelPoint, resampled};
 use crate::image::{ImageSize, ResizeError, RgbImage, resize};
 
-/// Neither picture is drawn larger or smaller than this along its longer side.
+/// Limits of the longer side of each drawn image.
 const LONGEST_SIDE_PX: u32 = 1024;
 const SHORTEST_SIDE_PX: u32 = 256;
 const GAP_PX: u32 = 8;
 const BACKGROUND: Rgb<u8> = Rgb([24, 24, 24]);
 const INLIER: Rgb<u8> = Rgb([60, 220, 90]);
 const OUTLIER: Rgb<u8> = Rgb([240, 70, 60]);
-/// More lines than this hide one another.
-const MOST_LINES: usize = 400;
+/// More lines than this hide each other.
+const MAX_LINES: usize = 400;
 
-/// Both pictures side by side, a line for every match: each in its own colour, or, if they were verified, inliers green
-/// and outliers red. The pictures are scaled so that the longer side of each has 256 to 1024 pixels; of more than 400
-/// matches an even selection of 400 is drawn.
+/// Draws both images side by side with a line for every match: each in its own colour, or, if the matches were verified,
+/// inliers green and outliers red. Each image is scaled so that its longer side has 256 to 1024 pixels. Of more than 400
+/// matches, 400 at even distances in their order are drawn.
 ///
 /// # Errors
-/// [`ResizeError`] if a picture has no pixels.
+/// [`ResizeError`] if an image has no pixels.
 pub fn draw_matches(source: &RgbImage, target: &RgbImage, matches: &[PointMatch]) -> Result<RgbImage, ResizeError> {
-    let mut pair = Pair::of(source, target)?;
-    let count = matches.len().min(MOST_LINES);
-    // The more lines there are, the more each lets the pictures through.
+    let mut pair = PairCanvas::new(source, target)?;
+    let count = matches.len().min(MAX_LINES);
+    // More lines are more transparent, so that the images stay visible.
     let opacity = (1.0 - count as f32 / 600.0).max(0.35);
-    let mut shown: Vec<_> =
-        (0..count).filter_map(|drawn| Some((drawn, matches.get(drawn * matches.len() / count)?))).collect();
-    // Inliers over outliers.
-    shown.sort_by_key(|(_, found)| found.inlier == Some(true));
-    for (drawn, found) in shown {
+    let mut drawn: Vec<_> =
+        (0..count).filter_map(|index| Some((index, matches.get(index * matches.len() / count)?))).collect();
+    // Inliers are drawn over outliers.
+    drawn.sort_by_key(|(_, found)| found.inlier == Some(true));
+    for (index, found) in drawn {
         let pen = match found.inlier {
-            None => Pen { color: distinct_color(drawn), opacity, width: 1.5 },
+            None => Pen { color: distinct_color(index), opacity, width: 1.5 },
             Some(true) => Pen { color: INLIER, opacity, width: 1.5 },
             Some(false) => Pen { color: OUTLIER, opacity: 0.6 * opacity, width: 1.0 },
         };
@@ -49,51 +49,52 @@ pub fn draw_matches(source: &RgbImage, target: &RgbImage, matches: &[PointMatch]
     Ok(pair.canvas)
 }
 
-/// The source with `point` marked, beside the target overlaid with `similarity`, `[h, w]`, one of
-/// [`super::SimilarityMaps`]. The less similar half of the cells is dark, the most similar cell is the brightest and
-/// marked as well.
+/// Draws the source with `point` marked beside the target under a heat map of `similarity`, `[h, w]`, one of
+/// [`super::SimilarityMaps`]. Similarities below their median are dark; the most similar cell is the brightest and is
+/// marked too.
 ///
 /// # Errors
-/// [`ResizeError`] if a picture has no pixels.
-#[expect(clippy::needless_pass_by_value, reason = "a view is made on the spot and as small as a reference")]
+/// [`ResizeError`] if an image has no pixels.
+#[expect(clippy::needless_pass_by_value, reason = "a view is made for the call and as small as a reference")]
 pub fn draw_similarity(
     source: &RgbImage,
     point: PixelPoint,
     target: &RgbImage,
     similarity: ArrayView2<'_, f32>,
 ) -> Result<RgbImage, ResizeError> {
-    let mut pair = Pair::of(source, target)?;
+    let mut pair = PairCanvas::new(source, target)?;
     let (height, width) = similarity.dim();
     let values: Vec<f32> = similarity.iter().copied().collect();
     let best = (0..values.len()).fold(0, |best, cell| if values[cell] > values[best] { cell } else { best });
     if let Ok(map) = FeatureMap::new(1, height, width, values) {
         pair.overlay(&map);
         let geometry = map.geometry(ImageSize::from(target.dimensions()));
-        let place = pair.in_target(geometry.cell_center(best));
-        mark(&mut pair.canvas, place);
+        let best = pair.in_target(geometry.cell_center(best));
+        mark(&mut pair.canvas, best);
     }
-    let place = pair.in_source(point);
-    mark(&mut pair.canvas, place);
+    let point = pair.in_source(point);
+    mark(&mut pair.canvas, point);
     Ok(pair.canvas)
 }
 
-/// Two pictures on one canvas.
-struct Pair {
+/// Two images side by side on one canvas.
+struct PairCanvas {
     canvas: RgbImage,
     source: Panel,
     target: Panel,
 }
 
-/// Where one of them is.
+/// The place of an image on the canvas.
 #[derive(Clone, Copy)]
 struct Panel {
     left: u32,
     size: ImageSize,
+    /// Canvas pixels for each pixel of the image, across and down.
     scale: (f32, f32),
 }
 
-impl Pair {
-    fn of(source: &RgbImage, target: &RgbImage) -> Result<Self, ResizeError> {
+impl PairCanvas {
+    fn new(source: &RgbImage, target: &RgbImage) -> Result<Self, ResizeError> {
         let (small_source, small_target) = (resize(source, drawn_size(source))?, resize(target, drawn_size(target))?);
         let left = small_source.width() + GAP_PX;
         let height = small_source.height().max(small_target.height());
@@ -109,19 +110,19 @@ impl Pair {
         Ok(Self { canvas, source, target })
     }
 
-    fn in_source(&self, point: PixelPoint) -> Place {
-        self.source.place(point)
+    fn in_source(&self, point: PixelPoint) -> CanvasPoint {
+        self.source.canvas_point(point)
     }
 
-    fn in_target(&self, point: PixelPoint) -> Place {
-        self.target.place(point)
+    fn in_target(&self, point: PixelPoint) -> CanvasPoint {
+        self.target.canvas_point(point)
     }
 
-    /// Tints the target, made grey, by a map with one channel.
+    /// Turns the target grey and blends a heat map of `map`, `[1, h, w]`, into it.
     fn overlay(&mut self, map: &FeatureMap) {
         let Panel { left, size, .. } = self.target;
         let grid = GridSize { width: size.width as usize, height: size.height as usize };
-        // From the median up: cosines of a network's features crowd below 1, and it is the best places that matter.
+        // The scale starts at the median, because cosines of a network's features are close to 1 and differ most at the top.
         let mut sorted = map.data().to_vec();
         sorted.sort_by(f32::total_cmp);
         let (low, high) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
@@ -138,8 +139,8 @@ impl Pair {
 }
 
 impl Panel {
-    fn place(&self, point: PixelPoint) -> Place {
-        Place {
+    fn canvas_point(&self, point: PixelPoint) -> CanvasPoint {
+        CanvasPoint {
             x: (point.x as f32 + 0.5) * self.scale.0 - 0.5 + self.left as f32,
             y: (point.y as f32 + 0.5) * self.scale.1 - 0.5,
         }
@@ -154,11 +155,11 @@ fn drawn_size(picture: &RgbImage) -> ImageSize {
     ImageSize { width: side(size.width), height: side(size.height) }
 }
 
-/// White around black, to be seen on anything.
-fn mark(canvas: &mut RgbImage, place: Place) {
-    draw_ring(canvas, place, 7.0, Pen { color: Rgb([0, 0, 0]), opacity: 1.0, width: 4.0 });
-    draw_ring(canvas, place, 7.0, Pen { color: Rgb([255, 255, 255]), opacity: 1.0, width: 2.0 });
-    draw_disc(canvas, place, 1.5, Pen { color: Rgb([255, 255, 255]), opacity: 1.0, width: 1.0 });
+/// Marks a point with a white ring on a black one, which is visible on any background.
+fn mark(canvas: &mut RgbImage, point: CanvasPoint) {
+    draw_ring(canvas, point, 7.0, Pen { color: Rgb([0, 0, 0]), opacity: 1.0, width: 4.0 });
+    draw_ring(canvas, point, 7.0, Pen { color: Rgb([255, 255, 255]), opacity: 1.0, width: 2.0 });
+    draw_disc(canvas, point, 1.5, Pen { color: Rgb([255, 255, 255]), opacity: 1.0, width: 1.0 });
 }
 
 /// Rec. 601 luma.
@@ -166,7 +167,7 @@ fn luma(Rgb([red, green, blue]): Rgb<u8>) -> u8 {
     ((u32::from(red) * 299 + u32::from(green) * 587 + u32::from(blue) * 114) / 1000) as u8
 }
 
-/// Bright colours, consecutive ones far apart: hues in steps of the golden ratio.
+/// A bright colour, far from those of the indices next to it: hues are in steps of the golden ratio.
 fn distinct_color(index: usize) -> Rgb<u8> {
     let hue = (index as f32 * 0.618_034).fract() * 6.0;
     let channel = |offset: f32| {
@@ -176,7 +177,7 @@ fn distinct_color(index: usize) -> Rgb<u8> {
     Rgb([channel(0.0), channel(4.0), channel(2.0)])
 }
 
-/// From dark blue over red and orange to light yellow, for values from 0 to 1; its lightness rises throughout.
+/// A colour from dark blue over red and orange to light yellow for a value from 0 to 1, with rising lightness.
 fn heat_color(value: f32) -> [f32; 3] {
     const STOPS: [[f32; 3]; 5] =
         [[8.0, 8.0, 40.0], [80.0, 18.0, 110.0], [190.0, 55.0, 80.0], [250.0, 145.0, 30.0], [252.0, 252.0, 165.0]];
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_stand_side_by_side_at_a_bounded_size() {
+    fn images_are_side_by_side_at_a_bounded_size() {
         let drawn = draw_matches(&RgbImage::new(4000, 2000), &RgbImage::new(10, 20), &[]).unwrap();
         assert_eq!(drawn.dimensions(), (1024 + 8 + 128, 512));
         assert_eq!(drawn.get_pixel(1028, 0), &BACKGROUND);
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn inliers_and_outliers_are_told_apart() {
+    fn inliers_and_outliers_have_different_colours() {
         let black = RgbImage::new(300, 200);
         let verified = |y: f64, inlier| PointMatch { inlier: Some(inlier), ..found([50.0, y], [150.0, y]) };
         let drawn = draw_matches(&black, &black, &[verified(50.0, true), verified(150.0, false)]).unwrap();
@@ -252,10 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn many_matches_are_thinned_out() {
+    fn of_many_matches_400_at_even_distances_are_drawn() {
         let black = RgbImage::new(300, 300);
-        let matches: Vec<_> =
-            (0..5000).map(|i| found([f64::from(i % 300), 0.0], [f64::from(i % 300), 299.0])).collect();
-        assert!(draw_matches(&black, &black, &matches).is_ok());
+        let draw = |matches: &[PointMatch]| draw_matches(&black, &black, matches).unwrap();
+        let at = |i: u32| found([f64::from(i * 7 % 300), f64::from(i * 11 % 300)], [f64::from(i * 13 % 300), 150.0]);
+        let many: Vec<_> = (0..4000).map(at).collect();
+        let every_tenth: Vec<_> = many.iter().step_by(10).cloned().collect();
+        assert!(draw(&many) == draw(&every_tenth), "every tenth of 4000 is drawn");
+        // All of exactly 400 are drawn: without the last one the drawing differs.
+        assert!(draw(&every_tenth) != draw(&every_tenth[..399]));
     }
 }

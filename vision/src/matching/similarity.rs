@@ -1,8 +1,8 @@
-//! Best cells of the target for many descriptors, without ever holding the whole similarity matrix.
+//! The most similar cells of the target for many descriptors, without the whole similarity matrix in memory.
 //!
-//! The matrix product runs block by block on rayon's pool. A block's rows are reduced while they are in the cache: to
-//! the best cells of each row and, if asked, to the best row of each column so far. Equal similarities are won by the
-//! lowest index, so that the result does not depend on which thread is done first.
+//! The matrix product runs in blocks of rows on rayon's pool. A block's rows are reduced while they are in the cache: to
+//! the best cells of each row and, if needed, to the best row of each column so far. Of equal similarities the one with
+//! the lowest index wins, so that the result does not depend on the order in which threads finish.
 
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
@@ -11,34 +11,34 @@ use super::product::multiply;
 use super::{Cancellation, Cancelled};
 use crate::features::GridSize;
 
-/// The similarities of one block; two threads' blocks and the target's packed panel share the outer caches.
+/// Similarities of one block. Two threads' blocks and the target's packed panel share the outer caches.
 const BLOCK_VALUES: usize = 1 << 19;
 const MIN_BLOCK_ROWS: usize = 16;
 const MAX_BLOCK_ROWS: usize = 256;
-/// A peak knows the similarities of so many rows and columns around it: as many as the widest refinement looks at.
+/// Rows and columns of the similarities that a [`Peak`] holds: as many as the widest refinement reads.
 pub(super) const AROUND: usize = 5;
 
-/// A cell of the target that looks like the query.
+/// A cell of the target at which the similarity with a query has a maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Peak {
     /// Row-major index of the cell.
     pub(super) cell: usize,
-    /// Its similarity.
+    /// Cosine similarity of the cell.
     pub(super) score: f32,
-    /// The similarities of the 5×5 cells around it, row by row; outside the grid negative infinity.
+    /// Similarities of the 5×5 cells around it, row by row; negative infinity outside the grid.
     pub(super) around: [f32; AROUND * AROUND],
 }
 
-/// What a row of similarities is reduced to.
+/// The peaks of one row of similarities.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct RowPeaks {
     /// Up to `top_k` peaks by falling score, none within the 3×3 cells around a better one.
     pub(super) peaks: Vec<Peak>,
-    /// The best similarity outside the 3×3 cells around the best cell; nothing if the grid ends there.
+    /// The best similarity outside the 3×3 cells around the best cell; `None` if there are no other cells.
     pub(super) runner_up: Option<f32>,
 }
 
-/// For every cell of the target, the query that is most similar.
+/// For every cell of the target, the most similar query.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ColumnBest {
     scores: Vec<f32>,
@@ -46,7 +46,7 @@ pub(super) struct ColumnBest {
 }
 
 impl RowPeaks {
-    /// The runner-up over the best: 0 if nothing competes, 1 if even the best is not similar at all.
+    /// The runner-up divided by the best: 0 if there is no runner-up, 1 if even the best similarity is not positive.
     pub(super) fn ratio(&self) -> f32 {
         match (self.peaks.first(), self.runner_up) {
             (Some(best), Some(second)) if best.score > 0.0 => (second / best.score).max(0.0),
@@ -61,23 +61,24 @@ impl ColumnBest {
         Self { scores: vec![f32::NEG_INFINITY; columns], rows: vec![u32::MAX; columns] }
     }
 
-    /// The most similar query for each cell; `u32::MAX` where there was none.
+    /// The most similar query for each cell; `u32::MAX` if there was none.
     pub(super) fn rows(&self) -> &[u32] {
         &self.rows
     }
 
-    #[expect(clippy::float_cmp, reason = "ties are told exactly")]
-    fn take_in(&mut self, row: u32, similarities: &[f32]) {
+    /// Updates each cell with the similarities of query `row`, `[M]`.
+    #[expect(clippy::float_cmp, reason = "ties are exact")]
+    fn update(&mut self, row: u32, similarities: &[f32]) {
         for ((best, best_row), &score) in self.scores.iter_mut().zip(&mut self.rows).zip(similarities) {
-            // Blocks come to an accumulator in any order, hence the second half. Selects, not branches: this loop runs over every
-            // entry of the matrix and has to be compiled to vector instructions.
+            // Blocks reach an accumulator in any order, hence the second condition. Selects instead of branches, because
+            // this loop runs over every entry of the matrix and must compile to vector instructions.
             let better = score > *best || (score == *best && row < *best_row);
             *best = if better { score } else { *best };
             *best_row = if better { row } else { *best_row };
         }
     }
 
-    #[expect(clippy::float_cmp, reason = "ties are told exactly")]
+    #[expect(clippy::float_cmp, reason = "ties are exact")]
     fn merged(mut self, other: &Self) -> Self {
         let mine = self.scores.iter_mut().zip(&mut self.rows);
         for ((best, best_row), (&score, &row)) in mine.zip(other.scores.iter().zip(&other.rows)) {
@@ -89,89 +90,99 @@ impl ColumnBest {
     }
 }
 
-/// The peaks of every query's similarities with the cells of a target: `queries` is `[Q, C]`, `target` `[C, M]` with
-/// the cells of `grid` as columns.
-pub(super) fn row_peaks(
-    queries: &ArrayView2<'_, f32>,
-    target: &ArrayView2<'_, f32>,
-    grid: GridSize,
-    top_k: usize,
-    cancellation: &Cancellation,
-) -> Result<Vec<RowPeaks>, Cancelled> {
-    let mut results = vec![RowPeaks::default(); queries.nrows()];
-    if queries.nrows() <= MAX_BLOCK_ROWS && queries.nrows() * target.ncols() <= BLOCK_VALUES {
-        let mut similarities = similarities_by_columns(queries, target);
-        let rows = similarities.par_chunks_exact_mut(grid.cells());
-        results.par_iter_mut().zip(rows).for_each(|(result, row)| *result = peaks_of(row, grid, top_k));
-        return Ok(results);
-    }
-    let rows = block_rows(queries.nrows(), target.ncols());
-    results.par_chunks_mut(rows).enumerate().try_for_each_init(Vec::new, |buffer, (block, results)| {
-        cancellation.check()?;
-        let similarities = block_similarities(queries, target, block * rows, results.len(), buffer);
-        for (result, row) in results.iter_mut().zip(similarities.chunks_exact_mut(grid.cells())) {
-            *result = peaks_of(row, grid, top_k);
+/// A search for the cells of a target that are most similar to queries.
+pub(super) struct PeakSearch<'a> {
+    /// Unit descriptors of the target, `[C, M]`, with the cells of `grid` as columns.
+    pub(super) target: ArrayView2<'a, f32>,
+    /// The target's cells.
+    pub(super) grid: GridSize,
+    /// Largest number of peaks of each query.
+    pub(super) top_k: usize,
+}
+
+impl PeakSearch<'_> {
+    /// The peaks of every query's similarities with the target; `queries` is `[Q, C]`.
+    pub(super) fn row_peaks(
+        &self,
+        queries: &ArrayView2<'_, f32>,
+        cancellation: &Cancellation,
+    ) -> Result<Vec<RowPeaks>, Cancelled> {
+        let Self { target, grid, top_k } = self;
+        let mut results = vec![RowPeaks::default(); queries.nrows()]; // [Q]
+        if queries.nrows() <= MAX_BLOCK_ROWS && queries.nrows() * target.ncols() <= BLOCK_VALUES {
+            let mut similarities = similarities_by_columns(queries, target); // [Q, M]
+            let rows = similarities.par_chunks_exact_mut(grid.cells());
+            results.par_iter_mut().zip(rows).for_each(|(result, row)| *result = find_peaks(row, *grid, *top_k));
+            return Ok(results);
         }
-        Ok(())
-    })?;
-    Ok(results)
+        let rows = block_rows(queries.nrows(), target.ncols());
+        results.par_chunks_mut(rows).enumerate().try_for_each_init(Vec::new, |buffer, (block, results)| {
+            cancellation.check()?;
+            let first = block * rows;
+            let queries = queries.slice(s![first..first + results.len(), ..]); // [rows, C]
+            let similarities = block_similarities(&queries, target, buffer); // [rows, M]
+            for (result, row) in results.iter_mut().zip(similarities.chunks_exact_mut(grid.cells())) {
+                *result = find_peaks(row, *grid, *top_k);
+            }
+            Ok(())
+        })?;
+        Ok(results)
+    }
+
+    /// [`row_peaks`](Self::row_peaks), and the most similar query for each cell of the target.
+    pub(super) fn row_peaks_and_column_best(
+        &self,
+        queries: &ArrayView2<'_, f32>,
+        cancellation: &Cancellation,
+    ) -> Result<(Vec<RowPeaks>, ColumnBest), Cancelled> {
+        let Self { target, grid, top_k } = self;
+        let mut results = vec![RowPeaks::default(); queries.nrows()]; // [Q]
+        let rows = block_rows(queries.nrows(), target.ncols());
+        let columns = results
+            .par_chunks_mut(rows)
+            .enumerate()
+            .try_fold(
+                || (ColumnBest::new(grid.cells()), Vec::new()),
+                |(mut columns, mut buffer), (block, results)| {
+                    cancellation.check()?;
+                    let first = block * rows;
+                    let queries = queries.slice(s![first..first + results.len(), ..]); // [rows, C]
+                    let similarities = block_similarities(&queries, target, &mut buffer); // [rows, M]
+                    let lines = similarities.chunks_exact_mut(grid.cells());
+                    for (index, (result, row)) in results.iter_mut().zip(lines).enumerate() {
+                        columns.update((first + index) as u32, row);
+                        *result = find_peaks(row, *grid, *top_k);
+                    }
+                    Ok((columns, buffer))
+                },
+            )
+            .map(|folded| folded.map(|(columns, _)| columns))
+            .try_reduce(|| ColumnBest::new(grid.cells()), |one, other| Ok(one.merged(&other)))?;
+        Ok((results, columns))
+    }
 }
 
-/// As [`row_peaks`], and with it the best query for each cell.
-pub(super) fn row_peaks_and_column_best(
-    queries: &ArrayView2<'_, f32>,
-    target: &ArrayView2<'_, f32>,
-    grid: GridSize,
-    top_k: usize,
-    cancellation: &Cancellation,
-) -> Result<(Vec<RowPeaks>, ColumnBest), Cancelled> {
-    let mut results = vec![RowPeaks::default(); queries.nrows()];
-    let rows = block_rows(queries.nrows(), target.ncols());
-    let columns = results
-        .par_chunks_mut(rows)
-        .enumerate()
-        .try_fold(
-            || (ColumnBest::new(grid.cells()), Vec::new()),
-            |(mut columns, mut buffer), (block, results)| {
-                cancellation.check()?;
-                let first = block * rows;
-                let similarities = block_similarities(queries, target, first, results.len(), &mut buffer);
-                let lines = similarities.chunks_exact_mut(grid.cells());
-                for (index, (result, row)) in results.iter_mut().zip(lines).enumerate() {
-                    columns.take_in((first + index) as u32, row);
-                    *result = peaks_of(row, grid, top_k);
-                }
-                Ok((columns, buffer))
-            },
-        )
-        .map(|folded| folded.map(|(columns, _)| columns))
-        .try_reduce(|| ColumnBest::new(grid.cells()), |one, other| Ok(one.merged(&other)))?;
-    Ok((results, columns))
-}
-
-/// Rows a block has: as many as the cache likes, but few enough that every thread gets some.
+/// Number of rows of a block: as many as fit in the cache, but few enough that every thread has work.
 pub(super) fn block_rows(queries: usize, columns: usize) -> usize {
     let fitting = (BLOCK_VALUES / columns.max(1)).clamp(MIN_BLOCK_ROWS, MAX_BLOCK_ROWS);
     fitting.min(queries.div_ceil(rayon::current_num_threads())).max(1)
 }
 
-/// The similarities of `count` queries from `first` on, row by row, in `buffer`.
+/// The similarities of a block of queries, `[Q, C]`, with the target, `[C, M]`: `[Q, M]`, row by row, in `buffer`.
 pub(super) fn block_similarities<'a>(
     queries: &ArrayView2<'_, f32>,
     target: &ArrayView2<'_, f32>,
-    first: usize,
-    count: usize,
     buffer: &'a mut Vec<f32>,
 ) -> &'a mut [f32] {
-    let columns = target.ncols();
-    buffer.resize(count * columns, 0.0);
-    let mut product = ArrayViewMut2::from_shape((count, columns), buffer.as_mut_slice()).expect("resized to fit");
-    multiply(&queries.slice(s![first..first + count, ..]), target, &mut product); // [count, M]
+    let shape = (queries.nrows(), target.ncols());
+    buffer.resize(shape.0 * shape.1, 0.0);
+    let mut product = ArrayViewMut2::from_shape(shape, buffer.as_mut_slice()).expect("the buffer has this size");
+    multiply(queries, target, &mut product); // [Q, M]
     buffer
 }
 
-/// All similarities, row by row. With few queries the dearest part of a product is bringing the target into the order
-/// that the kernel wants, so here each thread does that with its own columns, instead of every thread with them all.
+/// All similarities, `[Q, M]`, row by row. With few queries most of a product's time goes into packing the target for the
+/// kernel, so each thread packs and multiplies its own columns.
 fn similarities_by_columns(queries: &ArrayView2<'_, f32>, target: &ArrayView2<'_, f32>) -> Vec<f32> {
     let mut similarities = vec![0.0_f32; queries.nrows() * target.ncols()];
     let mut product = ArrayViewMut2::from_shape((queries.nrows(), target.ncols()), similarities.as_mut_slice())
@@ -179,16 +190,16 @@ fn similarities_by_columns(queries: &ArrayView2<'_, f32>, target: &ArrayView2<'_
     let width = target.ncols().div_ceil(rayon::current_num_threads()).next_multiple_of(16);
     let parts: Vec<_> =
         product.axis_chunks_iter_mut(Axis(1), width).zip(target.axis_chunks_iter(Axis(1), width)).collect();
-    parts.into_par_iter().for_each(|(mut part, target)| multiply(queries, &target, &mut part));
+    parts.into_par_iter().for_each(|(mut part, target)| multiply(queries, &target, &mut part)); // [Q, width]
     similarities
 }
 
-/// The peaks of one row of similarities, which is used up.
-fn peaks_of(row: &mut [f32], grid: GridSize, top_k: usize) -> RowPeaks {
-    let mut row = Row::new(row);
+/// The peaks of one row of similarities, by non-maximum suppression. Overwrites the row.
+fn find_peaks(row: &mut [f32], grid: GridSize, top_k: usize) -> RowPeaks {
+    let mut row = SegmentedRow::new(row);
     let mut result = RowPeaks::default();
-    // What was blotted out around the peaks so far: a later peak may have it in its own neighbourhood.
-    let mut blotted: Vec<(usize, f32)> = Vec::new();
+    // Values suppressed around the peaks so far, because a later peak may have them in its own neighbourhood.
+    let mut suppressed: Vec<(usize, f32)> = Vec::new();
     while let Some((cell, score)) = row.best() {
         if result.peaks.len() == 1 && result.runner_up.is_none() {
             result.runner_up = Some(score);
@@ -202,12 +213,12 @@ fn peaks_of(row: &mut [f32], grid: GridSize, top_k: usize) -> RowPeaks {
             if value > f32::NEG_INFINITY {
                 return value;
             }
-            blotted.iter().find(|(cell, _)| *cell == neighbour).map_or(value, |&(_, value)| value)
+            suppressed.iter().find(|(cell, _)| *cell == neighbour).map_or(value, |&(_, value)| value)
         });
         for neighbour in cells_around::<3, 9>(cell, grid).into_iter().flatten() {
             if row.values[neighbour] > f32::NEG_INFINITY {
-                blotted.push((neighbour, row.values[neighbour]));
-                row.blot_out(neighbour);
+                suppressed.push((neighbour, row.values[neighbour]));
+                row.suppress(neighbour);
             }
         }
         result.peaks.push(Peak { cell, score, around });
@@ -215,14 +226,13 @@ fn peaks_of(row: &mut [f32], grid: GridSize, top_k: usize) -> RowPeaks {
     result
 }
 
-/// A row of similarities with the maximum of every segment of it, so that only the first peak costs a look at every
-/// value.
-struct Row<'a> {
+/// A row of similarities with the maximum of every segment, so that only the first peak needs a pass over all values.
+struct SegmentedRow<'a> {
     values: &'a mut [f32],
     maxima: Vec<f32>,
 }
 
-impl<'a> Row<'a> {
+impl<'a> SegmentedRow<'a> {
     const SEGMENT: usize = 64;
 
     fn new(values: &'a mut [f32]) -> Self {
@@ -230,38 +240,39 @@ impl<'a> Row<'a> {
         Self { values, maxima }
     }
 
-    /// The first cell with the largest value, unless everything is blotted out.
-    #[expect(clippy::float_cmp, reason = "looks for a value that was just read there")]
+    /// The first cell with the largest value; `None` if all are suppressed.
+    #[expect(clippy::float_cmp, reason = "the value was read from the same slice")]
     fn best(&self) -> Option<(usize, f32)> {
         let score = maximum(&self.maxima);
         let segment = self.maxima.iter().position(|&value| value == score).filter(|_| score > f32::NEG_INFINITY)?;
         let first = segment * Self::SEGMENT;
-        let place = self.values[first..].iter().position(|&value| value == score)?;
-        Some((first + place, score))
+        let offset = self.values[first..].iter().position(|&value| value == score)?;
+        Some((first + offset, score))
     }
 
-    #[expect(clippy::float_cmp, reason = "the maximum was read there")]
-    fn blot_out(&mut self, cell: usize) {
+    /// Sets a value to negative infinity.
+    #[expect(clippy::float_cmp, reason = "the maximum was read from the same slice")]
+    fn suppress(&mut self, cell: usize) {
         let segment = cell / Self::SEGMENT;
-        let was = std::mem::replace(&mut self.values[cell], f32::NEG_INFINITY);
-        if was == self.maxima[segment] {
+        let old = std::mem::replace(&mut self.values[cell], f32::NEG_INFINITY);
+        if old == self.maxima[segment] {
             let end = self.values.len().min((segment + 1) * Self::SEGMENT);
             self.maxima[segment] = maximum(&self.values[segment * Self::SEGMENT..end]);
         }
     }
 }
 
-/// The indices of the `SIDE`×`SIDE` (`COUNT` in all) cells around `cell`, row by row; nothing outside the grid.
+/// Indices of the `SIDE`×`SIDE` cells around `cell` (`COUNT` in all), row by row; `None` outside the grid.
 fn cells_around<const SIDE: usize, const COUNT: usize>(cell: usize, grid: GridSize) -> [Option<usize>; COUNT] {
     let (row, column) = (cell / grid.width, cell % grid.width);
-    std::array::from_fn(|place| {
-        let row = (row + place / SIDE).checked_sub(SIDE / 2).filter(|&row| row < grid.height)?;
-        let column = (column + place % SIDE).checked_sub(SIDE / 2).filter(|&column| column < grid.width)?;
+    std::array::from_fn(|index| {
+        let row = (row + index / SIDE).checked_sub(SIDE / 2).filter(|&row| row < grid.height)?;
+        let column = (column + index % SIDE).checked_sub(SIDE / 2).filter(|&column| column < grid.width)?;
         Some(row * grid.width + column)
     })
 }
 
-/// The largest value; NaN is never larger. Sixteen running maxima, because one alone cannot be vectorised.
+/// The largest value; NaN is ignored. It keeps sixteen maxima, because a loop with one cannot be vectorised.
 pub(super) fn maximum(values: &[f32]) -> f32 {
     let (blocks, rest) = values.as_chunks::<16>();
     let mut lanes = [f32::NEG_INFINITY; 16];
@@ -288,49 +299,67 @@ mod tests {
     }
 
     #[test]
-    fn peaks_keep_their_distance_and_their_neighbours() {
+    fn peaks_are_apart_and_know_their_neighbourhoods() {
         let grid = GridSize { width: 4, height: 2 };
         let row = [0.1, 0.9, 0.8, 0.3, 0.2, 0.4, 0.5, 0.7];
-        let peaks = peaks_of(&mut row.clone(), grid, 3);
+        let peaks = find_peaks(&mut row.clone(), grid, 3);
         assert_eq!(peaks.peaks.iter().map(|peak| peak.cell).collect::<Vec<_>>(), [1, 7]);
         assert_eq!(peaks.runner_up, Some(0.7));
-        // Columns 1 to the left of the grid to 3, rows 2 above it to 2 below: the grid's two rows are in the middle.
+        // The 5×5 cells around cell 1 are columns −1 to 3 and rows −2 to 2; the grid has rows 0 and 1.
         let none = f32::NEG_INFINITY;
         let (above, first, second) = ([none; 10], [none, 0.1, 0.9, 0.8, 0.3], [none, 0.2, 0.4, 0.5, 0.7]);
         assert_eq!(peaks.peaks[0].around.to_vec(), [&above[..], &first, &second, &[none; 5]].concat());
-        // What the first peak blotted out is known to the second.
+        // Values suppressed around the first peak are in the second's neighbourhood.
         let (above, first, second) = ([none; 5], [0.9, 0.8, 0.3, none, none], [0.4, 0.5, 0.7, none, none]);
         assert_eq!(peaks.peaks[1].around.to_vec(), [&above[..], &first, &second, &[none; 10]].concat());
     }
 
     #[test]
     fn a_single_cell_has_no_runner_up() {
-        let peaks = peaks_of(&mut [0.5], GridSize { width: 1, height: 1 }, 2);
+        let peaks = find_peaks(&mut [0.5], GridSize { width: 1, height: 1 }, 2);
         assert_eq!((peaks.peaks.len(), peaks.runner_up), (1, None));
     }
 
     #[test]
-    fn nothing_is_computed_for_nobody() {
+    fn cancelled_searches_end() {
         let grid = GridSize { width: 30, height: 20 };
         let (a, b) = (noise(2000, 5, 1), noise(5, grid.cells(), 2));
         let cancellation = Cancellation::default();
         cancellation.cancel();
-        assert_eq!(row_peaks(&a.view(), &b.view(), grid, 1, &cancellation), Err(Cancelled));
-        assert_eq!(row_peaks_and_column_best(&a.view(), &b.view(), grid, 1, &cancellation), Err(Cancelled));
+        let search = PeakSearch { target: b.view(), grid, top_k: 1 };
+        assert_eq!(search.row_peaks(&a.view(), &cancellation), Err(Cancelled));
+        assert_eq!(search.row_peaks_and_column_best(&a.view(), &cancellation), Err(Cancelled));
+    }
+
+    fn cells(rows: &[RowPeaks]) -> Vec<Vec<usize>> {
+        rows.iter().map(|row| row.peaks.iter().map(|peak| peak.cell).collect()).collect()
+    }
+
+    #[test]
+    fn a_search_in_many_blocks_equals_a_search_in_one() {
+        let grid = GridSize { width: 9, height: 7 };
+        let queries = noise(2 * MAX_BLOCK_ROWS + 3, 5, 3);
+        let target = noise(5, grid.cells(), 4);
+        let (patience, search) = (Cancellation::default(), PeakSearch { target: target.view(), grid, top_k: 2 });
+        let in_blocks = search.row_peaks(&queries.view(), &patience).unwrap();
+        let one_by_one: Vec<RowPeaks> = queries
+            .axis_chunks_iter(Axis(0), MAX_BLOCK_ROWS)
+            .flat_map(|part| search.row_peaks(&part, &patience).unwrap())
+            .collect();
+        assert_eq!(cells(&in_blocks), cells(&one_by_one));
     }
 
     proptest! {
         #[test]
-        fn blocks_change_nothing(queries in 1_usize..80, width in 1_usize..9, height in 1_usize..9, seed: u32) {
+        fn blocks_give_the_maxima_of_the_whole_matrix(
+            queries in 1_usize..80, width in 1_usize..9, height in 1_usize..9, seed: u32,
+        ) {
             let grid = GridSize { width, height };
             let (a, b) = (noise(queries, 5, seed), noise(5, grid.cells(), !seed));
-            let patience = Cancellation::default();
-            let (rows, columns) = row_peaks_and_column_best(&a.view(), &b.view(), grid, 2, &patience).unwrap();
-            let cells = |rows: &[RowPeaks]| -> Vec<Vec<usize>> {
-                rows.iter().map(|row| row.peaks.iter().map(|peak| peak.cell).collect()).collect()
-            };
-            prop_assert_eq!(cells(&rows), cells(&row_peaks(&a.view(), &b.view(), grid, 2, &patience).unwrap()));
-            let full = a.dot(&b);
+            let (patience, search) = (Cancellation::default(), PeakSearch { target: b.view(), grid, top_k: 2 });
+            let (rows, columns) = search.row_peaks_and_column_best(&a.view(), &patience).unwrap();
+            prop_assert_eq!(cells(&rows), cells(&search.row_peaks(&a.view(), &patience).unwrap()));
+            let full = a.dot(&b); // [Q, M]
             for (row, peaks) in full.rows().into_iter().zip(&rows) {
                 let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 prop_assert!((peaks.peaks[0].score - best).abs() < 1e-5);

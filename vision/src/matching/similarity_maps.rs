@@ -1,16 +1,15 @@
-//! How similar a point is to every cell of the target.
+//! Similarities of points with every cell of the target.
 
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayViewMut2, s};
 
-use super::MatchSide;
-use super::correspond::{MatchError, check_channels, unit_descriptors_at};
+use super::MatchedImage;
+use super::correspondences::{MatchError, check_channels};
 use super::product::multiply;
 use crate::features::{GridSize, ImagePoints, NormalizedMap, Tensor};
 
-/// The cosine similarities of points of the source with the cells of the target, `[P, h, w]`, computed as they are
-/// asked for.
+/// The cosine similarities of points of the source with the cells of the target, `[P, h, w]`, computed on demand.
 #[derive(Clone, Debug)]
 pub struct SimilarityMaps {
     /// `[P, C]`.
@@ -19,16 +18,16 @@ pub struct SimilarityMaps {
 }
 
 impl SimilarityMaps {
-    /// Those of `points` of `source`.
+    /// The similarities of `points` of `source` with the cells of `target`.
     ///
     /// # Errors
     /// [`MatchError`] if the maps have different numbers of channels.
-    pub fn new(source: MatchSide<'_>, points: &ImagePoints, target: NormalizedMap) -> Result<Self, MatchError> {
+    pub fn new(source: MatchedImage<'_>, points: &ImagePoints, target: NormalizedMap) -> Result<Self, MatchError> {
         check_channels(source.map, &target)?;
-        Ok(Self { descriptors: unit_descriptors_at(source, points), target })
+        Ok(Self { descriptors: source.unit_descriptors_at(points), target })
     }
 
-    /// The cells of every map.
+    /// The grid of each point's map.
     pub fn grid(&self) -> GridSize {
         self.target.grid()
     }
@@ -39,7 +38,7 @@ impl Tensor for SimilarityMaps {
         vec![self.descriptors.nrows(), self.grid().height, self.grid().width]
     }
 
-    /// A point's map.
+    /// The size of one point's map.
     fn unit(&self) -> usize {
         self.grid().cells()
     }
@@ -50,7 +49,7 @@ impl Tensor for SimilarityMaps {
         let start = values.len();
         values.resize(start + range.len(), 0.0);
         let mut maps = ArrayViewMut2::from_shape((last - first, cells), &mut values[start..])
-            .expect("the range is of whole maps, and there is a value for each of its places");
+            .expect("the range consists of whole maps");
         multiply(&self.descriptors.slice(s![first..last, ..]), &self.target.matrix(), &mut maps); // [P, C] · [C, M]
     }
 }
@@ -62,14 +61,14 @@ mod tests {
     use crate::image::ImageSize;
 
     #[test]
-    fn parts_are_parts_of_the_whole_and_the_maximum_is_the_place() {
+    fn ranges_are_parts_of_the_whole_and_each_maximum_is_at_its_point() {
         let data: Vec<f32> = (0..8 * 12).map(|i| ((i * i) as f32).sin()).collect();
         let map = FeatureMap::new(8, 3, 4, data).unwrap().into_normalized();
         let image = ImageSize { width: 40, height: 30 };
         // The centres of cells 0, 6 and 11.
         let points = [[4.5, 4.5], [24.5, 14.5], [34.5, 24.5]].map(PixelPoint::from).to_vec();
         let points = ImagePoints::new(points, image).unwrap();
-        let maps = SimilarityMaps::new(MatchSide { map: &map, image }, &points, map.clone()).unwrap();
+        let maps = SimilarityMaps::new(MatchedImage { map: &map, image }, &points, map.clone()).unwrap();
         assert_eq!(maps.shape(), [3, 3, 4]);
         let mut whole = Vec::new();
         maps.append(0..36, &mut whole);

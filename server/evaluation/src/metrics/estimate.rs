@@ -1,39 +1,39 @@
-//! A mean with its standard error.
+//! Means with their standard errors.
 
 use serde::Serialize;
 
-/// A mean over cases (pairs of pictures), and how sure it is.
+/// A mean over samples and its standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
-    /// The mean; weighted, if cases have weights.
+    /// The weighted mean.
     pub mean: f64,
-    /// The standard error over cases; 0 for a single case.
+    /// The standard error; 0 for a single sample.
     pub standard_error: f64,
-    /// How many cases.
+    /// Number of samples.
     pub count: usize,
 }
 
 impl Estimate {
-    /// Of `(value, weight)`, one a case; nothing if the weights add up to nothing.
+    /// The estimate from samples `(value, weight)`; `None` if the weights add up to 0.
     ///
-    /// With equal weights the standard error is the sample's standard deviation over the root of the count. With others
-    /// the mean is a ratio of two sums, and its standard error that of the linearised ratio (Cochran, *Sampling
-    /// Techniques*, 3rd edition, 6.3): `√(Σ wᵢ²(vᵢ − mean)² / (n (n − 1))) / mean weight`.
-    pub fn of(cases: &[(f64, f64)]) -> Option<Self> {
-        let count = cases.len() as f64;
-        let total: f64 = cases.iter().map(|(_, weight)| weight).sum();
+    /// With equal weights the standard error is the sample standard deviation divided by the root of the count. With other
+    /// weights the mean is a ratio of two sums, and its standard error is that of the linearised ratio (Cochran, *Sampling
+    /// Techniques*, 3rd edition, section 6.3): `√(Σ wᵢ²(vᵢ − mean)² / (n (n − 1))) / mean weight`.
+    pub fn from_weighted(samples: &[(f64, f64)]) -> Option<Self> {
+        let count = samples.len() as f64;
+        let total: f64 = samples.iter().map(|(_, weight)| weight).sum();
         if total.is_nan() || total <= 0.0 {
             return None;
         }
-        let mean = cases.iter().map(|(value, weight)| value * weight).sum::<f64>() / total;
-        let squares: f64 = cases.iter().map(|(value, weight)| (weight * (value - mean)).powi(2)).sum();
+        let mean = samples.iter().map(|(value, weight)| value * weight).sum::<f64>() / total;
+        let squares: f64 = samples.iter().map(|(value, weight)| (weight * (value - mean)).powi(2)).sum();
         let standard_error =
-            if cases.len() > 1 { (squares / (count * (count - 1.0))).sqrt() / (total / count) } else { 0.0 };
-        Some(Self { mean, standard_error, count: cases.len() })
+            if samples.len() > 1 { (squares / (count * (count - 1.0))).sqrt() / (total / count) } else { 0.0 };
+        Some(Self { mean, standard_error, count: samples.len() })
     }
 
-    /// The mean of independent means, each with the same say.
-    pub fn mean_of(parts: &[Self]) -> Option<Self> {
+    /// The mean of independent means with equal weights; `None` if there are none.
+    pub fn from_means(parts: &[Self]) -> Option<Self> {
         let count = parts.len() as f64;
         let mean = parts.iter().map(|part| part.mean).sum::<f64>() / count;
         let standard_error = parts.iter().map(|part| part.standard_error.powi(2)).sum::<f64>().sqrt() / count;
@@ -47,27 +47,27 @@ mod tests {
 
     #[test]
     fn equal_weights_give_the_standard_error_of_the_mean() {
-        let cases = [1.0, 2.0, 3.0, 4.0].map(|value| (value, 7.0));
-        let estimate = Estimate::of(&cases).unwrap();
+        let samples = [1.0, 2.0, 3.0, 4.0].map(|value| (value, 7.0));
+        let estimate = Estimate::from_weighted(&samples).unwrap();
         assert!((estimate.mean - 2.5).abs() < 1e-12);
         assert!((estimate.standard_error - (5.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
-        assert_eq!(Estimate::of(&[(0.5, 1.0)]), Some(Estimate { mean: 0.5, standard_error: 0.0, count: 1 }));
-        assert_eq!(Estimate::of(&[]), None);
-        assert_eq!(Estimate::of(&[(0.5, 0.0)]), None);
+        assert_eq!(Estimate::from_weighted(&[(0.5, 1.0)]), Some(Estimate { mean: 0.5, standard_error: 0.0, count: 1 }));
+        assert_eq!(Estimate::from_weighted(&[]), None);
+        assert_eq!(Estimate::from_weighted(&[(0.5, 0.0)]), None);
     }
 
     #[test]
     fn weights_make_a_ratio() {
         // 1 of 1 and 1 of 3 right: 2 of 4. By hand: √((1·0.5)² + (3·(1/3 − 0.5))²) / √(2·1) / 2 = √0.5/√2/2 = 0.25.
-        let estimate = Estimate::of(&[(1.0, 1.0), (1.0 / 3.0, 3.0)]).unwrap();
+        let estimate = Estimate::from_weighted(&[(1.0, 1.0), (1.0 / 3.0, 3.0)]).unwrap();
         assert!((estimate.mean - 0.5).abs() < 1e-12 && (estimate.standard_error - 0.25).abs() < 1e-12, "{estimate:?}");
     }
 
     #[test]
-    fn parts_count_alike() {
+    fn means_have_equal_weights() {
         let part = |mean, standard_error, count| Estimate { mean, standard_error, count };
-        let estimate = Estimate::mean_of(&[part(0.2, 0.03, 10), part(0.6, 0.04, 2)]).unwrap();
+        let estimate = Estimate::from_means(&[part(0.2, 0.03, 10), part(0.6, 0.04, 2)]).unwrap();
         assert!((estimate.mean - 0.4).abs() < 1e-12 && (estimate.standard_error - 0.025).abs() < 1e-12);
-        assert_eq!((estimate.count, Estimate::mean_of(&[])), (12, None));
+        assert_eq!((estimate.count, Estimate::from_means(&[])), (12, None));
     }
 }

@@ -1,25 +1,27 @@
-//! The `HPatches` protocol: the first picture of a sequence is matched with each of the others.
+//! The protocol for `HPatches`: the first image of a sequence is matched with each of the others.
 //!
-//! The mean matching accuracy is that of Dusmanu et al., *D2-Net*, CVPR 2019, with the cells of the map as keypoints; the
-//! accuracy of estimated homographies that of `DeTone` et al., *`SuperPoint`*, CVPRW 2018, at the pictures' own size.
+//! The mean matching accuracy (MMA) is that of Dusmanu et al., *D2-Net*, CVPR 2019, section 5.1, with the cells of the map as
+//! keypoints. The accuracy of estimated homographies is that of `DeTone` et al., *`SuperPoint`*, CVPRW 2018, section 7.3, but
+//! at the images' own size instead of 480 × 640.
 
-use super::{Describer, EvaluateError, Options, curve_sample, errors_px, inside, misses, pck_scores};
-use crate::case::{Case, Curve, Exhibit, MatchError, Score, Unit, selection};
-use crate::contestant::Described;
-use crate::dataset::{OtherPicture, Sequence};
+use super::{EvaluationError, EvaluationOptions, MethodRunner, curve_sample, errors_px, inside, misses, pck_scores};
+use crate::dataset::{Sequence, SequencePicture};
+use crate::feature_method::DescribedPicture;
 use crate::metrics::{mean_corner_error, share_below};
+use crate::pair_result::{Curve, MeasuredMatch, PairIllustration, PairResult, Score, Unit, selection};
 use densecl_vision::features::{Geometry, GridSize, ImagePoints, PixelPoint};
 use densecl_vision::homography::Homography;
 use densecl_vision::image::ImageSize;
 use densecl_vision::matching::{
-    Cancellation, GeometricModel, ImagePair, MatchOptions, PointMatch, Queries, VerifyOptions, correspond, verify,
+    Cancellation, GeometricModel, GeometryPair, ImagePair, MatchOptions, PointMatch, Queries, VerifyOptions,
+    find_correspondences, verify,
 };
 
 const MMA_PX: [f64; 4] = [1.0, 3.0, 5.0, 10.0];
 const HOMOGRAPHY_PX: [f64; 3] = [1.0, 3.0, 5.0];
-/// Errors up to this are drawn as small.
+/// Smaller errors are drawn as right.
 const SHOWN_WITHIN_PX: f64 = 5.0;
-/// How far an inlier among keypoints may be off: `findHomography`'s default in `OpenCV`. They have no cells.
+/// Inlier threshold for keypoints, which have no cells: the default of `OpenCV`'s `findHomography`.
 const KEYPOINT_THRESHOLD_PX: f64 = 3.0;
 static MMA: Curve = Curve {
     id: "mma",
@@ -30,17 +32,17 @@ static MMA: Curve = Curve {
 
 pub(super) fn measure(
     sequence: &Sequence,
-    describer: &mut Describer<'_>,
-    options: &Options,
-    take: &mut dyn FnMut(Case),
-) -> Result<(), EvaluateError> {
-    let source = describer.describe(&sequence.first)?;
+    runner: &mut MethodRunner<'_>,
+    options: &EvaluationOptions,
+    take: &mut dyn FnMut(PairResult),
+) -> Result<(), EvaluationError> {
+    let source = runner.describe(&sequence.first)?;
     for (index, other) in sequence.others.iter().enumerate() {
-        let target = describer.describe(&other.picture)?;
+        let target = runner.describe(&other.picture)?;
         let pair = HomographyPair { source: &source, target: &target, truth: &other.homography };
-        let measured = pair.measure(describer, options, other)?;
+        let measured = pair.measure(runner, options, other)?;
         let group = if sequence.changes_viewpoint() { "viewpoint" } else { "illumination" };
-        take(Case {
+        take(PairResult {
             name: format!("{} 1-{}", sequence.name, index + 2),
             sequence: sequence.name.clone(),
             group: Some(group.to_owned()),
@@ -51,40 +53,40 @@ pub(super) fn measure(
 }
 
 struct HomographyPair<'a> {
-    source: &'a Described,
-    target: &'a Described,
+    source: &'a DescribedPicture,
+    target: &'a DescribedPicture,
     truth: &'a Homography,
 }
 
 impl HomographyPair<'_> {
     fn measure(
         &self,
-        describer: &mut Describer<'_>,
-        options: &Options,
-        other: &OtherPicture,
-    ) -> Result<Case, EvaluateError> {
-        let failed = |source| EvaluateError::Match { picture: other.picture.clone(), source };
+        runner: &mut MethodRunner<'_>,
+        options: &EvaluationOptions,
+        other: &SequencePicture,
+    ) -> Result<PairResult, EvaluationError> {
+        let failed = |source| EvaluationError::Match { picture: other.picture.clone(), source };
         let settings = options.match_options();
-        let pair = ImagePair { source: self.source.side(), target: self.target.side() };
+        let pair = ImagePair { source: self.source.matched_image(), target: self.target.matched_image() };
         let never = Cancellation::default();
-        let keypoints = describer.keypoint_matches(self.source, self.target)?;
+        let keypoints = runner.keypoint_matches(self.source, self.target)?;
         let threshold_px = keypoints.is_some().then_some(KEYPOINT_THRESHOLD_PX);
         let mutual = MatchOptions { mutual: true, ..settings };
-        let cells = describer.timed(|| correspond(pair, Queries::Cells, &mutual, &never)).map_err(failed)?;
+        let cells = runner.timed(|| find_correspondences(pair, Queries::Cells, &mutual, &never)).map_err(failed)?;
         let mut matches = keypoints.unwrap_or(cells);
         let corner_error_px = self.corner_error(&mut matches, threshold_px).map_err(|error| failed(error.into()))?;
         let found = misses(&matches, &|found| self.truth.project(found.source));
         let points = self.visible_grid(options.grid_points);
-        let grid = correspond(pair, Queries::Points(&points), &settings, &never).map_err(failed)?;
+        let grid = find_correspondences(pair, Queries::Points(&points), &settings, &never).map_err(failed)?;
         let grid = errors_px(&misses(&grid, &|found| self.truth.project(found.source)));
-        Ok(self.case(&found, corner_error_px, &grid))
+        Ok(self.pair_result(&found, corner_error_px, &grid))
     }
 
-    fn case(&self, found: &[MatchError], corner_error_px: f64, grid: &[f64]) -> Case {
+    fn pair_result(&self, found: &[MeasuredMatch], corner_error_px: f64, grid: &[f64]) -> PairResult {
         let errors = errors_px(found);
         let mut scores = vec![Score::new("matches", "matches a pair", Unit::Count, errors.len() as f64)];
         scores.extend(MMA_PX.iter().map(|&px| {
-            // A pair without any match is a failure, not a gap in the data.
+            // A pair without matches counts as 0.
             let share = share_below(&errors, px).unwrap_or(0.0);
             Score::new(format!("mma_{px}px"), format!("MMA at {px} px"), Unit::Share, share)
         }));
@@ -93,13 +95,13 @@ impl HomographyPair<'_> {
             Score::new(format!("homography_{px}px"), format!("homography within {px} px"), Unit::Share, right)
         }));
         scores.extend(pck_scores(grid, f64::from(self.target.size().longer_side())));
-        Case {
+        PairResult {
             name: String::new(),
             sequence: String::new(),
             group: None,
             scores,
             curves: vec![curve_sample(&MMA, &errors, 1.0)],
-            exhibit: Exhibit {
+            illustration: PairIllustration {
                 source: self.source.picture.path.clone(),
                 target: self.target.picture.path.clone(),
                 sizes: [self.source.size(), self.target.size()],
@@ -110,19 +112,19 @@ impl HomographyPair<'_> {
         }
     }
 
-    /// That of the homography which RANSAC finds in `matches`; infinite if it finds none.
+    /// The corner error of the homography that RANSAC estimates from `matches`; infinite if it finds none.
     fn corner_error(
         &self,
         matches: &mut [PointMatch],
         threshold_px: Option<f64>,
     ) -> Result<f64, densecl_vision::matching::Cancelled> {
-        let geometry = |described: &Described| match threshold_px {
+        let geometry = |described: &DescribedPicture| match threshold_px {
             None => described.map.geometry(described.size()),
             Some(_) => pixels_as_cells(described.size()),
         };
         let options = VerifyOptions { model: GeometricModel::Homography, threshold_px };
-        let (source, target) = (geometry(self.source), geometry(self.target));
-        let verified = verify(matches, source, target, &options, &Cancellation::default())?;
+        let geometries = GeometryPair { source: geometry(self.source), target: geometry(self.target) };
+        let verified = verify(matches, geometries, &options, &Cancellation::default())?;
         let estimate = verified.matrix.and_then(|rows| Homography::new(rows).ok());
         Ok(estimate.map_or(f64::INFINITY, |estimate| mean_corner_error(&estimate, self.truth, self.source.size())))
     }

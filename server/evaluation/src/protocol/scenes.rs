@@ -1,25 +1,25 @@
-//! Scenes with moving objects: where points of the first frame are in each later one, which of them are hidden there,
-//! and masks carried along.
+//! The protocol for scenes with moving objects: matches of points of the first frame with each later one, detection of
+//! hidden points, and propagation of masks.
 //!
-//! Points are those of a regular grid of whole pixels, whose truth the files hold exactly. Masks are carried twice: frame
-//! by frame as the DAVIS benchmark has it ([`MaskCarrier`]), and from the first frame alone, as `/correspondence` with a
-//! mask does.
+//! Points are on a regular grid of whole pixels, for which the files hold exact positions. Masks are propagated in two ways:
+//! frame by frame, the usual evaluation on DAVIS ([`MaskPropagator`]), and from the first frame alone, as
+//! `/correspondence` with a mask does.
 
 use std::sync::Arc;
 
-use super::mask_carrier::MaskCarrier;
-use super::{Describer, EvaluateError, Options, curve_sample, errors_px, inside, misses, pck_scores};
-use crate::case::{CarriedMask, Case, Curve, Exhibit, MatchError, Score, Unit, selection};
-use crate::contestant::Described;
-use crate::dataset::{DatasetError, Scene, SceneFrame, Truth};
+use super::mask_propagator::MaskPropagator;
+use super::{EvaluationError, EvaluationOptions, MethodRunner, curve_sample, errors_px, inside, misses, pck_scores};
+use crate::dataset::{DatasetError, GroundTruth, Scene, SceneFrame};
+use crate::feature_method::DescribedPicture;
 use crate::metrics::{
-    BoundaryTolerance, area_under_roc, average_precision, boundary_f, mean, median, region_similarity,
+    BoundaryTolerance, MaskPair, area_under_roc, average_precision, boundary_f, mean, median, region_similarity,
 };
+use crate::pair_result::{Curve, MeasuredMatch, PairIllustration, PairResult, PropagatedMask, Score, Unit, selection};
 use densecl_vision::features::{ImagePoints, PixelPoint};
 use densecl_vision::image::ImageSize;
-use densecl_vision::matching::{Cancellation, ImagePair, PointMatch, Queries, correspond, propagate_labels};
+use densecl_vision::matching::{Cancellation, ImagePair, PointMatch, Queries, find_correspondences, propagate_labels};
 
-/// Errors up to this share of the longer side are drawn as small.
+/// Errors below this share of the longer side are drawn as right.
 const SHOWN_WITHIN_SIDE: f64 = 0.05;
 static PCK: Curve = Curve {
     id: "pck_px",
@@ -30,38 +30,41 @@ static PCK: Curve = Curve {
 
 pub(super) fn measure(
     scene: &Scene,
-    describer: &mut Describer<'_>,
-    options: &Options,
-    take: &mut dyn FnMut(Case),
-) -> Result<(), EvaluateError> {
-    let first = describer.describe(&scene.first.picture)?;
+    runner: &mut MethodRunner<'_>,
+    options: &EvaluationOptions,
+    take: &mut dyn FnMut(PairResult),
+) -> Result<(), EvaluationError> {
+    let first = runner.describe(&scene.first.picture)?;
     let size = first.size();
     let labels = scene.first.read_mask(size)?;
     let points = pixel_grid(size, options.grid_points);
-    let mut carrier = MaskCarrier::new(&first, &labels);
+    let mut propagator = MaskPropagator::new(&first, &labels);
     for (frame, truth) in &scene.later {
-        let target = describe_frame(describer, frame, size)?;
+        let target = describe_frame(runner, frame, size)?;
         let pair = FramePair { first: &first, target: &target, frame };
-        let (mut scores, found) = pair.match_points(&points, &truth.read(size)?, describer, options)?;
+        let (mut scores, found) = pair.match_points(&points, &truth.read(size)?, runner, options)?;
         let truth = frame.read_mask(size)?;
-        let carried = carrier.carry_to(&target);
+        let propagated = propagator.propagate_to(&target);
         let alone = propagate_labels(pair.images(), &labels, &Cancellation::default()).map_err(|e| pair.failed(e))?;
-        let objects = Objects::of(&labels, &truth, size);
-        scores.extend(objects.scores(&carried, "davis", "masks carried frame by frame"));
+        let objects = Objects::new(&labels, &truth, size);
+        scores.extend(objects.scores(&propagated, "davis", "masks carried frame by frame"));
         scores.extend(objects.scores(&alone, "served", "masks carried from frame 0"));
         let frame_name = frame.picture.file_stem().unwrap_or_default().to_string_lossy();
-        let mask = Some(CarriedMask { found: carried, truth });
-        take(Case { name: format!("{} 0-{frame_name}", scene.name), ..pair.case(&scene.name, scores, &found, mask) });
+        let mask = Some(PropagatedMask { found: propagated, truth });
+        take(PairResult {
+            name: format!("{} 0-{frame_name}", scene.name),
+            ..pair.pair_result(&scene.name, scores, &found, mask)
+        });
     }
     Ok(())
 }
 
 fn describe_frame(
-    describer: &mut Describer<'_>,
+    runner: &mut MethodRunner<'_>,
     frame: &SceneFrame,
     size: ImageSize,
-) -> Result<Arc<Described>, EvaluateError> {
-    let described = describer.describe(&frame.picture)?;
+) -> Result<Arc<DescribedPicture>, EvaluationError> {
+    let described = runner.describe(&frame.picture)?;
     let found = described.size();
     if found != size {
         let text = |size: ImageSize| format!("{} x {}", size.width, size.height);
@@ -71,7 +74,7 @@ fn describe_frame(
     Ok(described)
 }
 
-/// The points of a regular grid of whole pixels.
+/// The points of a regular grid of whole pixels, about `along` along the longer side.
 fn pixel_grid(size: ImageSize, along: u32) -> ImagePoints {
     let spacing = (size.longer_side() / along.max(1)).max(1);
     let places = |length: u32| (spacing / 2..length).step_by(spacing as usize).map(f64::from);
@@ -79,32 +82,33 @@ fn pixel_grid(size: ImageSize, along: u32) -> ImagePoints {
     inside(rows.collect(), size)
 }
 
+/// The first frame and a later one.
 struct FramePair<'a> {
-    first: &'a Described,
-    target: &'a Described,
+    first: &'a DescribedPicture,
+    target: &'a DescribedPicture,
     frame: &'a SceneFrame,
 }
 
 impl FramePair<'_> {
     fn images(&self) -> ImagePair<'_> {
-        ImagePair { source: self.first.side(), target: self.target.side() }
+        ImagePair { source: self.first.matched_image(), target: self.target.matched_image() }
     }
 
-    fn failed(&self, source: densecl_vision::matching::MatchError) -> EvaluateError {
-        EvaluateError::Match { picture: self.frame.picture.clone(), source }
+    fn failed(&self, source: densecl_vision::matching::MatchError) -> EvaluationError {
+        EvaluationError::Match { picture: self.frame.picture.clone(), source }
     }
 
-    /// What is said about points, and how far those are off that are seen in both frames.
+    /// Scores of points, and the matches of the points that are visible in both frames.
     fn match_points(
         &self,
         points: &ImagePoints,
-        truth: &Truth,
-        describer: &mut Describer<'_>,
-        options: &Options,
-    ) -> Result<(Vec<Score>, Vec<MatchError>), EvaluateError> {
+        truth: &GroundTruth,
+        runner: &mut MethodRunner<'_>,
+        options: &EvaluationOptions,
+    ) -> Result<(Vec<Score>, Vec<MeasuredMatch>), EvaluationError> {
         let never = Cancellation::default();
-        let matches = describer
-            .timed(|| correspond(self.images(), Queries::Points(points), &options.match_options(), &never))
+        let matches = runner
+            .timed(|| find_correspondences(self.images(), Queries::Points(points), &options.match_options(), &never))
             .map_err(|error| self.failed(error))?;
         let place = |found: &PointMatch| truth.visible_at(found.source.x as usize, found.source.y as usize);
         let (seen, hidden): (Vec<_>, Vec<_>) = matches.into_iter().partition(|found| place(found).is_some());
@@ -118,15 +122,21 @@ impl FramePair<'_> {
         Ok((scores, found))
     }
 
-    fn case(&self, scene: &str, scores: Vec<Score>, found: &[MatchError], mask: Option<CarriedMask>) -> Case {
+    fn pair_result(
+        &self,
+        scene: &str,
+        scores: Vec<Score>,
+        found: &[MeasuredMatch],
+        mask: Option<PropagatedMask>,
+    ) -> PairResult {
         let size = self.target.size();
-        Case {
+        PairResult {
             name: String::new(),
             sequence: scene.to_owned(),
             group: None,
             scores,
             curves: vec![curve_sample(&PCK, &errors_px(found), 1.0)],
-            exhibit: Exhibit {
+            illustration: PairIllustration {
                 source: self.first.picture.path.clone(),
                 target: self.target.picture.path.clone(),
                 sizes: [self.first.size(), size],
@@ -138,8 +148,8 @@ impl FramePair<'_> {
     }
 }
 
-/// How well a match says of itself that its point is hidden: by a low similarity, or by not being mutual. Nothing where
-/// all points are seen, or none.
+/// Scores of the detection of hidden points by a low similarity, and by matches that are not mutual. Without a score where
+/// all points are visible, or none.
 fn occlusion_scores(seen: &[PointMatch], hidden: &[PointMatch]) -> Vec<Score> {
     let points = |score: fn(&PointMatch) -> f64| -> Vec<(f64, bool)> {
         let of = |matches: &[PointMatch], is_hidden: bool| -> Vec<(f64, bool)> {
@@ -162,7 +172,7 @@ fn occlusion_scores(seen: &[PointMatch], hidden: &[PointMatch]) -> Vec<Score> {
     scores.into_iter().flatten().collect()
 }
 
-/// The objects of the first frame, and where they are in another.
+/// The labels of the first frame's objects, and the true mask of another frame.
 struct Objects<'a> {
     labels: Vec<u8>,
     truth: &'a [u8],
@@ -170,18 +180,20 @@ struct Objects<'a> {
 }
 
 impl<'a> Objects<'a> {
-    fn of(first: &[u8], truth: &'a [u8], size: ImageSize) -> Self {
+    fn new(first: &[u8], truth: &'a [u8], size: ImageSize) -> Self {
         let labels = (1..=u8::MAX).filter(|label| first.contains(label)).collect();
         Self { labels, truth, size }
     }
 
-    /// J, F and their mean of a carried mask, each a mean over the objects.
+    /// J, F and their mean J&F (Pont-Tuset et al., *The 2017 DAVIS Challenge*, section 3) of a propagated mask, each a mean
+    /// over the objects.
     fn scores(&self, found: &[u8], id: &str, label: &str) -> Vec<Score> {
-        let tolerance = BoundaryTolerance::of_picture(self.size);
+        let tolerance = BoundaryTolerance::for_image(self.size);
         let over_objects =
             |measure: &dyn Fn(u8) -> f64| mean(&self.labels.iter().map(|&label| measure(label)).collect::<Vec<f64>>());
         let region = over_objects(&|object| region_similarity(found, self.truth, object));
-        let boundary = over_objects(&|object| boundary_f(found, self.truth, object, self.size, tolerance));
+        let masks = MaskPair { found, truth: self.truth, size: self.size };
+        let boundary = over_objects(&|object| boundary_f(masks, object, tolerance));
         let (Some(region), Some(boundary)) = (region, boundary) else { return Vec::new() };
         let score = |kind: &str, name: &str, value: f64| {
             Score::new(format!("{kind}_{id}"), format!("{label}: {name}"), Unit::Share, value)

@@ -1,5 +1,5 @@
-//! Pictures made of blocks of 8 × 8 pixels, each block of a colour of its own, and a contestant that knows a block by its
-//! colour: every match is known beforehand.
+//! Tests on images of blocks of 8 × 8 pixels, each block of a different colour, and a method that recognizes blocks by their
+//! colour, so that all matches are known.
 
 use std::fs;
 use std::path::Path;
@@ -8,6 +8,7 @@ use ::image::{GrayImage, Luma, Rgb};
 use ndarray::{Array2, Array3};
 use tempfile::TempDir;
 
+use super::super::error::FeatureMethodError;
 use super::*;
 use crate::dataset::{Picture, Selection};
 use densecl_vision::features::FeatureMap;
@@ -18,15 +19,15 @@ const COLUMNS: usize = 12;
 const ROWS: usize = 9;
 const BLOCKS: usize = COLUMNS * ROWS;
 
-/// Tells blocks by the red of their pixels.
+/// Recognizes blocks by the red of their pixels.
 struct BlockReader;
 
-impl Contestant for BlockReader {
+impl FeatureMethod for BlockReader {
     fn name(&self) -> &'static str {
         "blocks"
     }
 
-    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, ContestantError> {
+    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, FeatureMethodError> {
         if picture.image.get_pixel(0, 0).0[2] == 255 {
             return Err("a picture nobody can read".into());
         }
@@ -39,24 +40,24 @@ impl Contestant for BlockReader {
     }
 }
 
-/// Has keypoints of its own, but never finds any.
+/// Has its own keypoints, but never finds any.
 struct Blind;
 
-impl Contestant for Blind {
+impl FeatureMethod for Blind {
     fn name(&self) -> &'static str {
         "blind"
     }
 
-    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, ContestantError> {
+    fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, FeatureMethodError> {
         BlockReader.describe(picture)
     }
 
-    fn keypoint_matches(&mut self, _: &Picture, _: &Picture) -> Result<Option<Vec<PointMatch>>, ContestantError> {
+    fn keypoint_matches(&mut self, _: &Picture, _: &Picture) -> Result<Option<Vec<PointMatch>>, FeatureMethodError> {
         Ok(Some(Vec::new()))
     }
 }
 
-/// The picture whose block `i` shows place `places(i)`.
+/// The image whose block `i` has the colour `places(i)`.
 fn picture(places: &dyn Fn(usize) -> usize) -> RgbImage {
     RgbImage::from_fn(COLUMNS as u32 * BLOCK, ROWS as u32 * BLOCK, |x, y| {
         let block = (y / BLOCK) as usize * COLUMNS + (x / BLOCK) as usize;
@@ -64,17 +65,17 @@ fn picture(places: &dyn Fn(usize) -> usize) -> RgbImage {
     })
 }
 
-/// What a camera sees that moved two blocks to the right; the last columns show places never seen before.
+/// The view of a camera that moved two blocks to the right; the last columns have new colours.
 fn moved(block: usize) -> usize {
     let (column, row) = (block % COLUMNS, block / COLUMNS);
     if column + 2 < COLUMNS { block + 2 } else { BLOCKS + 2 * row + column + 2 - COLUMNS }
 }
 
-fn options() -> Options {
-    Options { refine: Refine::None, grid_points: 12, ..Options::default() }
+fn options() -> EvaluationOptions {
+    EvaluationOptions { refine: Refinement::None, grid_points: 12, ..EvaluationOptions::default() }
 }
 
-fn run(folder: &Path) -> Result<Measured, EvaluateError> {
+fn run(folder: &Path) -> Result<MethodResult, EvaluationError> {
     let dataset = Dataset::open(folder, &Selection::default())?;
     let mut calls = Vec::new();
     let measured = measure(&dataset, &mut BlockReader, &options(), &mut |done| calls.push(done))?;
@@ -82,13 +83,15 @@ fn run(folder: &Path) -> Result<Measured, EvaluateError> {
     Ok(measured)
 }
 
-fn score(measured: &Measured, case: usize, id: &str) -> f64 {
-    measured.cases[case].score(id).unwrap_or_else(|| panic!("no {id} in {:?}", measured.cases[case].scores))
+fn score(measured: &MethodResult, pair: usize, id: &str) -> f64 {
+    measured.pair_results[pair]
+        .score(id)
+        .unwrap_or_else(|| panic!("no {id} in {:?}", measured.pair_results[pair].scores))
 }
 
-fn assert_scores(measured: &Measured, case: usize, expected: &[(&str, f64)]) {
+fn assert_scores(measured: &MethodResult, pair: usize, expected: &[(&str, f64)]) {
     for &(id, value) in expected {
-        let found = score(measured, case, id);
+        let found = score(measured, pair, id);
         assert!((found - value).abs() < 1e-9, "{id} is {found}, not {value}");
     }
 }
@@ -102,27 +105,29 @@ fn write_sequence(folder: &Path, name: &str, homography: &str) {
 }
 
 #[test]
-fn planes_are_measured_as_by_hand() {
+fn hpatches_scores_equal_hand_computed_ones() {
     let folder = TempDir::new().unwrap();
     write_sequence(folder.path(), "v_right", "1 0 -16 0 1 0 0 0 1");
-    // The truth lies 4 pixels from every match.
+    // The ground truth is 4 pixels from every match.
     write_sequence(folder.path(), "i_off", "1 0 -12 0 1 0 0 0 1");
     let measured = run(folder.path()).unwrap();
-    let names: Vec<&str> = measured.cases.iter().map(|case| case.name.as_str()).collect();
+    let names: Vec<&str> = measured.pair_results.iter().map(|result| result.name.as_str()).collect();
     assert_eq!(names, ["i_off 1-2", "v_right 1-2"]);
-    assert_eq!(measured.cases[0].group.as_deref(), Some("illumination"));
+    assert_eq!(measured.pair_results[0].group.as_deref(), Some("illumination"));
     // Ten of twelve columns are in both pictures.
     let off = [("matches", 90.0), ("mma_3px", 0.0), ("mma_5px", 1.0), ("homography_3px", 0.0), ("homography_5px", 1.0)];
     assert_scores(&measured, 0, &off);
     let right = [("matches", 90.0), ("mma_1px", 1.0), ("homography_1px", 1.0), ("pck_5px", 1.0), ("pck_side_0.1", 1.0)];
     assert_scores(&measured, 1, &right);
-    assert_eq!(measured.cases[0].curves[0].shares, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
-    let exhibit = &measured.cases[0].exhibit;
-    assert!(exhibit.matches.len() == 90 && exhibit.matches.iter().all(|one| (one.error_px - 4.0).abs() < 1e-9));
+    assert_eq!(measured.pair_results[0].curves[0].shares, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+    let illustration = &measured.pair_results[0].illustration;
+    assert!(
+        illustration.matches.len() == 90 && illustration.matches.iter().all(|one| (one.error_px - 4.0).abs() < 1e-9)
+    );
 }
 
 #[test]
-fn a_pair_without_matches_is_a_failure() {
+fn a_pair_without_matches_scores_zero() {
     let folder = TempDir::new().unwrap();
     write_sequence(folder.path(), "v_none", "1 0 0 0 1 0 0 0 1");
     let dataset = Dataset::open(folder.path(), &Selection::default()).unwrap();
@@ -131,7 +136,7 @@ fn a_pair_without_matches_is_a_failure() {
 }
 
 #[test]
-fn keypoints_are_measured_as_by_hand() {
+fn spair_scores_equal_hand_computed_ones() {
     let folder = TempDir::new().unwrap();
     let pictures = folder.path().join("JPEGImages/cat");
     fs::create_dir_all(&pictures).unwrap();
@@ -152,7 +157,7 @@ fn keypoints_are_measured_as_by_hand() {
     let scores =
         [("keypoints", 3.0), ("pck_image_0.1", 2.0 * third), ("pck_point_0.1", 2.0 * third), ("pck_image_0.05", third)];
     assert_scores(&measured, 0, &scores);
-    let weights: Vec<f64> = measured.cases[0].scores.iter().map(|score| score.weight).collect();
+    let weights: Vec<f64> = measured.pair_results[0].scores.iter().map(|score| score.weight).collect();
     assert_eq!(weights, [1.0, 1.0, 3.0, 1.0, 3.0]);
     let beyond = annotation.to_string().replace("[27.5,11.5]", "[96,11.5]");
     fs::write(annotations.join("1.json"), beyond).unwrap();
@@ -183,7 +188,7 @@ fn write_scene(folder: &Path) {
 }
 
 #[test]
-fn scenes_are_measured_as_by_hand() {
+fn scene_scores_equal_hand_computed_ones() {
     let folder = TempDir::new().unwrap();
     write_scene(folder.path());
     let measured = run(folder.path()).unwrap();
@@ -210,14 +215,14 @@ fn scenes_are_measured_as_by_hand() {
 }
 
 #[test]
-fn points_that_are_wrong_and_seen_are_not_occluded() {
+fn visible_points_are_not_occluded() {
     let folder = TempDir::new().unwrap();
     write_scene(folder.path());
     let scene = folder.path().join("0000");
-    // Everything is seen: nothing can be said about what is hidden.
+    // All points are visible, so that there are no scores of hidden points.
     ndarray_npy::write_npy(scene.join("visible/0001.npy"), &Array2::<u8>::ones((72, 96))).unwrap();
     let measured = run(folder.path()).unwrap();
-    assert_eq!(measured.cases[0].score("occlusion_auc"), None);
+    assert_eq!(measured.pair_results[0].score("occlusion_auc"), None);
     assert!((score(&measured, 0, "pck_5px") - 10.0 / 12.0).abs() < 1e-9);
 }
 
@@ -232,7 +237,7 @@ fn frames_of_different_sizes_are_refused() {
 }
 
 #[test]
-fn the_contestants_failure_names_the_picture() {
+fn the_error_of_a_method_names_the_image() {
     let folder = TempDir::new().unwrap();
     write_sequence(folder.path(), "v_one", "1 0 0 0 1 0 0 0 1");
     RgbImage::from_pixel(96, 72, Rgb([0, 0, 255])).save(folder.path().join("v_one/2.png")).unwrap();

@@ -1,44 +1,46 @@
-//! The numbers of an evaluation: rows of contestants, as text, as JSON and as a page.
+//! The report of an evaluation, with a row for each method, as text, as JSON and as an HTML page.
 
 mod drawing;
 mod page;
+mod page_error;
 mod table;
 
 use serde::Serialize;
 
-use super::case::{Case, Curve, Metric, Score};
-use super::dataset::{Dataset, Layout};
+use super::dataset::{Dataset, DatasetLayout};
 use super::metrics::Estimate;
-use super::protocol::Measured;
+use super::pair_result::{Curve, Metric, PairResult, Score};
+use super::protocol::MethodResult;
 
-pub use self::page::{PageError, page};
+pub use self::page::page;
+pub use self::page_error::PageError;
 pub use self::table::text_table;
 
-/// The evaluation of several contestants on one data set. Serialised it is the document that `--format json` prints;
-/// fields are only ever added to it.
+/// The report of several methods on one data set. Its serialisation is the document that `--format json` prints, to which
+/// fields may be added, but none removed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Of this document.
+    /// Version of this document's schema.
     pub schema_version: u32,
-    /// How the data set is laid out.
-    pub layout: Layout,
-    /// How many sequences it has; pairs, where these stand alone.
+    /// Layout of the data set.
+    pub layout: DatasetLayout,
+    /// Number of sequences; of pairs for SPair-71k, which has no sequences.
     pub sequences: usize,
-    /// How many pairs of pictures were matched.
+    /// Number of pairs of images.
     pub pairs: usize,
-    /// Threads that everything was computed with.
+    /// Number of threads.
     pub threads: usize,
-    /// One for each contestant, in the order they were asked for.
-    pub rows: Vec<Row>,
+    /// One row for each method, in the order of the request.
+    pub rows: Vec<ReportRow>,
 }
 
-/// Which kind of contestant.
+/// Kind of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// The model that is evaluated.
+pub enum MethodKind {
+    /// The evaluated model.
     Model,
-    /// The same graph with random weights.
+    /// The model's graph with random weights.
     Random,
     /// Raw patches of pixels.
     Rgb,
@@ -46,83 +48,83 @@ pub enum Kind {
     Sift,
 }
 
-/// One contestant's numbers.
+/// The results of one method.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    /// What was evaluated.
+pub struct ReportRow {
+    /// Name of the method.
     pub name: String,
-    /// What kind it is.
-    pub kind: Kind,
-    /// How many times, with other random weights.
+    /// Kind of the method.
+    pub kind: MethodKind,
+    /// Number of runs, each with different random weights.
     pub seeds: usize,
-    /// Why there are no numbers, if there are none.
+    /// The reason why the method was not evaluated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absent: Option<String>,
-    /// What it cost.
+    /// Computing times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
-    /// Over all pairs first, then over parts of them.
-    pub groups: Vec<Group>,
-    /// Shares of points within rising distances, over all pairs.
+    /// The group of all pairs, then groups of some.
+    pub groups: Vec<PairGroup>,
+    /// Curves over all pairs.
     pub curves: Vec<MeanCurve>,
-    /// What was measured, of the first seed.
+    /// Results of the first seed, pair by pair.
     #[serde(skip)]
-    pub cases: Vec<Case>,
+    pub pair_results: Vec<PairResult>,
 }
 
-/// Median times in milliseconds, of decoded pictures.
+/// Median times in milliseconds, without decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cost {
-    /// From a picture to its features.
+    /// From an image to its features.
     pub describe_ms: f64,
-    /// From two pictures' features to their matches.
+    /// From the features of two images to their matches.
     pub match_ms: f64,
-    /// A pair of pictures: twice the former and once the latter.
+    /// For a pair of images: `2 · describe_ms + match_ms`.
     pub pair_ms: f64,
 }
 
-/// Numbers over a part of the pairs.
+/// Means over a group of pairs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Group {
-    /// `all`, or which part.
+pub struct PairGroup {
+    /// `all`, or the name of the group.
     pub name: String,
-    /// How many pairs.
+    /// Number of pairs.
     pub pairs: usize,
-    /// The numbers.
+    /// The means.
     pub metrics: Vec<Measurement>,
 }
 
-/// A number over a group.
+/// The mean of a metric over a group.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measurement {
-    /// What it is of.
+    /// The metric.
     #[serde(flatten)]
     pub metric: Metric,
-    /// Mean and standard error over the pairs, each first averaged over the seeds.
+    /// Mean and standard error over the pairs, each pair averaged over the seeds.
     #[serde(flatten)]
     pub estimate: Estimate,
-    /// The sample standard deviation of the mean over the seeds, if there are several.
+    /// Sample standard deviation of the mean over the seeds, if there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed_deviation: Option<f64>,
 }
 
-/// A curve's mean over all pairs.
+/// The mean of a curve over all pairs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MeanCurve {
-    /// Which.
+    /// The curve.
     #[serde(flatten)]
     pub curve: &'static Curve,
-    /// One a threshold.
+    /// One mean share for each threshold.
     pub shares: Vec<f64>,
 }
 
 /// The name of the group of all pairs.
 const ALL: &str = "all";
-/// Categories with the same say, whatever the number of their pairs.
+/// The name of the mean in which all categories have equal weights.
 const MEAN_OF_CATEGORIES: &str = "mean of the categories";
 
 impl Report {
-    /// An empty one about `dataset`.
+    /// A report on `dataset` without rows.
     pub fn new(dataset: &Dataset, threads: usize) -> Self {
         Self {
             schema_version: 1,
@@ -134,21 +136,21 @@ impl Report {
         }
     }
 
-    /// How much there was to do, and with what.
+    /// A text with the numbers of pairs, sequences and threads.
     fn extent(&self) -> String {
         let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
         let of = match self.layout {
-            Layout::Spair => String::new(),
-            Layout::HPatches | Layout::Scenes => format!(" in {}", counted(self.sequences, "sequence")),
+            DatasetLayout::Spair => String::new(),
+            DatasetLayout::HPatches | DatasetLayout::Scenes => format!(" in {}", counted(self.sequences, "sequence")),
         };
         format!("{}{of}, {}", counted(self.pairs, "pair"), counted(self.threads, "thread"))
     }
 }
 
-impl Row {
-    /// From what was measured, once for each seed; nothing if that is nothing.
-    pub fn new(name: String, kind: Kind, layout: Layout, runs: Vec<Measured>) -> Option<Self> {
-        let seeds: Vec<&[Case]> = runs.iter().map(|run| run.cases.as_slice()).collect();
+impl ReportRow {
+    /// The row of `runs`, one for each seed; `None` if there are no runs.
+    pub fn new(name: String, kind: MethodKind, layout: DatasetLayout, runs: Vec<MethodResult>) -> Option<Self> {
+        let seeds: Vec<&[PairResult]> = runs.iter().map(|run| run.pair_results.as_slice()).collect();
         let groups = groups(&seeds, layout);
         let curves = mean_curves(&seeds);
         let number = runs.len();
@@ -158,11 +160,20 @@ impl Row {
             match_ms: first.match_ms,
             pair_ms: 2.0 * first.describe_ms + first.match_ms,
         };
-        Some(Self { name, kind, seeds: number, absent: None, cost: Some(cost), groups, curves, cases: first.cases })
+        Some(Self {
+            name,
+            kind,
+            seeds: number,
+            absent: None,
+            cost: Some(cost),
+            groups,
+            curves,
+            pair_results: first.pair_results,
+        })
     }
 
-    /// A contestant that did not appear.
-    pub fn absent(name: String, kind: Kind, reason: String) -> Self {
+    /// The row of a method that was not evaluated.
+    pub fn absent(name: String, kind: MethodKind, reason: String) -> Self {
         Self {
             name,
             kind,
@@ -171,18 +182,18 @@ impl Row {
             cost: None,
             groups: Vec::new(),
             curves: Vec::new(),
-            cases: Vec::new(),
+            pair_results: Vec::new(),
         }
     }
 
-    /// A number over all pairs.
+    /// The mean of the metric `id` over all pairs.
     pub fn measurement(&self, id: &str) -> Option<&Measurement> {
         self.groups.first()?.metrics.iter().find(|measurement| measurement.metric.id == id)
     }
 }
 
-impl Layout {
-    /// What tells most, by the metrics' names, the first of which ranks pairs.
+impl DatasetLayout {
+    /// The ids of the main metrics. The first one ranks pairs.
     pub fn headline(self) -> &'static [&'static str] {
         match self {
             Self::HPatches => &["mma_5px", "mma_3px", "homography_3px", "pck_side_0.05"],
@@ -192,77 +203,79 @@ impl Layout {
     }
 }
 
-fn groups(seeds: &[&[Case]], layout: Layout) -> Vec<Group> {
+fn groups(seeds: &[&[PairResult]], layout: DatasetLayout) -> Vec<PairGroup> {
     let Some(first) = seeds.first() else { return Vec::new() };
-    let mut names: Vec<&str> = first.iter().filter_map(|case| case.group.as_deref()).collect();
+    let mut names: Vec<&str> = first.iter().filter_map(|result| result.group.as_deref()).collect();
     names.sort_unstable();
     names.dedup();
     let all = group(ALL, seeds, &|_| true);
-    let parts: Vec<Group> =
-        names.iter().map(|name| group(name, seeds, &|case| case.group.as_deref() == Some(name))).collect();
-    let mean = (layout == Layout::Spair).then(|| mean_of_groups(&parts, first.len()));
+    let parts: Vec<PairGroup> =
+        names.iter().map(|name| group(name, seeds, &|result| result.group.as_deref() == Some(name))).collect();
+    let mean = (layout == DatasetLayout::Spair).then(|| mean_of_groups(&parts, first.len()));
     std::iter::once(all).chain(mean).chain(parts).collect()
 }
 
-fn group(name: &str, seeds: &[&[Case]], belongs: &dyn Fn(&Case) -> bool) -> Group {
-    let members: Vec<Vec<&Case>> =
-        seeds.iter().map(|cases| cases.iter().filter(|case| belongs(case)).collect()).collect();
+fn group(name: &str, seeds: &[&[PairResult]], belongs: &dyn Fn(&PairResult) -> bool) -> PairGroup {
+    let members: Vec<Vec<&PairResult>> =
+        seeds.iter().map(|results| results.iter().filter(|result| belongs(result)).collect()).collect();
     let pairs = members.first().map_or(0, Vec::len);
     let mut metrics: Vec<&Metric> = Vec::new();
-    for score in members.iter().flatten().flat_map(|case| &case.scores) {
+    for score in members.iter().flatten().flat_map(|result| &result.scores) {
         if !metrics.contains(&&score.metric) {
             metrics.push(&score.metric);
         }
     }
     let metrics = metrics.into_iter().filter_map(|metric| measurement(metric, &members)).collect();
-    Group { name: name.to_owned(), pairs, metrics }
+    PairGroup { name: name.to_owned(), pairs, metrics }
 }
 
-fn measurement(metric: &Metric, seeds: &[Vec<&Case>]) -> Option<Measurement> {
-    let of_case = |case: &Case| -> Option<(f64, f64)> {
-        let Score { value, weight, .. } = case.scores.iter().find(|score| score.metric == *metric)?;
+fn measurement(metric: &Metric, seeds: &[Vec<&PairResult>]) -> Option<Measurement> {
+    let value_and_weight = |result: &PairResult| -> Option<(f64, f64)> {
+        let Score { value, weight, .. } = result.scores.iter().find(|score| score.metric == *metric)?;
         Some((*value, *weight))
     };
     let means: Vec<f64> = seeds
         .iter()
-        .filter_map(|cases| Estimate::of(&cases.iter().filter_map(|case| of_case(case)).collect::<Vec<_>>()))
+        .filter_map(|results| {
+            Estimate::from_weighted(&results.iter().filter_map(|result| value_and_weight(result)).collect::<Vec<_>>())
+        })
         .map(|estimate| estimate.mean)
         .collect();
-    // Every seed saw the same pairs in the same order; what a pair lacks with one it may have with another.
+    // Every seed has the same pairs in the same order, but a pair's metric may be missing for some seeds.
     let pairs = seeds.first().map_or(0, Vec::len);
     let averaged = |pair: usize| {
-        let scores: Vec<(f64, f64)> = seeds.iter().filter_map(|cases| of_case(cases.get(pair)?)).collect();
+        let scores: Vec<(f64, f64)> = seeds.iter().filter_map(|results| value_and_weight(results.get(pair)?)).collect();
         let mean = |part: fn(&(f64, f64)) -> f64| scores.iter().map(part).sum::<f64>() / scores.len() as f64;
         (!scores.is_empty()).then(|| (mean(|score| score.0), mean(|score| score.1)))
     };
-    let estimate = Estimate::of(&(0..pairs).filter_map(averaged).collect::<Vec<_>>())?;
+    let estimate = Estimate::from_weighted(&(0..pairs).filter_map(averaged).collect::<Vec<_>>())?;
     Some(Measurement { metric: metric.clone(), estimate, seed_deviation: sample_deviation(&means) })
 }
 
 fn sample_deviation(values: &[f64]) -> Option<f64> {
-    let cases: Vec<(f64, f64)> = values.iter().map(|&value| (value, 1.0)).collect();
-    let estimate = Estimate::of(&cases).filter(|_| values.len() > 1)?;
+    let results: Vec<(f64, f64)> = values.iter().map(|&value| (value, 1.0)).collect();
+    let estimate = Estimate::from_weighted(&results).filter(|_| values.len() > 1)?;
     Some(estimate.standard_error * (values.len() as f64).sqrt())
 }
 
-fn mean_of_groups(groups: &[Group], pairs: usize) -> Group {
+fn mean_of_groups(groups: &[PairGroup], pairs: usize) -> PairGroup {
     let metrics = groups.first().map(|group| group.metrics.as_slice()).unwrap_or_default().iter();
     let metrics = metrics.filter_map(|model| {
-        let same = |group: &Group| group.metrics.iter().find(|found| found.metric == model.metric).cloned();
+        let same = |group: &PairGroup| group.metrics.iter().find(|found| found.metric == model.metric).cloned();
         let parts: Vec<Measurement> = groups.iter().filter_map(same).collect();
-        let estimate = Estimate::mean_of(&parts.iter().map(|part| part.estimate).collect::<Vec<_>>())?;
+        let estimate = Estimate::from_means(&parts.iter().map(|part| part.estimate).collect::<Vec<_>>())?;
         Some(Measurement { metric: model.metric.clone(), estimate, seed_deviation: None })
     });
-    Group { name: MEAN_OF_CATEGORIES.to_owned(), pairs, metrics: metrics.collect() }
+    PairGroup { name: MEAN_OF_CATEGORIES.to_owned(), pairs, metrics: metrics.collect() }
 }
 
-fn mean_curves(seeds: &[&[Case]]) -> Vec<MeanCurve> {
-    let cases: Vec<&Case> = seeds.iter().flat_map(|cases| cases.iter()).collect();
-    let Some(first) = cases.first() else { return Vec::new() };
+fn mean_curves(seeds: &[&[PairResult]]) -> Vec<MeanCurve> {
+    let results: Vec<&PairResult> = seeds.iter().flat_map(|results| results.iter()).collect();
+    let Some(first) = results.first() else { return Vec::new() };
     let mean = |curve: &'static Curve| {
-        let samples: Vec<&Vec<f64>> = cases
+        let samples: Vec<&Vec<f64>> = results
             .iter()
-            .flat_map(|case| &case.curves)
+            .flat_map(|result| &result.curves)
             .filter(|one| one.curve == curve)
             .map(|one| &one.shares)
             .collect();

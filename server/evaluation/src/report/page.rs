@@ -1,37 +1,23 @@
-//! The report as a page that needs nothing else: numbers, curves, and pictures of the best and the worst pairs.
+//! The report as a self-contained HTML page: numbers, curves, and images of the best and the worst pairs.
 
-use super::super::case::{Case, Metric, Unit};
-use super::super::dataset::{DatasetError, Layout};
+use super::super::dataset::DatasetLayout;
+use super::super::pair_result::{Metric, PairResult, Unit};
 use super::drawing;
+use super::page_error::PageError;
 use super::table::cell;
-use super::{Kind, Report, Row};
-use densecl_vision::image::ResizeError;
+use super::{MethodKind, Report, ReportRow};
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
-/// Pairs shown of each part of the data set, from either end.
+/// Number of the best, and of the worst, pairs shown of each group.
 const SHOWN_PAIRS: usize = 2;
-/// Sequences whose masks are shown, from either end.
+/// Number of the best, and of the worst, sequences whose masks are shown.
 const SHOWN_SEQUENCES: usize = 2;
 
-/// A page that could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum PageError {
-    /// A picture is gone.
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    /// A picture cannot be made smaller.
-    #[error(transparent)]
-    Resize(#[from] ResizeError),
-    /// A picture cannot be written.
-    #[error("a picture of the page could not be written")]
-    Jpeg(#[from] ::image::ImageError),
-}
-
-/// The page, as HTML.
+/// The report as HTML.
 ///
 /// # Errors
-/// [`PageError`] if a picture that it shows cannot be read again.
+/// [`PageError`] if one of the images on the page cannot be read again.
 pub fn page(report: &Report) -> Result<String, PageError> {
     let title = format!("Correspondences on {}", report.layout);
     let summary =
@@ -73,7 +59,7 @@ fn headline(report: &Report) -> String {
             return format!("<tr><th>{name}</th><td colspan=\"{columns}\">not measured: {}</td></tr>", escaped(reason));
         }
         let numbers = ids.iter().map(|id| row.measurement(id).map_or_else(|| NONE.to_owned(), cell));
-        let cost = row.cost.filter(|_| row.kind != Kind::Sift);
+        let cost = row.cost.filter(|_| row.kind != MethodKind::Sift);
         let cost = cost.map_or_else(|| NONE.to_owned(), |cost| format!("{:.0}", cost.pair_ms));
         line(&name, numbers.chain([cost]))
     });
@@ -82,16 +68,17 @@ fn headline(report: &Report) -> String {
 }
 
 fn details(report: &Report) -> String {
-    let rows: Vec<(usize, &Row)> = report.rows.iter().enumerate().filter(|(_, row)| row.absent.is_none()).collect();
+    let rows: Vec<(usize, &ReportRow)> =
+        report.rows.iter().enumerate().filter(|(_, row)| row.absent.is_none()).collect();
     let header: Vec<String> =
         rows.iter().map(|(index, row)| format!("{}{}", chip(*index), escaped(&row.name))).collect();
     let groups = rows.first().map(|(_, row)| row.groups.as_slice()).unwrap_or_default();
     let body = groups.iter().flat_map(|group| {
-        let same = |row: &Row, metric: &Metric| {
+        let same = |row: &ReportRow, metric: &Metric| {
             let group = row.groups.iter().find(|other| other.name == group.name)?;
             group.metrics.iter().find(|other| other.metric == *metric).map(cell)
         };
-        let number = |row: &Row, metric: &Metric| same(row, metric).unwrap_or_else(|| NONE.to_owned());
+        let number = |row: &ReportRow, metric: &Metric| same(row, metric).unwrap_or_else(|| NONE.to_owned());
         let lines = group.metrics.iter().map(|measurement| {
             let metric = &measurement.metric;
             line(&escaped(&metric.label), rows.iter().map(|(_, row)| number(row, metric)))
@@ -103,7 +90,7 @@ fn details(report: &Report) -> String {
     table("wide details", &header, body)
 }
 
-/// What stands where there is no number.
+/// Text for a missing number.
 const NONE: &str = "–";
 
 fn table(class: &str, header: &[String], body: impl Iterator<Item = String>) -> String {
@@ -117,9 +104,9 @@ fn line(name: &str, cells: impl Iterator<Item = String>) -> String {
     format!("<tr><th>{name}</th><td>{}</td></tr>", cells.collect::<Vec<String>>().join("</td><td>"))
 }
 
-/// Of the first contestant, which is the model.
+/// The pairs of the first evaluated method, which is a model, with the highest and lowest values of its main metric.
 fn pictures(report: &Report) -> Result<String, PageError> {
-    let Some(row) = report.rows.iter().find(|row| !row.cases.is_empty()) else {
+    let Some(row) = report.rows.iter().find(|row| !row.pair_results.is_empty()) else {
         return Ok("<p>There is nothing to show.</p>".to_owned());
     };
     let Some(&rank) = report.layout.headline().first() else { return Ok(String::new()) };
@@ -132,27 +119,27 @@ fn pictures(report: &Report) -> Result<String, PageError> {
         escaped(label)
     )];
     for group in row.groups.iter().filter(|group| shows(report.layout, row, &group.name)) {
-        let of_group = |case: &&Case| group.name == super::ALL || case.group.as_deref() == Some(&group.name);
-        let mut cases: Vec<&Case> =
-            row.cases.iter().filter(of_group).filter(|case| case.score(rank).is_some()).collect();
-        cases.sort_by(|a, b| b.score(rank).unwrap_or_default().total_cmp(&a.score(rank).unwrap_or_default()));
-        for (kind, case) in ends(&cases, SHOWN_PAIRS) {
-            parts.push(format!("<h3>{}: {kind}</h3>{}", escaped(&group.name), figure(case)?));
+        let of_group = |result: &&PairResult| group.name == super::ALL || result.group.as_deref() == Some(&group.name);
+        let mut results: Vec<&PairResult> =
+            row.pair_results.iter().filter(of_group).filter(|result| result.score(rank).is_some()).collect();
+        results.sort_by(|a, b| b.score(rank).unwrap_or_default().total_cmp(&a.score(rank).unwrap_or_default()));
+        for (kind, result) in ends(&results, SHOWN_PAIRS) {
+            parts.push(format!("<h3>{}: {kind}</h3>{}", escaped(&group.name), figure(result)?));
         }
     }
     parts.push(mask_strips(row)?);
     Ok(parts.concat())
 }
 
-/// Parts are shown where there are few; otherwise the whole.
-fn shows(layout: Layout, row: &Row, group: &str) -> bool {
+/// Tells whether the pairs of a group are shown: groups if there are few of them, otherwise the group of all pairs.
+fn shows(layout: DatasetLayout, row: &ReportRow, group: &str) -> bool {
     match layout {
-        Layout::HPatches => group != super::ALL || row.groups.len() == 1,
-        Layout::Scenes | Layout::Spair => group == super::ALL,
+        DatasetLayout::HPatches => group != super::ALL || row.groups.len() == 1,
+        DatasetLayout::Scenes | DatasetLayout::Spair => group == super::ALL,
     }
 }
 
-/// The first and last of `items`, none twice.
+/// The first `count` and the last `count` of `items`, without repetition.
 fn ends<T: Copy>(items: &[T], count: usize) -> Vec<(&'static str, T)> {
     let best = count.min(items.len());
     let worst = items.len().saturating_sub(count).max(best);
@@ -164,51 +151,53 @@ fn ends<T: Copy>(items: &[T], count: usize) -> Vec<(&'static str, T)> {
         .collect()
 }
 
-fn figure(case: &Case) -> Result<String, PageError> {
+fn figure(result: &PairResult) -> Result<String, PageError> {
     let number = |score: &super::Score| match score.metric.unit {
         Unit::Share => format!("{} {:.1} %", score.metric.label, score.value * 100.0),
         Unit::Px => format!("{} {:.2} px", score.metric.label, score.value),
         Unit::Count => format!("{} {:.0}", score.metric.label, score.value),
     };
-    let numbers: Vec<String> = case.scores.iter().take(6).map(number).collect();
+    let numbers: Vec<String> = result.scores.iter().take(6).map(number).collect();
     Ok(format!(
         "<figure>{}<figcaption>{} · {} · right up to {:.1} px</figcaption></figure>",
-        drawing::pair(&case.exhibit)?,
-        escaped(&case.name),
+        drawing::pair(&result.illustration)?,
+        escaped(&result.name),
         escaped(&numbers.join(", ")),
-        case.exhibit.within_px,
+        result.illustration.within_px,
     ))
 }
 
-/// Masks carried along, of the sequences where that went best and worst.
-fn mask_strips(row: &Row) -> Result<String, PageError> {
+/// Propagated masks of the sequences with the highest and the lowest J&F.
+fn mask_strips(row: &ReportRow) -> Result<String, PageError> {
     const RANK: &str = "jf_davis";
-    let mut sequences: Vec<(&str, Vec<&Case>)> = Vec::new();
-    for case in row.cases.iter().filter(|case| case.exhibit.mask.is_some()) {
-        match sequences.last_mut().filter(|(name, _)| *name == case.sequence) {
-            Some((_, cases)) => cases.push(case),
-            None => sequences.push((&case.sequence, vec![case])),
+    let mut sequences: Vec<(&str, Vec<&PairResult>)> = Vec::new();
+    for result in row.pair_results.iter().filter(|result| result.illustration.mask.is_some()) {
+        match sequences.last_mut().filter(|(name, _)| *name == result.sequence) {
+            Some((_, results)) => results.push(result),
+            None => sequences.push((&result.sequence, vec![result])),
         }
     }
     if sequences.is_empty() {
         return Ok(String::new());
     }
-    let mean = |cases: &[&Case]| {
-        let scores: Vec<f64> = cases.iter().filter_map(|case| case.score(RANK)).collect();
+    let mean = |results: &[&PairResult]| {
+        let scores: Vec<f64> = results.iter().filter_map(|result| result.score(RANK)).collect();
         scores.iter().sum::<f64>() / scores.len().max(1) as f64
     };
     sequences.sort_by(|a, b| mean(&b.1).total_cmp(&mean(&a.1)));
-    let ranked: Vec<&(&str, Vec<&Case>)> = sequences.iter().collect();
+    let ranked: Vec<&(&str, Vec<&PairResult>)> = sequences.iter().collect();
     let opening = "<p>Masks of frame 0 carried through the frames: tinted as found, outlined in white as they are.</p>";
     let mut parts = vec![opening.to_owned()];
-    for (kind, (name, cases)) in ends(&ranked, SHOWN_SEQUENCES) {
-        let frames = cases.iter().filter_map(|case| Some((case, case.exhibit.mask.as_ref()?))).map(|(case, mask)| {
-            let score = case.score(RANK).map(|score| format!(": {:.0} %", score * 100.0)).unwrap_or_default();
-            let picture = drawing::masked_frame(&case.exhibit, mask)?;
-            Ok(format!("<figure>{picture}<figcaption>{}{score}</figcaption></figure>", escaped(&case.name)))
-        });
+    for (kind, (name, results)) in ends(&ranked, SHOWN_SEQUENCES) {
+        let frames = results.iter().filter_map(|result| Some((result, result.illustration.mask.as_ref()?))).map(
+            |(result, mask)| {
+                let score = result.score(RANK).map(|score| format!(": {:.0} %", score * 100.0)).unwrap_or_default();
+                let picture = drawing::masked_frame(&result.illustration, mask)?;
+                Ok(format!("<figure>{picture}<figcaption>{}{score}</figcaption></figure>", escaped(&result.name)))
+            },
+        );
         let frames = frames.collect::<Result<Vec<String>, PageError>>()?.concat();
-        let share = mean(cases) * 100.0;
+        let share = mean(results) * 100.0;
         parts.push(format!(
             "<h3>{}, {kind}: J&amp;F {share:.1} %</h3><div class=\"strip\">{frames}</div>",
             escaped(name)

@@ -1,16 +1,16 @@
 use super::*;
-use crate::case::{Exhibit, Unit};
+use crate::pair_result::{PairIllustration, Unit};
 use densecl_vision::image::ImageSize;
 
-fn case(group: &str, scores: Vec<Score>) -> Case {
+fn pair_result(group: &str, scores: Vec<Score>) -> PairResult {
     let size = ImageSize { width: 4, height: 4 };
-    Case {
+    PairResult {
         name: "pair".to_owned(),
         sequence: "sequence".to_owned(),
         group: Some(group.to_owned()),
         scores,
         curves: Vec::new(),
-        exhibit: Exhibit {
+        illustration: PairIllustration {
             source: "a".into(),
             target: "b".into(),
             sizes: [size; 2],
@@ -25,28 +25,28 @@ fn share(value: f64) -> Score {
     Score::new("mma_5px", "MMA at 5 px", Unit::Share, value)
 }
 
-fn measured(values: &[(&str, f64)]) -> Measured {
-    let cases = values.iter().map(|&(group, value)| case(group, vec![share(value)])).collect();
-    Measured { cases, describe_ms: 20.0, match_ms: 5.0 }
+fn measured(values: &[(&str, f64)]) -> MethodResult {
+    let pair_results = values.iter().map(|&(group, value)| pair_result(group, vec![share(value)])).collect();
+    MethodResult { pair_results, describe_ms: 20.0, match_ms: 5.0 }
 }
 
 #[test]
-fn groups_follow_the_whole() {
+fn the_group_of_all_pairs_is_the_first() {
     let runs = vec![measured(&[("v", 0.2), ("i", 1.0), ("v", 0.6)])];
-    let row = Row::new("one".to_owned(), Kind::Model, Layout::HPatches, runs).unwrap();
+    let row = ReportRow::new("one".to_owned(), MethodKind::Model, DatasetLayout::HPatches, runs).unwrap();
     let names: Vec<(&str, usize)> = row.groups.iter().map(|group| (group.name.as_str(), group.pairs)).collect();
     assert_eq!(names, [("all", 3), ("i", 1), ("v", 2)]);
     let mean = |group: usize| row.groups[group].metrics[0].estimate;
     assert!((mean(0).mean - 0.6).abs() < 1e-12 && (mean(2).mean - 0.4).abs() < 1e-12);
     assert!((mean(2).standard_error - 0.2).abs() < 1e-12);
     assert!((row.cost.unwrap().pair_ms - 45.0).abs() < 1e-12);
-    assert!(Row::new("none".to_owned(), Kind::Model, Layout::HPatches, Vec::new()).is_none());
+    assert!(ReportRow::new("none".to_owned(), MethodKind::Model, DatasetLayout::HPatches, Vec::new()).is_none());
 }
 
 #[test]
 fn seeds_are_averaged_pair_by_pair() {
     let runs = vec![measured(&[("v", 0.2), ("v", 0.4)]), measured(&[("v", 0.4), ("v", 0.6)])];
-    let row = Row::new("random".to_owned(), Kind::Random, Layout::HPatches, runs).unwrap();
+    let row = ReportRow::new("random".to_owned(), MethodKind::Random, DatasetLayout::HPatches, runs).unwrap();
     let found = row.measurement("mma_5px").unwrap();
     // Pairs 0.3 and 0.5; means of the seeds 0.3 and 0.5.
     assert!((found.estimate.mean - 0.4).abs() < 1e-12 && (found.estimate.standard_error - 0.1).abs() < 1e-12);
@@ -55,15 +55,15 @@ fn seeds_are_averaged_pair_by_pair() {
 }
 
 #[test]
-fn categories_have_the_same_say_in_their_mean() {
+fn categories_have_equal_weights_in_their_mean() {
     let point = |value: f64, weight: f64| Score::new("pck_point_0.1", "PCK", Unit::Share, value).weighted(weight);
-    let cases = vec![
-        case("cat", vec![point(1.0, 1.0)]),
-        case("cat", vec![point(0.5, 3.0)]),
-        case("dog", vec![point(0.0, 6.0)]),
+    let pair_results = vec![
+        pair_result("cat", vec![point(1.0, 1.0)]),
+        pair_result("cat", vec![point(0.5, 3.0)]),
+        pair_result("dog", vec![point(0.0, 6.0)]),
     ];
-    let runs = vec![Measured { cases, describe_ms: 1.0, match_ms: 1.0 }];
-    let row = Row::new("one".to_owned(), Kind::Model, Layout::Spair, runs).unwrap();
+    let runs = vec![MethodResult { pair_results, describe_ms: 1.0, match_ms: 1.0 }];
+    let row = ReportRow::new("one".to_owned(), MethodKind::Model, DatasetLayout::Spair, runs).unwrap();
     let mean = |name: &str| row.groups.iter().find(|group| group.name == name).unwrap().metrics[0].estimate.mean;
     // Points: 1 of 1, 1.5 of 3, 0 of 6.
     assert!((mean("all") - 0.25).abs() < 1e-12);
@@ -72,14 +72,25 @@ fn categories_have_the_same_say_in_their_mean() {
 }
 
 #[test]
-fn the_table_says_everything() {
+fn the_table_has_all_metrics_of_few_methods() {
     let row = |name: &str| {
-        Row::new(name.to_owned(), Kind::Model, Layout::HPatches, vec![measured(&[("v", 0.25), ("v", 0.75)])])
+        ReportRow::new(
+            name.to_owned(),
+            MethodKind::Model,
+            DatasetLayout::HPatches,
+            vec![measured(&[("v", 0.25), ("v", 0.75)])],
+        )
     };
-    let mut report =
-        Report { schema_version: 1, layout: Layout::HPatches, sequences: 1, pairs: 2, threads: 1, rows: Vec::new() };
+    let mut report = Report {
+        schema_version: 1,
+        layout: DatasetLayout::HPatches,
+        sequences: 1,
+        pairs: 2,
+        threads: 1,
+        rows: Vec::new(),
+    };
     report.rows.push(row("res3").unwrap());
-    report.rows.push(Row::absent("SIFT".to_owned(), Kind::Sift, "no Python".to_owned()));
+    report.rows.push(ReportRow::absent("SIFT".to_owned(), MethodKind::Sift, "no Python".to_owned()));
     let table = text_table(&report);
     assert!(table.starts_with("HPatches: 2 pairs in 1 sequence, 1 thread\n"), "{table}");
     assert!(table.contains("SIFT: not measured: no Python\n"), "{table}");
@@ -89,11 +100,11 @@ fn the_table_says_everything() {
 }
 
 #[test]
-fn the_document_has_the_fields_that_are_promised() {
-    let row = Row::new(
+fn the_document_has_the_documented_fields() {
+    let row = ReportRow::new(
         "one".to_owned(),
-        Kind::Random,
-        Layout::HPatches,
+        MethodKind::Random,
+        DatasetLayout::HPatches,
         vec![measured(&[("v", 0.25)]), measured(&[("v", 0.75)])],
     );
     let json = serde_json::to_value(row.unwrap()).unwrap();
@@ -102,5 +113,5 @@ fn the_document_has_the_fields_that_are_promised() {
     assert_eq!((&metric["id"], &metric["unit"]), (&"mma_5px".into(), &"share".into()));
     assert_eq!((metric["mean"].as_f64(), metric["count"].as_u64()), (Some(0.5), Some(1)));
     assert!(metric["seed_deviation"].is_f64() && metric["standard_error"].is_f64());
-    assert!(json.get("cases").is_none() && json.get("absent").is_none());
+    assert!(json.get("pair_results").is_none() && json.get("absent").is_none());
 }

@@ -1,12 +1,15 @@
-//! Collects requests into batches and runs them on engine threads.
+//! Collects requests into batches and runs them on engines.
 //!
-//! [`Batcher::submit`] puts a request into a bounded queue; engine threads take batches of equal
-//! model, layers and image size out of it. Every request that was accepted is answered exactly
-//! once, unless its caller has gone. A panic inside a run fails that batch alone.
+//! [`Batcher::submit`] puts a request into a bounded queue; engines take batches of equal model, layers and image size
+//! out of it. Every request that was accepted is answered exactly once, unless its caller has gone. A panic inside a run
+//! fails that batch alone.
 //!
-//! It neither decodes nor resizes, and knows nothing of HTTP.
+//! It neither decodes nor resizes, and knows neither HTTP nor ONNX Runtime: an engine is any [`Backend`] with a thread of
+//! its own. Invariant: no lock is held during a run.
 
+mod engine_command;
 pub mod forecast;
+mod panics;
 pub mod policy;
 mod queue;
 mod warm_up;
@@ -14,33 +17,36 @@ mod worker;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use densecl_models::geometry::ImageSize;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
+use self::engine_command::{EngineCommand, WarmUpRun};
 pub use self::policy::BatchPolicy;
 use self::queue::Queue;
 pub use self::queue::QueueLimits;
-use self::warm_up::{Rehearsal, Workshops};
-pub use crate::engine::LayerOutput;
-use crate::engine::{Engine, EngineError, EngineOptions, LayerSet, ModelFile, ModelId, Provider};
-use crate::metrics::BatchMetrics;
+use self::worker::Worker;
+pub use crate::backend::LayerOutput;
+use crate::backend::{Backend, BackendError, BackendModel, LayerSet, ModelId, Provider};
+use crate::metrics::InferenceMetrics;
+use crate::model_file::ModelFile;
+use crate::onnx_runtime::{EngineOptions, OnnxRuntimeBackend, OnnxRuntimeError};
 
-/// On a CPU a batch is worth its while only as long as reading the weights takes most of the time:
-/// for small images. Measured with a ResNet-18, a run of so many pixels does 10 % more images per
-/// second at 64 px and 13 % more at 128 px; four images of 224 px would gain 5 % and take four
-/// times as long.
+/// On a CPU a batch pays only where reading the weights takes most of the time: for small images. Measured with a
+/// ResNet-18, a run of this many pixels does 10 % more images per second at 64 px and 13 % more at 128 px; four images of
+/// 224 px would gain 5 % and take four times as long.
 const CPU_BATCH_PIXELS: u64 = 1 << 16;
 /// How long an image waits for others of its size where batches pay.
 const GPU_MAX_WAIT: Duration = Duration::from_millis(2);
 
-/// One image that layers are wanted of.
+/// One image whose layers are to be computed.
 #[derive(Clone, Debug)]
-pub struct BatchRequest {
+pub struct BatchRequest<M = ModelFile> {
     /// The model to run.
-    pub model: ModelFile,
-    /// What to compute.
+    pub model: M,
+    /// The layers to compute.
     pub layers: LayerSet,
     /// Height of the image, in pixels.
     pub height: usize,
@@ -48,18 +54,18 @@ pub struct BatchRequest {
     pub width: usize,
     /// RGB bytes, `[height, width, 3]`.
     pub rgb: Vec<u8>,
-    /// After this the answer is of no use.
+    /// The time after which the answer is of no use.
     pub deadline: Instant,
 }
 
-impl BatchRequest {
+impl<M: BackendModel> BatchRequest<M> {
     fn pixels(&self) -> u64 {
         self.height as u64 * self.width as u64
     }
 
-    /// What requests must have in common to share a batch.
-    fn kind(&self) -> (&ModelFile, &LayerSet, usize, usize) {
-        (&self.model, &self.layers, self.height, self.width)
+    /// The key that requests must have in common to share a batch.
+    fn kind(&self) -> (ModelId, &LayerSet, usize, usize) {
+        (self.model.id(), &self.layers, self.height, self.width)
     }
 }
 
@@ -89,15 +95,15 @@ pub enum BatchError {
     /// The engines are shutting down.
     #[error("the engines have shut down")]
     Closed,
-    /// The engine failed.
+    /// The backend failed.
     #[error(transparent)]
-    Engine(Arc<EngineError>),
+    Backend(Arc<BackendError>),
     /// The run ended in a panic. The engine starts afresh with the next batch.
     #[error("the engine panicked: {0}")]
     Panicked(Arc<str>),
 }
 
-/// What may share a run; `None` is what suits the device.
+/// Bounds of a batch; `None` stands for what suits the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Batching {
     /// Images per run.
@@ -128,49 +134,73 @@ impl Batching {
     }
 }
 
-/// How a [`Batcher`] is set up.
+/// Settings of a [`Batcher`] that runs ONNX Runtime.
 #[derive(Clone, Debug)]
 pub struct BatcherOptions {
-    /// The engines behind it.
+    /// The engines.
     pub engine: EngineOptions,
-    /// What may run together.
+    /// Bounds of a batch.
     pub batching: Batching,
-    /// What may wait.
+    /// Bounds of the queue.
     pub limits: QueueLimits,
 }
 
-/// The way into the queue of the engine threads. Dropping the last one stops the threads, after
-/// they have answered all that waits.
-#[derive(Clone)]
-pub struct Batcher(Arc<Inner>);
+/// A handle to the queue and its engines. Dropping the last one stops the engines, after they have answered all requests
+/// that wait.
+pub struct Batcher<B: Backend = OnnxRuntimeBackend>(Arc<Inner<B>>);
 
-struct Inner {
-    queue: Arc<Queue>,
+struct Inner<B: Backend> {
+    queue: Arc<Queue<B>>,
     providers: Vec<Provider>,
-    workshops: Workshops,
+    /// One for each engine.
+    session_builders: Vec<B::SessionBuilder>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Batcher {
-    /// Starts engines, each on a thread of its own.
+    /// Starts engines of ONNX Runtime, each on a thread of its own.
     ///
     /// # Errors
     /// If ONNX Runtime or the device cannot be used, or no thread can be started.
-    pub fn start(options: &BatcherOptions, metrics: &BatchMetrics) -> Result<Self, StartError> {
-        let engines = Engine::start_all(&options.engine)?;
-        let providers: Vec<Provider> = engines.iter().map(Engine::provider).collect();
-        let policy = options.batching.policy(providers[0], options.limits);
-        let queue = Arc::new(Queue::new(engines.len(), policy, options.limits, metrics.clone()));
-        let workshops = Workshops::of(&engines);
-        let mut inner = Inner { queue, providers, workshops, threads: Vec::new() };
-        for (index, engine) in engines.into_iter().enumerate() {
-            let thread = worker::start(index, engine, Arc::clone(&inner.queue), metrics.clone());
-            inner.threads.push(thread.map_err(StartError::Thread)?);
+    pub fn start(options: &BatcherOptions, metrics: &InferenceMetrics) -> Result<Self, StartError> {
+        let backends = OnnxRuntimeBackend::start_all(&options.engine)?;
+        Self::start_threads(backends, options.batching, options.limits, metrics)
+    }
+}
+
+impl<B: Backend> Batcher<B> {
+    /// Gives each of `backends`, at least one, a thread of its own.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start_threads(
+        backends: Vec<B>,
+        batching: Batching,
+        limits: QueueLimits,
+        metrics: &InferenceMetrics,
+    ) -> Result<Self, StartError> {
+        let (mut inner, workers) = Inner::new(backends, batching, limits, metrics);
+        for worker in workers {
+            inner.threads.push(worker.start_thread().map_err(StartError::Thread)?);
         }
         Ok(Self(Arc::new(inner)))
     }
 
-    /// What each engine really runs on; at least one.
+    /// Runs `backends`, at least one, as tasks of the current tokio runtime, whose clock may be paused. The tasks end when
+    /// the last handle is dropped and all requests are answered.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn spawn_tasks(
+        backends: Vec<B>,
+        batching: Batching,
+        limits: QueueLimits,
+        metrics: &InferenceMetrics,
+    ) -> (Self, tokio::task::JoinSet<()>) {
+        let (inner, workers) = Inner::new(backends, batching, limits, metrics);
+        let tasks = workers.into_iter().map(Worker::run).collect();
+        (Self(Arc::new(inner)), tasks)
+    }
+
+    /// The device of each engine; at least one.
     pub fn providers(&self) -> &[Provider] {
         &self.0.providers
     }
@@ -182,7 +212,7 @@ impl Batcher {
     /// If the queue is full, too long for the request's deadline, or closed.
     pub fn submit(
         &self,
-        request: BatchRequest,
+        request: BatchRequest<B::Model>,
     ) -> Result<oneshot::Receiver<Result<BatchReply, BatchError>>, BatchError> {
         self.0.queue.push(request)
     }
@@ -192,55 +222,71 @@ impl Batcher {
         self.0.queue.predicted_wait()
     }
 
-    /// Builds the sessions of every engine for these layers and runs each on a black image, so that
-    /// no request has to wait for that; requests of other models run meanwhile. Blocks until all
-    /// engines have them. Returns what came out for the image.
+    /// Builds the sessions of every engine for these layers and runs each on a black image, so that no request has to
+    /// wait for that. Returns the layers of that image.
+    ///
+    /// Sessions are built on this thread, one after the other, and engines take them over between two runs. So requests
+    /// go on meanwhile, and a model that does not run never reaches an engine. Blocks until all engines have theirs.
     ///
     /// # Errors
     /// If the model does not run.
+    ///
+    /// # Panics
+    /// If called from async code.
     pub fn warm_up(
         &self,
-        model: &ModelFile,
+        model: &B::Model,
         layers: &LayerSet,
         size: ImageSize,
     ) -> Result<Vec<LayerOutput>, BatchError> {
-        let (height, width) = (size.height as usize, size.width as usize);
-        let rehearsal = Rehearsal { model: model.clone(), layers: layers.clone(), height, width };
-        self.0.workshops.rehearse(&self.0.queue, &rehearsal)
+        warm_up::warm_up(&self.0.session_builders, &self.0.queue, &WarmUpRun::new(model, layers, size))
     }
 
-    /// Runs layers on a black image once, without any engine, and keeps nothing. This blocks.
+    /// Runs layers on a black image once, on this thread, and drops the session. This blocks.
     ///
     /// # Errors
     /// If the model does not run.
     pub fn try_out(
         &self,
-        model: &ModelFile,
+        model: &B::Model,
         layers: &LayerSet,
         size: ImageSize,
     ) -> Result<Vec<LayerOutput>, BatchError> {
-        let (height, width) = (size.height as usize, size.width as usize);
-        self.0.workshops.try_out(&Rehearsal { model: model.clone(), layers: layers.clone(), height, width })
+        warm_up::try_out(&self.0.session_builders, &WarmUpRun::new(model, layers, size))
     }
 
-    /// Drops the sessions of a model that nobody can ask for any more, as soon as engines have time.
+    /// Drops the sessions of a model that is not served any more, as soon as engines have time.
     pub fn forget(&self, model: ModelId) {
-        self.0.workshops.forget(&self.0.queue, model);
+        for engine in 0..self.0.providers.len() {
+            self.0.queue.send(engine, EngineCommand::Forget(model));
+        }
     }
 }
 
-/// The engine threads could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The engine does not start.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The operating system gives no thread.
-    #[error("cannot start the engine threads")]
-    Thread(#[source] std::io::Error),
+impl<B: Backend> Clone for Batcher<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
-impl Drop for Inner {
+impl<B: Backend> Inner<B> {
+    fn new(
+        backends: Vec<B>,
+        batching: Batching,
+        limits: QueueLimits,
+        metrics: &InferenceMetrics,
+    ) -> (Self, Vec<Worker<B>>) {
+        let providers: Vec<Provider> = backends.iter().map(Backend::provider).collect();
+        let session_builders = backends.iter().map(Backend::session_builder).collect();
+        let policy = batching.policy(providers[0], limits);
+        let queue = Arc::new(Queue::new(backends.len(), policy, limits, metrics.clone()));
+        let worker = |(index, backend)| Worker { index, backend, queue: Arc::clone(&queue), metrics: metrics.clone() };
+        let workers = backends.into_iter().enumerate().map(worker).collect();
+        (Self { queue, providers, session_builders, threads: Vec::new() }, workers)
+    }
+}
+
+impl<B: Backend> Drop for Inner<B> {
     fn drop(&mut self) {
         self.queue.close();
         for thread in self.threads.drain(..) {
@@ -249,3 +295,17 @@ impl Drop for Inner {
         }
     }
 }
+
+/// The engines could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// ONNX Runtime does not start.
+    #[error(transparent)]
+    OnnxRuntime(#[from] OnnxRuntimeError),
+    /// The operating system gives no thread.
+    #[error("cannot start the engine threads")]
+    Thread(#[source] std::io::Error),
+}
+
+#[cfg(test)]
+mod tests;

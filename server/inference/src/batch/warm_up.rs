@@ -1,79 +1,47 @@
-//! Sessions before requests need them, made so that requests need not wait meanwhile.
-//!
-//! A session is built and run once on the thread of whoever asks; then the engine takes it over
-//! between two runs. So a model that does not run never comes near an engine.
+//! Sessions that are built before requests need them.
 
-use std::sync::mpsc;
+use tokio::sync::oneshot;
 
+use super::engine_command::{EngineCommand, WarmUpRun};
+use super::panics::catch_panic_of;
 use super::queue::Queue;
-use super::worker::{Errand, caught};
 use super::{BatchError, LayerOutput};
-use crate::engine::{Engine, ImageBatch, LayerSet, ModelFile, ModelId, SharedSessions, Workshop};
+use crate::backend::{Backend, BackendModel, SessionBuilder};
 
-/// A run on a black image, for what it leaves behind.
-#[derive(Clone, Debug)]
-pub(super) struct Rehearsal {
-    pub(super) model: ModelFile,
-    pub(super) layers: LayerSet,
-    pub(super) height: usize,
-    pub(super) width: usize,
+/// Builds the session of every engine, one after the other, and returns the layers of the black image. Blocks until all
+/// engines have taken theirs over.
+pub(super) fn warm_up<B: Backend>(
+    builders: &[B::SessionBuilder],
+    queue: &Queue<B>,
+    run: &WarmUpRun<B::Model>,
+) -> Result<Vec<LayerOutput>, BatchError> {
+    let image = run.black_image();
+    let images = [image.as_slice()];
+    let batch = run.batch(&images);
+    let mut outputs = Vec::new();
+    for (engine, builder) in builders.iter().enumerate() {
+        let (session, found) = catch_panic_of(|| builder.build(&run.model, &run.layers, batch))?;
+        let (done, adopted) = oneshot::channel();
+        queue.send(engine, EngineCommand::Adopt { session: Box::new(session), run: run.clone(), done });
+        adopted.blocking_recv().unwrap_or(Err(BatchError::Closed))?;
+        outputs = found;
+    }
+    if let Some(builder) = builders.first() {
+        catch_panic_of(|| builder.build_shared(&run.model, &run.layers, batch))?;
+    }
+    Ok(outputs.pop().unwrap_or_default())
 }
 
-impl Rehearsal {
-    /// Calls `run` with the image.
-    pub(super) fn on_black<T>(&self, run: impl FnOnce(ImageBatch<'_>) -> T) -> T {
-        let black = vec![0; self.height * self.width * 3];
-        run(ImageBatch { height: self.height, width: self.width, images: &[&black] })
-    }
-}
-
-/// The workshops of all engines.
-pub(super) struct Workshops {
-    /// One for each engine.
-    own: Vec<Workshop>,
-    shared: Option<SharedSessions>,
-}
-
-impl Workshops {
-    pub(super) fn of(engines: &[Engine]) -> Self {
-        Self { own: engines.iter().map(Engine::workshop).collect(), shared: engines.first().and_then(Engine::shared) }
-    }
-
-    /// Makes the sessions of every engine for a rehearsal, one engine after the other, and says what
-    /// came out of it. Blocks until all engines have taken theirs over.
-    pub(super) fn rehearse(&self, queue: &Queue, rehearsal: &Rehearsal) -> Result<Vec<LayerOutput>, BatchError> {
-        let Rehearsal { model, layers, .. } = rehearsal;
-        let prepare =
-            |workshop: &Workshop| caught(|| rehearsal.on_black(|batch| workshop.prepare(model, layers, batch)));
-        let mut outputs = Vec::new();
-        for (engine, workshop) in self.own.iter().enumerate() {
-            let (prepared, found) = prepare(workshop)?;
-            let (done, adopted) = mpsc::channel();
-            queue.send(engine, Errand::Adopt { prepared: Box::new(prepared), rehearsal: rehearsal.clone(), done });
-            adopted.recv().unwrap_or(Err(BatchError::Closed))?;
-            outputs = found;
-        }
-        if let Some(shared) = &self.shared {
-            shared.adopt(prepare(shared.workshop())?.0);
-        }
-        Ok(outputs.pop().unwrap_or_default())
-    }
-
-    /// Makes a session, runs it, and drops it again: only what comes out is of interest.
-    pub(super) fn try_out(&self, rehearsal: &Rehearsal) -> Result<Vec<LayerOutput>, BatchError> {
-        let Rehearsal { model, layers, .. } = rehearsal;
-        let Some(workshop) = self.own.first() else { return Err(BatchError::Closed) };
-        let (_, mut outputs) = caught(|| rehearsal.on_black(|batch| workshop.prepare(model, layers, batch)))?;
-        Ok(outputs.pop().unwrap_or_default())
-    }
-
-    /// Drops the sessions of a model in all engines, each when it has time.
-    pub(super) fn forget(&self, queue: &Queue, model: ModelId) {
-        for engine in 0..self.own.len() {
-            queue.send(engine, Errand::Forget(model));
-        }
-        if let Some(shared) = &self.shared {
-            shared.forget(model);
-        }
-    }
+/// Builds a session, runs it, and drops it: only the layers of the black image are of interest.
+pub(super) fn try_out<S: SessionBuilder>(
+    builders: &[S],
+    run: &WarmUpRun<S::Model>,
+) -> Result<Vec<LayerOutput>, BatchError>
+where
+    S::Model: BackendModel,
+{
+    let builder = builders.first().ok_or(BatchError::Closed)?;
+    let image = run.black_image();
+    let (_, mut outputs) = catch_panic_of(|| builder.build(&run.model, &run.layers, run.batch(&[&image])))?;
+    Ok(outputs.pop().unwrap_or_default())
 }

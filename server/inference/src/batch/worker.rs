@@ -1,119 +1,123 @@
-//! The engine threads: each takes batches, runs them, and hands out the answers.
+//! The loop of an engine: takes work from the queue, runs it, and answers the callers.
 
-use std::any::Any;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::engine_command::{EngineCommand, WarmUpRun};
+use super::panics::catch_panic;
 use super::queue::{Pending, Queue, Work};
-use super::warm_up::Rehearsal;
 use super::{BatchError, BatchReply};
-use crate::engine::{Engine, EngineError, ImageBatch, LayerOutput, Load, ModelId, Prepared, Provider};
-use crate::metrics::BatchMetrics;
+use crate::backend::{Backend, BackendError, ImageBatch, LayerOutput, Load, Provider};
+use crate::metrics::InferenceMetrics;
 
-/// What an engine is to do about its sessions.
-pub(super) enum Errand {
-    /// Take over a session that was made for it, and say how that went.
-    Adopt { prepared: Box<Prepared>, rehearsal: Rehearsal, done: mpsc::Sender<Result<(), BatchError>> },
-    /// Drop those of a model that is not served any more.
-    Forget(ModelId),
+/// One engine of a [`Queue`].
+pub(super) struct Worker<B: Backend> {
+    /// Its place in the queue.
+    pub(super) index: usize,
+    pub(super) backend: B,
+    pub(super) queue: Arc<Queue<B>>,
+    pub(super) metrics: InferenceMetrics,
 }
 
-/// Starts thread `index` of the queue's.
-pub(super) fn start(
-    index: usize,
-    mut engine: Engine,
-    queue: Arc<Queue>,
-    metrics: BatchMetrics,
-) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(format!("engine-{index}")).spawn(move || serve(index, &mut engine, &queue, &metrics))
-}
+impl<B: Backend> Worker<B> {
+    /// Runs the loop on a thread of its own, with a runtime that has timers and nothing else.
+    pub(super) fn start_thread(self) -> io::Result<JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let name = format!("engine-{}", self.index);
+        thread::Builder::new().name(name).spawn(move || runtime.block_on(self.run()))
+    }
 
-fn serve(index: usize, engine: &mut Engine, queue: &Queue, metrics: &BatchMetrics) {
-    // Whatever ends this thread, nobody is left waiting for it.
-    let _abandon = AbandonOnDrop(queue);
-    while let Some(work) = queue.next(index) {
-        match work {
-            Work::Run(batch, load) => {
-                let begun = Instant::now();
-                let result = unless_it_panics(engine, |engine| run(engine, &batch, load));
-                let time = begun.elapsed();
-                metrics.ran(batch.len(), time);
-                if result.is_ok() {
-                    queue.observe(&batch, load, time);
+    /// Works until the queue is closed and empty.
+    pub(super) async fn run(mut self) {
+        // However this ends, no caller is left waiting.
+        let queue = Arc::clone(&self.queue);
+        let _abandon = AbandonOnDrop(&queue);
+        while let Some(work) = queue.next(self.index).await {
+            match work {
+                Work::Run(batch, load) => self.run_batch(batch, load).await,
+                Work::Command(EngineCommand::Adopt { session, run, done }) => {
+                    let result = catch_panic(adopt(&mut self.backend, *session, &run)).await;
+                    self.reset_after_panic(result.as_ref().err());
+                    // The caller may have gone.
+                    let _ = done.send(result);
                 }
-                answer(batch, begun, result);
+                Work::Command(EngineCommand::Forget(model)) => self.backend.forget(model),
             }
-            Work::Errand(Errand::Adopt { prepared, rehearsal, done }) => {
-                let result = unless_it_panics(engine, |engine| adopt(engine, *prepared, &rehearsal));
-                // Whoever asked may have gone.
-                let _ = done.send(result);
-            }
-            Work::Errand(Errand::Forget(model)) => engine.forget(model),
+        }
+    }
+
+    async fn run_batch(&mut self, batch: Vec<Pending<B::Model>>, load: Load) {
+        let begun = Instant::now();
+        let result = catch_panic(run(&mut self.backend, &batch, load)).await;
+        let time = begun.elapsed();
+        self.reset_after_panic(result.as_ref().err());
+        self.metrics.record_run(batch.len(), time);
+        if result.is_ok() {
+            self.queue.observe(&batch, load, time);
+        }
+        answer(batch, begun, time, result);
+    }
+
+    fn reset_after_panic(&mut self, error: Option<&BatchError>) {
+        if let Some(BatchError::Panicked(_)) = error {
+            // The state that the panic left in the sessions is unknown.
+            self.backend.reset();
         }
     }
 }
 
-fn unless_it_panics<T>(
-    engine: &mut Engine,
-    work: impl FnOnce(&mut Engine) -> Result<T, EngineError>,
-) -> Result<T, BatchError> {
-    let result = caught(|| work(engine));
-    if matches!(result, Err(BatchError::Panicked(_))) {
-        // What the panic left behind in the sessions is unknown.
-        engine.reset();
-    }
-    result
-}
-
-/// What `work` comes to, also if that is a panic.
-pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, BatchError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| BatchError::Engine(Arc::new(error))),
-        Err(panic) => Err(BatchError::Panicked(message_of(&*panic).into())),
-    }
-}
-
 /// Runs one batch: the layers of each image.
-fn run(engine: &mut Engine, batch: &[Pending], load: Load) -> Result<Vec<Vec<LayerOutput>>, EngineError> {
+async fn run<B: Backend>(
+    backend: &mut B,
+    batch: &[Pending<B::Model>],
+    load: Load,
+) -> Result<Vec<Vec<LayerOutput>>, BackendError> {
     let first = &batch.first().expect("a batch has at least one request").request;
     let images: Vec<&[u8]> = batch.iter().map(|pending| pending.request.rgb.as_slice()).collect();
     let images = ImageBatch { height: first.height, width: first.width, images: &images };
-    engine.run(&first.model, &first.layers, images, load)
+    backend.run(&first.model, &first.layers, images, load).await
 }
 
-fn adopt(engine: &mut Engine, prepared: Prepared, rehearsal: &Rehearsal) -> Result<(), EngineError> {
-    engine.adopt(prepared);
-    if engine.provider() != Provider::Cpu {
+async fn adopt<B: Backend>(
+    backend: &mut B,
+    session: B::Session,
+    run: &WarmUpRun<B::Model>,
+) -> Result<(), BackendError> {
+    backend.adopt(session);
+    match backend.provider() {
+        Provider::Cpu => Ok(()),
         // CUDA keeps some state for each thread.
-        rehearsal.on_black(|batch| engine.run(&rehearsal.model, &rehearsal.layers, batch, Load::Busy))?;
+        Provider::Cuda(_) => {
+            let image = run.black_image();
+            backend.run(&run.model, &run.layers, run.batch(&[&image]), Load::Busy).await.map(drop)
+        }
     }
-    Ok(())
 }
 
-fn answer(batch: Vec<Pending>, begun: Instant, result: Result<Vec<Vec<LayerOutput>>, BatchError>) {
-    let inference = begun.elapsed();
+fn answer<M>(
+    batch: Vec<Pending<M>>,
+    begun: Instant,
+    inference: Duration,
+    result: Result<Vec<Vec<LayerOutput>>, BatchError>,
+) {
     let answers: Vec<Result<Vec<LayerOutput>, BatchError>> = match result {
         Ok(images) => images.into_iter().map(Ok).collect(),
         Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
     };
     for (pending, layers) in batch.into_iter().zip(answers) {
         let queued = begun.saturating_duration_since(pending.enqueued);
-        // The caller may have gone while the batch ran; then there is nobody to tell.
+        // Fails if the caller has gone while the batch ran.
         let _ = pending.reply.send(layers.map(|layers| BatchReply { layers, queued, inference }));
     }
 }
 
-fn message_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
-}
+struct AbandonOnDrop<'a, B: Backend>(&'a Queue<B>);
 
-struct AbandonOnDrop<'a>(&'a Queue);
-
-impl Drop for AbandonOnDrop<'_> {
+impl<B: Backend> Drop for AbandonOnDrop<'_, B> {
     fn drop(&mut self) {
         self.0.abandon();
     }

@@ -1,4 +1,4 @@
-//! Changes what is served while it is served.
+//! Loads and unloads models while others are served.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -7,58 +7,60 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use densecl_models::repository::{self, ModelVersion};
 
-use super::failure::{ChangeError, OpenError, chain};
-use super::{Registry, Rehearsal, ServedModel, Version, Versions, newest};
+use super::error::{ChangeError, OpenError, chain};
+use super::{Registry, ServedModel, Version, Versions, WarmUpLayers, newest};
+use crate::backend::Backend;
 use crate::batch::Batcher;
+use crate::model_file::ModelFile;
+use crate::onnx_runtime::OnnxRuntimeBackend;
 
 const UNLOADED: &str = "it was unloaded on request";
 
-/// The models that are served, and the one place that changes them.
+/// The models that are served, and the only code that changes them.
 ///
 /// Changes are made one after the other and may take seconds; requests never wait for them.
-pub struct ModelLoader {
+pub struct ModelLoader<B: Backend = OnnxRuntimeBackend> {
     root: PathBuf,
-    batcher: Batcher,
-    rehearsals: Vec<Rehearsal>,
-    current: ArcSwap<Registry>,
-    /// Models that stay unloaded until somebody loads them. Held for as long as a change takes.
+    batcher: Batcher<B>,
+    warm_up_layers: Vec<WarmUpLayers>,
+    current: ArcSwap<Registry<B>>,
+    /// Models that stay unloaded until a client loads them. Locked for as long as a change takes.
     unloaded: Mutex<BTreeSet<String>>,
 }
 
-/// What a look at the repository changed: models as `name/version`.
+/// The changes of a rescan: models as `name/version`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// New, or of another content than before.
+    /// Versions that are new, or have another content than before.
     pub loaded: Vec<String>,
-    /// Not served any more.
+    /// Versions that are not served any more.
     pub unloaded: Vec<String>,
-    /// Those that cannot be loaded, each with the reason.
+    /// Versions that cannot be loaded, each with the reason.
     pub failed: Vec<(String, String)>,
 }
 
-impl ModelLoader {
+impl<B: Backend<Model = ModelFile>> ModelLoader<B> {
     /// Loads all models below `root`; see [`Registry::open`].
     ///
     /// # Errors
     /// If the folder holds no models, or one that cannot be read or run; the error names the file.
-    pub fn open(root: PathBuf, batcher: Batcher, rehearsals: Vec<Rehearsal>) -> Result<Self, OpenError> {
-        let registry = Registry::open(&root, batcher.clone(), &rehearsals)?;
-        Ok(Self { root, batcher, rehearsals, current: ArcSwap::from_pointee(registry), unloaded: Mutex::default() })
+    pub fn open(root: PathBuf, batcher: Batcher<B>, warm_up_layers: Vec<WarmUpLayers>) -> Result<Self, OpenError> {
+        let registry = Registry::open(&root, batcher.clone(), &warm_up_layers)?;
+        Ok(Self { root, batcher, warm_up_layers, current: ArcSwap::from_pointee(registry), unloaded: Mutex::default() })
     }
 
-    /// What is served now.
-    pub fn current(&self) -> Arc<Registry> {
+    /// The models that are served now.
+    pub fn current(&self) -> Arc<Registry<B>> {
         self.current.load_full()
     }
 
-    /// Looks at the whole repository: what is new or changed is loaded, what is gone is unloaded.
-    /// This blocks.
+    /// Reads the whole repository: loads what is new or changed, unloads what is gone. This blocks.
     ///
     /// # Errors
-    /// If the repository cannot be read, or holds no model at all, which rather is a folder that is
-    /// not mounted: everything stays as it was.
+    /// If the repository cannot be read, or holds no model at all, which probably is a folder that is not mounted:
+    /// everything stays as it was.
     pub fn rescan(&self) -> Result<Changes, ChangeError> {
-        let unloaded = self.one_at_a_time();
+        let unloaded = self.begin_change();
         let mut found: BTreeMap<String, Vec<ModelVersion>> = BTreeMap::new();
         for version in self.scan()? {
             found.entry(version.name.clone()).or_default().push(version);
@@ -77,12 +79,12 @@ impl ModelLoader {
         Ok(changes)
     }
 
-    /// Loads a model: all its versions that are new or changed. This blocks.
+    /// Loads all versions of a model that are new or changed. This blocks.
     ///
     /// # Errors
-    /// If there is none, or a version of it cannot be loaded: what was served before still is.
+    /// If there is none, or a version of it cannot be loaded: the versions that were served before still are.
     pub fn load(&self, name: &str) -> Result<(), ChangeError> {
-        let mut unloaded = self.one_at_a_time();
+        let mut unloaded = self.begin_change();
         let found: Vec<ModelVersion> = self.scan()?.into_iter().filter(|version| version.name == name).collect();
         if found.is_empty() {
             return Err(ChangeError::Unknown { name: name.to_owned() });
@@ -98,12 +100,12 @@ impl ModelLoader {
         Err(ChangeError::Failed { name: name.to_owned(), reason: reasons.join("; ") })
     }
 
-    /// Unloads all versions of a model, until somebody loads it again.
+    /// Unloads all versions of a model, until [`load`](Self::load) loads it again.
     ///
     /// # Errors
     /// If there is none.
     pub fn unload(&self, name: &str) -> Result<(), ChangeError> {
-        let mut unloaded = self.one_at_a_time();
+        let mut unloaded = self.begin_change();
         let current = self.current();
         let versions = current.models.get(name).ok_or_else(|| ChangeError::Unknown { name: name.to_owned() })?;
         unloaded.insert(name.to_owned());
@@ -113,17 +115,17 @@ impl ModelLoader {
         Ok(())
     }
 
-    /// Brings one model up to what was found of it.
+    /// Replaces the versions of one model by those that were found.
     fn refresh(&self, name: &str, found: &[ModelVersion], changes: &mut Changes) {
         let before = self.current().models.get(name).cloned().unwrap_or_default();
         self.announce(name, found, &before);
         let mut after = Versions::new();
-        // The newest first: it has to be warm, and older ones only if they replace one that may be.
+        // The newest first: it has to be warm. Older ones have to be only if they replace a version that may be warm.
         for version in found.iter().rev() {
             let old = before.get(&version.version).and_then(|it| it.served.as_ref());
             let is_newest = newest(&after).is_none();
-            let next = self.next(version, old, is_newest);
-            note(version, old, &next, changes);
+            let next = self.next_version(version, old, is_newest);
+            record_change(version, old, &next, changes);
             after.insert(version.version, next);
         }
         for (&version, it) in before.iter().filter(|(version, _)| !after.contains_key(version)) {
@@ -135,15 +137,15 @@ impl ModelLoader {
         self.publish(name, after);
     }
 
-    /// What a version becomes: as its file is now, or as it was if that cannot be served.
-    fn next(&self, found: &ModelVersion, old: Option<&ServedModel>, is_newest: bool) -> Version {
+    /// The version as its file is now, or as it was served before if the file cannot be served.
+    fn next_version(&self, found: &ModelVersion, old: Option<&ServedModel<B>>, is_newest: bool) -> Version<B> {
         let load = || {
             let new = ServedModel::open(found, &self.batcher)?;
-            let same = old.filter(|old| old.is_same_as(&new)).cloned();
+            let same = old.filter(|old| old.has_digest_of(&new)).cloned();
             let is_new = same.is_none();
             let model = same.unwrap_or(new);
             if is_newest || (is_new && old.is_some()) {
-                model.warm_up(&self.rehearsals)?;
+                model.warm_up(&self.warm_up_layers)?;
             }
             Ok(model)
         };
@@ -162,8 +164,8 @@ impl ModelLoader {
         )
     }
 
-    /// Shows versions that nobody has seen before as loading.
-    fn announce(&self, name: &str, found: &[ModelVersion], before: &Versions) {
+    /// Publishes new versions as loading.
+    fn announce(&self, name: &str, found: &[ModelVersion], before: &Versions<B>) {
         let mut versions = before.clone();
         for version in found {
             let it = versions.entry(version.version).or_insert_with(Version::loading);
@@ -184,7 +186,7 @@ impl ModelLoader {
         tracing::info!(model = name, "model is gone, and unloaded");
     }
 
-    fn publish(&self, name: &str, versions: Versions) {
+    fn publish(&self, name: &str, versions: Versions<B>) {
         let mut registry = Registry::clone(&self.current());
         registry.models.insert(name.to_owned(), versions);
         self.current.store(Arc::new(registry));
@@ -197,17 +199,22 @@ impl ModelLoader {
         })
     }
 
-    fn one_at_a_time(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn begin_change(&self) -> MutexGuard<'_, BTreeSet<String>> {
         // A panic in the middle of a change leaves what was published last, which is whole.
         self.unloaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn note(found: &ModelVersion, old: Option<&ServedModel>, next: &Version, changes: &mut Changes) {
+fn record_change<B: Backend<Model = ModelFile>>(
+    found: &ModelVersion,
+    old: Option<&ServedModel<B>>,
+    next: &Version<B>,
+    changes: &mut Changes,
+) {
     let which = format!("{}/{}", found.name, found.version);
     match next {
         Version { problem: Some(problem), .. } => changes.failed.push((which, problem.to_string())),
-        Version { served: Some(new), .. } if !old.is_some_and(|old| old.is_same_as(new)) => {
+        Version { served: Some(new), .. } if !old.is_some_and(|old| old.has_digest_of(new)) => {
             tracing::info!(model = found.name, version = found.version, "model loaded");
             changes.loaded.push(which);
         }

@@ -1,15 +1,17 @@
 //! The models that are served, by name and version.
 //!
-//! A [`Registry`] is what was served at one moment and never changes; requests keep what they found
-//! in it. [`ModelLoader`] makes the next one while the server runs: what is new is read, checked and
-//! run on the engines before anybody can ask for it, and what fails leaves the old one in its place.
+//! A [`Registry`] holds the models of one moment and never changes; requests keep the models that they found in it.
+//! [`ModelLoader`] makes the next one while the server runs: a new model is read, checked and run on the engines before
+//! requests can find it, and one that fails leaves the old one in its place.
 //!
-//! It holds manifests and open files, never weights; those are the engine's.
+//! It holds manifests and open files, never weights; engines hold those.
 
-mod failure;
+mod error;
 mod loader;
-mod rehearsal;
 mod served_model;
+#[cfg(test)]
+mod tests;
+mod warm_up_layers;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,60 +20,60 @@ use std::time::Duration;
 
 use densecl_models::repository;
 
-pub use self::failure::{ChangeError, LookupError, OpenError};
+pub use self::error::{ChangeError, LookupError, OpenError};
 pub use self::loader::{Changes, ModelLoader};
-pub use self::rehearsal::{Rehearsal, RehearsalParseError};
 pub use self::served_model::{ModelInput, ServedModel};
+pub use self::warm_up_layers::{WarmUpLayers, WarmUpLayersParseError};
+use crate::backend::Backend;
+pub use crate::backend::Provider;
 use crate::batch::Batcher;
-pub use crate::engine::Provider;
+use crate::model_file::ModelFile;
+use crate::onnx_runtime::OnnxRuntimeBackend;
 
-/// Everything that can be asked for.
-#[derive(Clone)]
-pub struct Registry {
-    models: BTreeMap<String, Versions>,
-    batcher: Batcher,
+/// The models that requests can ask for.
+pub struct Registry<B: Backend = OnnxRuntimeBackend> {
+    models: BTreeMap<String, Versions<B>>,
+    batcher: Batcher<B>,
 }
 
-/// All that is known of the versions of a model.
-type Versions = BTreeMap<u32, Version>;
+/// The versions of a model, by number.
+type Versions<B> = BTreeMap<u32, Version<B>>;
 
-/// What is known of one version.
-#[derive(Clone)]
-struct Version {
-    served: Option<ServedModel>,
-    /// What is wrong with the file that is there now, or why it is not served.
+/// One version of a model.
+struct Version<B: Backend> {
+    served: Option<ServedModel<B>>,
+    /// The fault of the file that is there now, or the reason why it is not served.
     problem: Option<Arc<str>>,
 }
 
-/// Where a version is in its life.
+/// The state of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionState {
     /// It is read and run for the first time.
     Loading,
     /// It answers.
     Ready,
-    /// It does not, for a reason.
+    /// It does not answer, for a reason.
     Unavailable,
 }
 
-/// One version, as others see it.
-#[derive(Clone, Copy)]
-pub struct VersionStatus<'a> {
+/// One version, as clients see it.
+pub struct VersionStatus<'a, B: Backend = OnnxRuntimeBackend> {
     /// The model's name.
     pub name: &'a str,
     /// The version.
     pub version: u32,
-    /// Where it is in its life.
+    /// Its state.
     pub state: VersionState,
-    /// Why it does not answer; of a version that does, what is wrong with the file that should
+    /// The reason why it does not answer; of a version that does, what is wrong with the file that should
     /// have replaced it.
     pub reason: Option<&'a str>,
     /// The model, if it answers.
-    pub served: Option<&'a ServedModel>,
+    pub served: Option<&'a ServedModel<B>>,
 }
 
-impl Version {
-    fn ready(served: ServedModel) -> Self {
+impl<B: Backend> Version<B> {
+    fn ready(served: ServedModel<B>) -> Self {
         Self { served: Some(served), problem: None }
     }
 
@@ -84,34 +86,54 @@ impl Version {
     }
 
     fn state(&self) -> VersionState {
-        match self {
-            Self { served: Some(_), .. } => VersionState::Ready,
-            Self { problem: Some(_), .. } => VersionState::Unavailable,
-            _ => VersionState::Loading,
+        match (&self.served, &self.problem) {
+            (Some(_), _) => VersionState::Ready,
+            (None, Some(_)) => VersionState::Unavailable,
+            (None, None) => VersionState::Loading,
         }
     }
 }
 
-impl Registry {
-    /// Reads every manifest below `root` and runs the newest version of each model once: its
-    /// default layer, and those of `rehearsals` that it has.
+impl<B: Backend> Clone for Registry<B> {
+    fn clone(&self) -> Self {
+        Self { models: self.models.clone(), batcher: self.batcher.clone() }
+    }
+}
+
+impl<B: Backend> Clone for Version<B> {
+    fn clone(&self) -> Self {
+        Self { served: self.served.clone(), problem: self.problem.clone() }
+    }
+}
+
+impl<B: Backend> Clone for VersionStatus<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for VersionStatus<'_, B> {}
+
+impl<B: Backend<Model = ModelFile>> Registry<B> {
+    /// Reads every manifest below `root` and warms up the newest version of each model: its default layer, and those of
+    /// `warm_up_layers` that it has.
     ///
     /// # Errors
     /// If the folder holds no models, or one that cannot be read or run; the error names the file.
-    pub fn open(root: &Path, batcher: Batcher, rehearsals: &[Rehearsal]) -> Result<Self, OpenError> {
-        let mut models: BTreeMap<String, Versions> = BTreeMap::new();
+    pub fn open(root: &Path, batcher: Batcher<B>, warm_up_layers: &[WarmUpLayers]) -> Result<Self, OpenError> {
+        let mut models: BTreeMap<String, Versions<B>> = BTreeMap::new();
         for found in repository::scan(root)? {
             let served = ServedModel::open(&found, &batcher)?;
             models.entry(found.name).or_default().insert(found.version, Version::ready(served));
         }
         let registry = Self { models, batcher };
-        let newest: Vec<&ServedModel> = registry.models.values().filter_map(newest).collect();
-        for rehearsal in rehearsals {
-            if !newest.iter().any(|model| model.has(rehearsal)) {
-                return Err(OpenError::Rehearsal { layers: rehearsal.layers.clone() });
+        let newest: Vec<&ServedModel<B>> = registry.models.values().filter_map(newest).collect();
+        for WarmUpLayers { layers, .. } in warm_up_layers {
+            if !newest.iter().any(|model| model.has_layers(layers)) {
+                return Err(OpenError::WarmUpLayers { layers: layers.clone() });
             }
         }
-        newest.into_iter().try_for_each(|model| model.warm_up(rehearsals))?;
+        newest.into_iter().try_for_each(|model| model.warm_up(warm_up_layers))?;
         Ok(registry)
     }
 
@@ -119,25 +141,25 @@ impl Registry {
     ///
     /// # Errors
     /// If there is none, with what there is.
-    pub fn find(&self, name: Option<&str>, version: Option<u32>) -> Result<&ServedModel, LookupError> {
+    pub fn find(&self, name: Option<&str>, version: Option<u32>) -> Result<&ServedModel<B>, LookupError> {
         let mut answering = self.models.iter().filter(|(_, versions)| newest(versions).is_some());
         let (name, versions) = match name {
             None => answering.next().ok_or(LookupError::NoModel)?,
             Some(name) => self.models.get_key_value(name).ok_or_else(|| LookupError::UnknownModel {
                 name: name.to_owned(),
-                known: listed(answering.map(|(name, _)| name)),
+                known: join_names(answering.map(|(name, _)| name)),
             })?,
         };
-        of_version(name, versions, version)
+        find_version(name, versions, version)
     }
 
     /// All versions of all models that answer, by name and ascending version.
-    pub fn all(&self) -> impl Iterator<Item = &ServedModel> {
+    pub fn all(&self) -> impl Iterator<Item = &ServedModel<B>> {
         self.models.values().flat_map(|versions| versions.values().filter_map(|version| version.served.as_ref()))
     }
 
     /// All versions of all models, also those that do not answer, by name and ascending version.
-    pub fn versions(&self) -> impl Iterator<Item = VersionStatus<'_>> {
+    pub fn versions(&self) -> impl Iterator<Item = VersionStatus<'_, B>> {
         self.models.iter().flat_map(|(name, versions)| {
             versions.iter().map(|(&version, it)| VersionStatus {
                 name,
@@ -149,7 +171,7 @@ impl Registry {
         })
     }
 
-    /// What the models really run on: one entry for each engine.
+    /// The device of each engine.
     pub fn providers(&self) -> &[Provider] {
         self.batcher.providers()
     }
@@ -160,24 +182,28 @@ impl Registry {
     }
 }
 
-fn newest(versions: &Versions) -> Option<&ServedModel> {
+fn newest<B: Backend>(versions: &Versions<B>) -> Option<&ServedModel<B>> {
     versions.values().rev().find_map(|version| version.served.as_ref())
 }
 
-fn of_version<'a>(name: &str, versions: &'a Versions, version: Option<u32>) -> Result<&'a ServedModel, LookupError> {
+fn find_version<'a, B: Backend>(
+    name: &str,
+    versions: &'a Versions<B>,
+    version: Option<u32>,
+) -> Result<&'a ServedModel<B>, LookupError> {
     let found = match version {
         Some(version) => versions.get_key_value(&version),
         // The newest that answers, and if none does the newest of all.
         None => versions.iter().rev().find(|(_, it)| it.served.is_some()).or_else(|| versions.last_key_value()),
     };
     let Some((&version, found)) = found else {
-        let known = listed(versions.iter().filter(|(_, it)| it.served.is_some()).map(|(version, _)| version));
+        let known = join_names(versions.iter().filter(|(_, it)| it.served.is_some()).map(|(version, _)| version));
         return Err(LookupError::UnknownVersion { name: name.to_owned(), version: version.unwrap_or_default(), known });
     };
     let reason = || found.problem.as_deref().unwrap_or("it is being loaded").to_owned();
     found.served.as_ref().ok_or_else(|| LookupError::NotLoaded { name: name.to_owned(), version, reason: reason() })
 }
 
-fn listed<T: ToString>(names: impl Iterator<Item = T>) -> String {
+fn join_names<T: ToString>(names: impl Iterator<Item = T>) -> String {
     names.map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -8,34 +8,40 @@ use densecl_models::geometry::{ImageSize, inference_size};
 use densecl_models::repository::ModelVersion;
 use densecl_models::{GLOBAL, Layer, Manifest};
 
-use super::failure::{LookupError, OpenError};
-use super::listed;
-use super::rehearsal::Rehearsal;
+use super::error::{LookupError, OpenError};
+use super::join_names;
+use super::warm_up_layers::WarmUpLayers;
+use crate::backend::{Backend, BackendError, LayerSet};
 use crate::batch::{BatchError, BatchReply, BatchRequest, Batcher, LayerOutput};
-use crate::engine::{EngineError, LayerSet, ModelFile};
+use crate::model_file::ModelFile;
+use crate::onnx_runtime::OnnxRuntimeBackend;
 
-/// What a model is tried out on: coarse layers have several cells, and different ones along x and y.
-const TRIED_SIZE: ImageSize = ImageSize { width: 96, height: 64 };
+/// Size of the image that a model is tried out on: coarse layers have several cells, and more along x than along y.
+const TRY_OUT_SIZE: ImageSize = ImageSize { width: 96, height: 64 };
 
-/// One version of a model, ready to run. When the last clone is dropped, and nobody can ask for it
-/// any more, the engines forget its sessions.
-#[derive(Clone)]
-pub struct ServedModel(Arc<Loaded>);
+/// One version of a model, ready to run. When the last clone is dropped, the engines drop its sessions.
+pub struct ServedModel<B: Backend = OnnxRuntimeBackend>(Arc<LoadedModel<B>>);
 
-struct Loaded {
+struct LoadedModel<B: Backend> {
     file: ModelFile,
-    batcher: Batcher,
-    /// Whether the engines have sessions for what is usually asked for.
+    batcher: Batcher<B>,
+    /// True if the engines have sessions for the default layer and the warm-up layers.
     is_warm: AtomicBool,
 }
 
-impl Drop for Loaded {
+impl<B: Backend> Clone for ServedModel<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<B: Backend> Drop for LoadedModel<B> {
     fn drop(&mut self) {
         self.batcher.forget(self.file.id());
     }
 }
 
-/// An image at the size that the model is to see.
+/// An image at the size that the model takes.
 #[derive(Clone, Debug)]
 pub struct ModelInput {
     /// In pixels, a multiple of the coarsest stride.
@@ -46,12 +52,12 @@ pub struct ModelInput {
     pub rgb: Vec<u8>,
 }
 
-impl ServedModel {
-    pub(super) fn open(found: &ModelVersion, batcher: &Batcher) -> Result<Self, OpenError> {
+impl<B: Backend<Model = ModelFile>> ServedModel<B> {
+    pub(super) fn open(found: &ModelVersion, batcher: &Batcher<B>) -> Result<Self, OpenError> {
         let ModelVersion { name, version, path } = found;
         let file = ModelFile::open(name, *version, path);
         let file = file.map_err(|source| OpenError::Model { path: path.clone(), source })?;
-        Ok(Self(Arc::new(Loaded { file, batcher: batcher.clone(), is_warm: AtomicBool::new(false) })))
+        Ok(Self(Arc::new(LoadedModel { file, batcher: batcher.clone(), is_warm: AtomicBool::new(false) })))
     }
 
     /// Its name in the repository.
@@ -69,7 +75,7 @@ impl ServedModel {
         self.0.file.digest()
     }
 
-    /// What it says of itself.
+    /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         self.0.file.manifest()
     }
@@ -85,7 +91,7 @@ impl ServedModel {
                 return Err(LookupError::UnknownLayer {
                     name: self.name().to_owned(),
                     layer: layer.to_owned(),
-                    known: listed(self.manifest().layers.iter().map(|Layer { name, .. }| name)),
+                    known: join_names(self.manifest().layers.iter().map(|Layer { name, .. }| name)),
                 });
             }
         }
@@ -102,10 +108,13 @@ impl ServedModel {
         receiver.await.unwrap_or(Err(BatchError::Closed))
     }
 
-    /// As [`ServedModel::run`], for threads that may wait.
+    /// Blocking form of [`ServedModel::run`].
     ///
     /// # Errors
-    /// As for [`ServedModel::run`].
+    /// If the queue is full, the deadline passes or the engine fails.
+    ///
+    /// # Panics
+    /// If called from async code.
     pub fn run_blocking(
         &self,
         image: ModelInput,
@@ -118,72 +127,73 @@ impl ServedModel {
 
     fn request(&self, image: ModelInput, layers: LayerSet, deadline: Instant) -> BatchRequest {
         let ModelInput { height, width, rgb } = image;
-        BatchRequest { model: self.0.file.clone(), layers, height, width, rgb, deadline }
+        BatchRequest { model: self.0.file.clone(), layers, height, width, rgb, deadline: deadline.into() }
     }
 
-    /// Whether both answer alike.
-    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+    /// True if both have the same digest, and so give the same answers.
+    pub(super) fn has_digest_of(&self, other: &Self) -> bool {
         self.digest() == other.digest()
     }
 
-    /// Runs the default layer at the default side, and those of `rehearsals` that it has; once.
-    pub(super) fn warm_up(&self, rehearsals: &[Rehearsal]) -> Result<(), OpenError> {
+    /// Warms up the default layer at the default side, and those of `warm_up_layers` that the model has; once.
+    pub(super) fn warm_up(&self, warm_up_layers: &[WarmUpLayers]) -> Result<(), OpenError> {
         if self.0.is_warm.load(Ordering::Relaxed) {
             return Ok(());
         }
         self.try_out()?;
-        self.rehearse(&Rehearsal { layers: self.manifest().default_layer.clone(), side_px: None })?;
-        rehearsals.iter().filter(|rehearsal| self.has(rehearsal)).try_for_each(|rehearsal| self.rehearse(rehearsal))?;
+        self.warm_up_one(&WarmUpLayers { layers: self.manifest().default_layer.clone(), side_px: None })?;
+        let own = warm_up_layers.iter().filter(|warm_up| self.has_layers(&warm_up.layers));
+        own.into_iter().try_for_each(|warm_up| self.warm_up_one(warm_up))?;
         self.0.is_warm.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Runs all outputs of a model from elsewhere, and holds them against its manifest: the trainer
-    /// does so before there is a file.
+    /// Runs all outputs of a model that the trainer did not export, and compares their shapes with the manifest. The
+    /// trainer compares them when it exports.
     fn try_out(&self) -> Result<(), OpenError> {
         let Manifest { training, fidelity, .. } = self.manifest();
         if training.is_some() || fidelity.is_some() {
             return Ok(());
         }
         let layers = LayerSet::new(self.outputs()).expect("a manifest has layers, each once");
-        let outputs = self.0.batcher.try_out(&self.0.file, &layers, TRIED_SIZE).map_err(|error| self.failed(error))?;
-        self.check(&layers, TRIED_SIZE, &outputs)
+        let outputs =
+            self.0.batcher.try_out(&self.0.file, &layers, TRY_OUT_SIZE).map_err(|error| self.failed(error))?;
+        self.check_shapes(&layers, TRY_OUT_SIZE, &outputs)
     }
 
-    pub(super) fn has(&self, rehearsal: &Rehearsal) -> bool {
-        self.layers(Some(&rehearsal.layers)).is_ok()
+    /// True if the model has all of these layers, joined by `+`, each once.
+    pub(super) fn has_layers(&self, layers: &str) -> bool {
+        self.layers(Some(layers)).is_ok()
     }
 
-    /// Builds the sessions of every engine for layers that the model has, runs each, and holds what
-    /// comes out against the manifest.
-    fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), OpenError> {
-        let layers = LayerSet::new(rehearsal.layers.split('+')).expect("layers that the model has, each once");
-        // The size that a request about the commonest photograph has.
-        let side_px = rehearsal.side_px.unwrap_or(self.manifest().default_side);
-        let size = inference_size(ImageSize::LANDSCAPE_PHOTOGRAPH, side_px);
+    /// Builds the sessions of every engine for layers that the model has, runs each, and compares the shapes of the
+    /// outputs with the manifest.
+    fn warm_up_one(&self, warm_up: &WarmUpLayers) -> Result<(), OpenError> {
+        let layers = LayerSet::new(warm_up.layers.split('+')).expect("layers that the model has, each once");
+        let size = warm_up_size(warm_up.side_px.unwrap_or(self.manifest().default_side));
         let outputs = self.0.batcher.warm_up(&self.0.file, &layers, size).map_err(|error| self.failed(error))?;
-        self.check(&layers, size, &outputs)
+        self.check_shapes(&layers, size, &outputs)
     }
 
     fn failed(&self, source: BatchError) -> OpenError {
         OpenError::WarmUp { path: self.0.file.path().to_path_buf(), source }
     }
 
-    /// Whether these outputs for an input of this size are what the manifest promises.
-    fn check(&self, layers: &LayerSet, size: ImageSize, outputs: &[LayerOutput]) -> Result<(), OpenError> {
+    /// Compares the shapes of outputs for an input of this size with the manifest.
+    fn check_shapes(&self, layers: &LayerSet, size: ImageSize, outputs: &[LayerOutput]) -> Result<(), OpenError> {
         for (name, output) in layers.names().iter().zip(outputs) {
             let found = [output.channels, output.height, output.width];
             let Some(expected) = self.expected_shape(name, size) else { continue };
             if found != expected {
                 let reason = format!("its shape is {found:?}, and by the manifest {expected:?}");
-                let error = EngineError::Output { layer: name.clone(), reason };
-                return Err(self.failed(BatchError::Engine(Arc::new(error))));
+                let error = BackendError::Output { layer: name.clone(), reason };
+                return Err(self.failed(BatchError::Backend(Arc::new(error))));
             }
         }
         Ok(())
     }
 
-    /// Names of all that it computes: its layers, and `global` if it has that.
+    /// Names of all outputs: its layers, and `global` if it has that.
     pub fn outputs(&self) -> impl Iterator<Item = &str> {
         let global = self.manifest().global.map(|_| GLOBAL);
         self.manifest().layers.iter().map(|layer| layer.name.as_str()).chain(global)
@@ -197,5 +207,25 @@ impl ServedModel {
         let layer = self.manifest().layer(output)?;
         let grid = layer.grid(input);
         Some([layer.channels as usize, grid.height, grid.width])
+    }
+}
+
+/// The size of the warm-up image: that of a request about a photograph of the commonest shape.
+fn warm_up_size(side_px: u32) -> ImageSize {
+    inference_size(ImageSize::LANDSCAPE_PHOTOGRAPH, side_px)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warm_up_has_the_size_of_a_request_about_a_photograph() {
+        for side_px in 32..=2048 {
+            for (width, height) in [(640, 480), (4032, 3024), (1600, 1200)] {
+                let requested = inference_size(ImageSize { width, height }, side_px);
+                assert_eq!(warm_up_size(side_px), requested, "{width} x {height} at side {side_px}");
+            }
+        }
     }
 }

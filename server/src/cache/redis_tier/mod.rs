@@ -1,11 +1,9 @@
-//! The tier that replicas share.
+//! Redis tier, which replicas share.
 //!
-//! Redis may be slow, full, gone, or hold anything at all under our keys: none of that fails a request, or delays it
-//! longer than the time that the settings allow for a lookup. It is read while a request waits and written when nobody
-//! does.
+//! A Redis that is slow, full or unreachable, or that holds damaged entries, never fails a request, and delays it by at
+//! most the timeout of a lookup. Reads happen while a request waits, writes in the background.
 
-mod address;
-mod link;
+mod connector;
 mod writer;
 
 use std::sync::Arc;
@@ -15,22 +13,21 @@ use redis::RedisResult;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
-pub use self::address::{RedisAddress, RedisAddressError};
-use self::link::{Failure, Lines, Link};
+use self::connector::{CommandError, Connections, Connector};
 use self::writer::Writer;
 use super::entry::{self, FORMAT};
-use super::features::{CachedFeatures, Unfit};
+use super::features::{CachedFeatures, FeatureMismatch};
 use super::key::FeatureId;
-use crate::config::RedisSettings;
-use crate::metrics::{CacheMetrics, CacheTier, RedisFault};
+use super::metrics::{CacheMetrics, CacheTier, RedisErrorKind};
+use super::settings::RedisSettings;
 
-/// Entries that are read at a time: with entries of the largest size this bounds the memory that reading takes.
+/// Concurrent reads; together with the largest size of an entry this bounds the memory of reads.
 const MAX_READS: usize = 16;
 
-/// Features in Redis.
+/// Redis tier of the cache.
 #[derive(Debug)]
 pub(super) struct RedisTier {
-    link: Arc<Link>,
+    connector: Arc<Connector>,
     writer: Writer,
     reads: Semaphore,
     settings: RedisSettings,
@@ -38,93 +35,93 @@ pub(super) struct RedisTier {
 }
 
 impl RedisTier {
-    /// Begins to connect; must be called within a runtime of tokio. Whether Redis is there makes no difference.
+    /// Starts to connect in the background; must be called within a runtime of tokio. Succeeds without Redis, too.
     ///
     /// # Errors
-    /// If the address is none that can be connected to.
+    /// If no client can be made for the address.
     pub(super) fn start(settings: RedisSettings, metrics: CacheMetrics) -> RedisResult<Self> {
-        let link = Link::start(settings.address.clone(), metrics.clone())?;
-        let writer = Writer::start(Arc::clone(&link), &settings, metrics.clone());
-        Ok(Self { link, writer, reads: Semaphore::new(MAX_READS), settings, metrics })
+        let connector = Connector::start(settings.address.clone(), metrics.clone())?;
+        let writer = Writer::start(Arc::clone(&connector), &settings, metrics.clone());
+        Ok(Self { connector, writer, reads: Semaphore::new(MAX_READS), settings, metrics })
     }
 
-    /// The features of this name, if they are there in time and pass `check`.
+    /// Reads the features of this id; `None` if they are not found in time or do not pass `check`.
     pub(super) async fn get(
         &self,
         id: FeatureId,
-        check: impl FnOnce(&CachedFeatures) -> Result<(), Unfit>,
+        check: impl FnOnce(&CachedFeatures) -> Result<(), FeatureMismatch>,
     ) -> Option<CachedFeatures> {
-        let lines = self.link.lines()?;
-        let begun = Instant::now();
-        let found = self.read(id, lines, begun + self.settings.timeout).await;
-        self.metrics.redis_lookup(begun.elapsed());
-        let found = found.and_then(|features| self.checked(id, features, check));
+        let connections = self.connector.connections()?;
+        let started = Instant::now();
+        let found = self.read(id, connections, started + self.settings.timeout).await;
+        self.metrics.redis_lookup(started.elapsed());
+        let found = found.and_then(|features| self.accept(id, features, check));
         match found {
-            Some(_) => self.metrics.hit(CacheTier::redis),
-            None => self.metrics.missed(CacheTier::redis),
+            Some(_) => self.metrics.hit(CacheTier::Redis),
+            None => self.metrics.miss(CacheTier::Redis),
         }
         found
     }
 
-    /// Writes features behind the caller's back.
+    /// Writes features in the background.
     pub(super) fn write(&self, features: Arc<CachedFeatures>) {
         self.writer.write(features);
     }
 
-    async fn read(&self, id: FeatureId, lines: Lines, until: Instant) -> Option<CachedFeatures> {
-        // Without one in time it is this process that is busy, not Redis.
-        let permit = timeout_at(until.into(), self.reads.acquire()).await.ok()?;
-        let fetched = match timeout_at(until.into(), self.fetch(id, &lines)).await {
+    async fn read(&self, id: FeatureId, connections: Connections, deadline: Instant) -> Option<CachedFeatures> {
+        // No permit in time: this process is busy, which is not an error of Redis.
+        let permit = timeout_at(deadline.into(), self.reads.acquire()).await.ok()?;
+        let fetched = match timeout_at(deadline.into(), self.fetch(id, &connections)).await {
             Ok(fetched) => fetched,
-            Err(_) => Err(Failure::Broken(RedisFault::timeout)),
+            Err(_) => Err(CommandError::Broken(RedisErrorKind::Timeout)),
         };
-        if let Err(Failure::Refused(RedisFault::refused)) = fetched {
-            // Something that is no string lies under our key.
+        if let Err(CommandError::Refused(RedisErrorKind::Refused)) = fetched {
+            // The key holds a value of another type.
             self.writer.delete(id);
         }
-        let bytes = self.link.ended(&lines, fetched)?;
+        let bytes = self.connector.record(&connections, fetched)?;
         if bytes.is_empty() {
             return None;
         }
         if bytes.len() > self.settings.max_entry_bytes {
-            return self.bad(id, "it is larger than an entry may be");
+            return self.reject(id, "it is larger than an entry may be");
         }
         let decoded = tokio::task::spawn_blocking(move || entry::decode(&bytes, id));
-        let decoded = timeout_at(until.into(), decoded).await.ok()?.ok()?;
+        let decoded = timeout_at(deadline.into(), decoded).await.ok()?.ok()?;
         drop(permit);
-        decoded.map_or_else(|error| self.bad(id, &error.to_string()), Some)
+        decoded.map_or_else(|error| self.reject(id, &error.to_string()), Some)
     }
 
-    /// The bytes under the name; none if there are none. One byte more than an entry may have, if there are more.
-    async fn fetch(&self, id: FeatureId, lines: &Lines) -> Result<Vec<u8>, Failure> {
+    /// Reads the entry's bytes: none if there is no entry, and at most one byte more than an entry may have.
+    async fn fetch(&self, id: FeatureId, connections: &Connections) -> Result<Vec<u8>, CommandError> {
         let mut get = redis::cmd("GETRANGE");
-        get.arg(name_of(id)).arg(0).arg(self.settings.max_entry_bytes);
-        Ok(get.query_async(&mut lines.reads.clone()).await?)
+        get.arg(redis_key(id)).arg(0).arg(self.settings.max_entry_bytes);
+        Ok(get.query_async(&mut connections.reads.clone()).await?)
     }
 
-    fn checked(
+    fn accept(
         &self,
         id: FeatureId,
         features: CachedFeatures,
-        check: impl FnOnce(&CachedFeatures) -> Result<(), Unfit>,
+        check: impl FnOnce(&CachedFeatures) -> Result<(), FeatureMismatch>,
     ) -> Option<CachedFeatures> {
         match check(&features) {
             Ok(()) => Some(features),
-            // Another replica may serve the model, or will again.
-            Err(Unfit::Model) => None,
-            Err(Unfit::Shape) => self.bad(id, "its shapes are not those of the model's layers"),
+            // Another replica may serve the model.
+            Err(FeatureMismatch::Model) => None,
+            Err(FeatureMismatch::Shape) => self.reject(id, "its shapes are not those of the model's layers"),
         }
     }
 
-    fn bad<T>(&self, id: FeatureId, reason: &str) -> Option<T> {
-        tracing::warn!(%id, reason, "an entry in Redis is no good and is deleted");
-        self.metrics.redis_failed(RedisFault::bad_entry);
+    fn reject<T>(&self, id: FeatureId, reason: &str) -> Option<T> {
+        tracing::warn!(%id, reason, "deleting a bad entry of Redis");
+        self.metrics.redis_error(RedisErrorKind::BadEntry);
         self.writer.delete(id);
         None
     }
 }
 
-/// Holds the format's version: processes that write another one do not see these entries.
-fn name_of(id: FeatureId) -> String {
+/// Key of an entry. It contains the format, so processes with another format do not see the entry.
+fn redis_key(id: FeatureId) -> String {
     format!("densecl:features:{FORMAT}:{id}")
 }

@@ -1,66 +1,69 @@
-//! Bodies that were compressed on their way, to a bounded size.
+//! Decompression of request bodies, up to a limit.
 
 use std::io::{BufRead, Read};
 
 use axum::body::Bytes;
 use flate2::bufread::{GzDecoder, ZlibDecoder};
 
-use super::super::admission::ArrivingBody;
-use crate::error::ApiError;
+use crate::http::request::RequestError;
+use crate::serving::admission::BodyMemory;
 
-/// How much is inflated before there is more room made for it.
+/// Bytes that are inflated before more memory is reserved.
 const STEP_BYTES: u64 = 1 << 16;
 
-/// How a body is compressed.
+/// Content encoding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ContentEncoding {
     Identity,
     Gzip,
-    /// zlib's form of it, as HTTP has it.
+    /// In the zlib format, as HTTP defines it.
     Deflate,
 }
 
 impl ContentEncoding {
+    /// Parses the value of `Content-Encoding`.
+    ///
     /// # Errors
-    /// [`ApiError::ContentEncoding`] if it is none of these.
-    pub(super) fn of(header: Option<&str>) -> Result<Self, ApiError> {
+    /// [`RequestError::ContentEncoding`] for other encodings.
+    pub(super) fn parse(header: Option<&str>) -> Result<Self, RequestError> {
         match header.unwrap_or_default().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(Self::Identity),
             "gzip" | "x-gzip" => Ok(Self::Gzip),
             "deflate" => Ok(Self::Deflate),
-            other => Err(ApiError::ContentEncoding { found: other.to_owned() }),
+            other => Err(RequestError::ContentEncoding { found: other.to_owned() }),
         }
     }
 
-    /// The body as it was before; `room` is asked before memory is taken for it.
+    /// Inflates the body, and reserves `memory` before it grows.
     ///
     /// # Errors
-    /// If it is not so compressed, or larger than `limit`, or there is no room.
-    pub(super) fn inflate(self, body: Bytes, limit: u64, room: &ArrivingBody) -> Result<Bytes, ApiError> {
+    /// If the body does not have this encoding, is larger than `limit`, or there is no memory for it.
+    pub(super) fn inflate(self, body: Bytes, limit: u64, memory: &BodyMemory) -> Result<Bytes, RequestError> {
         match self {
             Self::Identity => Ok(body),
             Self::Gzip => {
                 let mut decoder = GzDecoder::new(&body[..]);
-                let inflated = read(&mut decoder, limit, room)?;
-                at_end(decoder.into_inner(), inflated)
+                let inflated = read(&mut decoder, limit, memory)?;
+                check_end(decoder.into_inner(), inflated)
             }
             Self::Deflate => {
                 let mut decoder = ZlibDecoder::new(&body[..]);
-                let inflated = read(&mut decoder, limit, room)?;
-                at_end(decoder.into_inner(), inflated)
+                let inflated = read(&mut decoder, limit, memory)?;
+                check_end(decoder.into_inner(), inflated)
             }
         }
     }
 }
 
-fn read(decoder: &mut impl Read, limit: u64, room: &ArrivingBody) -> Result<Vec<u8>, ApiError> {
+fn read(decoder: &mut impl Read, limit: u64, memory: &BodyMemory) -> Result<Vec<u8>, RequestError> {
     let mut inflated = Vec::new();
     loop {
-        room.grow(STEP_BYTES)?;
+        memory.take(STEP_BYTES)?;
         let step = decoder.by_ref().take(STEP_BYTES).read_to_end(&mut inflated);
-        let step = step.map_err(|error| ApiError::MalformedInference(format!("the body does not inflate: {error}")))?;
+        let step =
+            step.map_err(|error| RequestError::MalformedInference(format!("the body does not inflate: {error}")))?;
         if inflated.len() as u64 > limit {
-            return Err(ApiError::BodyTooLarge { limit });
+            return Err(RequestError::BodyTooLarge { limit });
         }
         if step == 0 {
             return Ok(inflated);
@@ -68,10 +71,10 @@ fn read(decoder: &mut impl Read, limit: u64, room: &ArrivingBody) -> Result<Vec<
     }
 }
 
-fn at_end(mut rest: impl BufRead, inflated: Vec<u8>) -> Result<Bytes, ApiError> {
+fn check_end(mut rest: impl BufRead, inflated: Vec<u8>) -> Result<Bytes, RequestError> {
     match rest.fill_buf() {
         Ok([]) => Ok(inflated.into()),
-        _ => Err(ApiError::MalformedInference("bytes follow the end of the compressed body".to_owned())),
+        _ => Err(RequestError::MalformedInference("bytes follow the end of the compressed body".to_owned())),
     }
 }
 
@@ -85,8 +88,9 @@ mod tests {
 
     use super::*;
     use crate::config::RequestLimits;
-    use crate::http::admission::Admission;
     use crate::metrics::Metrics;
+    use crate::serving::ServingError;
+    use crate::serving::admission::Admission;
 
     fn admission(bodies: u64) -> Admission {
         let limits = RequestLimits {
@@ -117,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_compressed_comes_out() {
+    fn compressed_bodies_are_inflated() {
         let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
         let room = admission(1 << 30).body();
         for (encoding, body) in [(ContentEncoding::Gzip, gzip(&bytes)), (ContentEncoding::Deflate, zlib(&bytes))] {
@@ -126,24 +130,27 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_cut_short() {
+    fn a_decompression_bomb_is_stopped_at_the_limit() {
         let bomb: Bytes = gzip(&vec![0; 64 << 20]).into();
         let room = admission(1 << 30).body();
         let refused = ContentEncoding::Gzip.inflate(bomb.clone(), 1 << 20, &room);
-        assert!(matches!(refused, Err(ApiError::BodyTooLarge { limit: 0x0010_0000 })));
+        assert!(matches!(refused, Err(RequestError::BodyTooLarge { limit: 0x0010_0000 })));
         let refused = ContentEncoding::Gzip.inflate(bomb, 1 << 30, &admission(1 << 20).body());
-        assert!(matches!(refused, Err(ApiError::Overloaded { .. })), "others need the memory, too");
+        assert!(
+            matches!(refused, Err(RequestError::Serving(ServingError::Overloaded { .. }))),
+            "the memory for bodies is limited"
+        );
     }
 
     #[test]
-    fn damage_is_told() {
+    fn damaged_bodies_are_refused() {
         let room = admission(1 << 20).body();
         let whole = gzip(b"text");
         let longer = [&whole[..], b"more"].concat();
         for damaged in [&whole[..whole.len() - 1], b"text", &longer] {
             let refused = ContentEncoding::Gzip.inflate(Bytes::copy_from_slice(damaged), 1 << 20, &room);
-            assert!(matches!(refused, Err(ApiError::MalformedInference(_))), "{damaged:?}");
+            assert!(matches!(refused, Err(RequestError::MalformedInference(_))), "{damaged:?}");
         }
-        assert!(matches!(ContentEncoding::of(Some("br")), Err(ApiError::ContentEncoding { .. })));
+        assert!(matches!(ContentEncoding::parse(Some("br")), Err(RequestError::ContentEncoding { .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! What there is, and whether it is ready.
+//! Metadata and readiness of the server and its models.
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
@@ -6,14 +6,16 @@ use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::problem_responses::{LookupProblems, RateProblems};
-use super::super::state::{AppState, Phase};
 use super::request::{INPUT, INPUT_TYPE};
-use crate::error::{ApiError, Problem};
+use crate::http::problem::Problem;
+use crate::http::problem::responses::{LookupProblems, RateProblems};
+use crate::http::request::RequestError;
+use crate::http::state::{AppState, Phase};
+use crate::serving::ServingError;
 use densecl_inference::registry::{Registry, ServedModel};
 use densecl_models::GLOBAL;
 
-/// Any size.
+/// Size of an axis that may have any size.
 const DYNAMIC: i64 = -1;
 
 /// A model.
@@ -38,28 +40,52 @@ impl VersionPath {
     /// The version as a number.
     ///
     /// # Errors
-    /// If it is none, in which case there is no such version.
-    pub(super) fn number(&self) -> Result<u32, ApiError> {
-        self.version.parse().map_err(|_| ApiError::NoSuchPath)
+    /// [`RequestError::NoSuchPath`] if it is no number.
+    pub(super) fn number(&self) -> Result<u32, RequestError> {
+        self.version.parse().map_err(|_| RequestError::NoSuchPath)
     }
 }
 
 // The only failure is a name that is not UTF-8, and no model has such a name.
 impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
-    type Rejection = ApiError;
+    type Rejection = RequestError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RequestError> {
         let path = Path::from_request_parts(parts, state).await;
-        path.map(|Path(path)| path).map_err(|_| ApiError::NoSuchPath)
+        path.map(|Path(path)| path).map_err(|_| RequestError::NoSuchPath)
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
-    type Rejection = ApiError;
+    type Rejection = RequestError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RequestError> {
         let path = Path::from_request_parts(parts, state).await;
-        path.map(|Path(path)| path).map_err(|_| ApiError::NoSuchPath)
+        path.map(|Path(path)| path).map_err(|_| RequestError::NoSuchPath)
+    }
+}
+
+/// The newest version of the model that the path names.
+pub(super) struct NewestVersion(pub(super) ServedModel);
+
+impl FromRequestParts<AppState> for NewestVersion {
+    type Rejection = RequestError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, RequestError> {
+        let ModelPath { name } = ModelPath::from_request_parts(parts, app).await?;
+        Ok(Self(app.service().registry()?.find(Some(&name), None)?.clone()))
+    }
+}
+
+/// The version of a model that the path names.
+pub(super) struct NamedVersion(pub(super) ServedModel);
+
+impl FromRequestParts<AppState> for NamedVersion {
+    type Rejection = RequestError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, RequestError> {
+        let path = VersionPath::from_request_parts(parts, app).await?;
+        Ok(Self(app.service().registry()?.find(Some(&path.name), Some(path.number()?))?.clone()))
     }
 }
 
@@ -68,15 +94,15 @@ impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
 pub(super) struct ServerMetadata {
     name: &'static str,
     version: &'static str,
-    /// Extensions of the protocol that it has.
+    /// Supported extensions of the protocol.
     extensions: [&'static str; 2],
 }
 
-/// A model as tensors.
+/// Inputs and outputs of a model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ModelMetadata {
     name: String,
-    /// Those that are ready.
+    /// Versions that are ready.
     versions: Vec<String>,
     platform: &'static str,
     inputs: Vec<TensorMetadata>,
@@ -88,7 +114,7 @@ pub(super) struct ModelMetadata {
 pub(super) struct TensorMetadata {
     name: String,
     datatype: &'static str,
-    /// Any size where it is -1; height and width of images are multiples of 32.
+    /// Sizes of the axes; -1 for any size. Height and width of images are multiples of 32.
     shape: Vec<i64>,
 }
 
@@ -134,30 +160,30 @@ pub(super) async fn get_server() -> Json<ServerMetadata> {
     })
 }
 
-/// Whether the process works at all, as `/livez`.
+/// Liveness, as `/livez`.
 #[utoipa::path(
     get,
     path = "/v2/health/live",
     tag = "open inference protocol",
-    responses((status = 200, description = "It does"))
+    responses((status = 200, description = "The process works"))
 )]
 pub(super) async fn get_live() {}
 
-/// Whether requests should be sent here, as `/readyz`.
+/// Readiness, as `/readyz`.
 #[utoipa::path(
     get,
     path = "/v2/health/ready",
     tag = "open inference protocol",
     responses(
-        (status = 200, description = "They should"),
-        (status = 503, description = "Not yet, or no longer", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The server takes requests"),
+        (status = 503, description = "The server is loading, or shutting down", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get_ready(State(app): State<AppState>) -> Result<(), ApiError> {
+pub(super) async fn get_ready(State(app): State<AppState>) -> Result<(), RequestError> {
     match app.phase() {
         Phase::Ready => Ok(()),
-        Phase::Loading => Err(ApiError::Loading),
-        Phase::Draining => Err(ApiError::Draining),
+        Phase::Loading => Err(ServingError::Loading.into()),
+        Phase::Draining => Err(ServingError::Draining.into()),
     }
 }
 
@@ -169,8 +195,11 @@ pub(super) async fn get_ready(State(app): State<AppState>) -> Result<(), ApiErro
     params(ModelPath),
     responses((status = 200, description = "The model", body = ModelMetadata), LookupProblems)
 )]
-pub(super) async fn get_model(State(app): State<AppState>, path: ModelPath) -> Result<Json<ModelMetadata>, ApiError> {
-    let registry = app.registry()?;
+pub(super) async fn get_model(
+    State(app): State<AppState>,
+    path: ModelPath,
+) -> Result<Json<ModelMetadata>, RequestError> {
+    let registry = app.service().registry()?;
     Ok(Json(ModelMetadata::new(&registry, registry.find(Some(&path.name), None)?)))
 }
 
@@ -185,34 +214,37 @@ pub(super) async fn get_model(State(app): State<AppState>, path: ModelPath) -> R
 pub(super) async fn get_model_version(
     State(app): State<AppState>,
     path: VersionPath,
-) -> Result<Json<ModelMetadata>, ApiError> {
-    let registry = app.registry()?;
+) -> Result<Json<ModelMetadata>, RequestError> {
+    let registry = app.service().registry()?;
     let model = registry.find(Some(&path.name), Some(path.number()?))?;
     Ok(Json(ModelMetadata::new(&registry, model)))
 }
 
-/// Whether a model answers.
+/// Readiness of a model: 200 if one of its versions is served.
 #[utoipa::path(
     get,
     path = "/v2/models/{name}/ready",
     tag = "open inference protocol",
     params(ModelPath),
-    responses((status = 200, description = "It does"), LookupProblems)
+    responses((status = 200, description = "The model is ready"), LookupProblems)
 )]
-pub(super) async fn get_model_ready(State(app): State<AppState>, path: ModelPath) -> Result<(), ApiError> {
-    app.registry()?.find(Some(&path.name), None)?;
+pub(super) async fn get_model_ready(State(app): State<AppState>, path: ModelPath) -> Result<(), RequestError> {
+    app.service().registry()?.find(Some(&path.name), None)?;
     Ok(())
 }
 
-/// Whether a version of a model answers.
+/// Readiness of a version of a model: 200 if it is served.
 #[utoipa::path(
     get,
     path = "/v2/models/{name}/versions/{version}/ready",
     tag = "open inference protocol",
     params(VersionPath),
-    responses((status = 200, description = "It does"), LookupProblems)
+    responses((status = 200, description = "The version is ready"), LookupProblems)
 )]
-pub(super) async fn get_model_version_ready(State(app): State<AppState>, path: VersionPath) -> Result<(), ApiError> {
-    app.registry()?.find(Some(&path.name), Some(path.number()?))?;
+pub(super) async fn get_model_version_ready(
+    State(app): State<AppState>,
+    path: VersionPath,
+) -> Result<(), RequestError> {
+    app.service().registry()?.find(Some(&path.name), Some(path.number()?))?;
     Ok(())
 }

@@ -1,24 +1,23 @@
-//! Triton's extension for model repositories: what there is, and loading and unloading it.
+//! Triton's extension for model repositories: lists, loads and unloads models.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Extension, Request, State};
+use axum::extract::State;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::super::observe::RequestContext;
-use super::super::problem_responses::AdministrationProblems;
-use super::super::state::AppState;
-use super::super::upload::read_optional;
 use super::metadata::ModelPath;
-use crate::error::ApiError;
+use crate::http::problem::responses::AdministrationProblems;
+use crate::http::request::{ReadBody, ReadRequest, Reading, RequestError, read_optional};
+use crate::http::state::AppState;
+use crate::serving::{ServingError, WorkContext};
 use densecl_inference::registry::{ChangeError, ModelLoader, VersionState};
 
-/// What may be said with a look at the repository.
+/// Optional body of a request for the index.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct IndexRequest {
-    /// Whether to list only what is ready.
+    /// List only versions that are ready.
     #[serde(default)]
     ready: bool,
 }
@@ -29,7 +28,7 @@ pub(super) struct IndexEntry {
     name: String,
     version: String,
     state: IndexState,
-    /// Why it is unavailable; of one that is ready, what is wrong with the file that should have replaced it.
+    /// Reason why the version is unavailable or, if it is ready, why the file that should have replaced it was refused.
     reason: String,
 }
 
@@ -51,7 +50,7 @@ impl From<VersionState> for IndexState {
     }
 }
 
-/// What may be said with loading or unloading.
+/// Optional body of a request that loads or unloads a model.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct ChangeRequest {
     #[serde(default)]
@@ -60,10 +59,10 @@ pub(super) struct ChangeRequest {
 }
 
 impl ChangeRequest {
-    /// Models come from the repository alone.
-    fn check(&self) -> Result<(), ApiError> {
+    /// Refuses models in the request: they are loaded from the repository only.
+    fn check(&self) -> Result<(), RequestError> {
         match self.parameters.iter().flat_map(Map::keys).find(|name| *name == "config" || name.starts_with("file:")) {
-            Some(name) => Err(ApiError::MalformedInference(format!(
+            Some(name) => Err(RequestError::MalformedInference(format!(
                 "`{name}` is not supported here: put the model into the repository, then load it without"
             ))),
             None => Ok(()),
@@ -71,7 +70,7 @@ impl ChangeRequest {
     }
 }
 
-/// All versions of all models in the repository, also those that cannot be served.
+/// All versions of all models in the repository, including those that cannot be served.
 #[utoipa::path(
     post,
     path = "/v2/repository/index",
@@ -81,86 +80,82 @@ impl ChangeRequest {
 )]
 pub(super) async fn post_index(
     State(app): State<AppState>,
-    Extension(context): Extension<RequestContext>,
-    request: Request,
-) -> Result<Json<Vec<IndexEntry>>, ApiError> {
-    let asked: IndexRequest = read(&app, &context, request).await?;
-    let registry = app.registry()?;
+    ReadRequest { body: OptionalObject(request), .. }: ReadRequest<OptionalObject<IndexRequest>>,
+) -> Result<Json<Vec<IndexEntry>>, RequestError> {
+    let registry = app.service().registry()?;
     let entry = |status: densecl_inference::registry::VersionStatus<'_>| IndexEntry {
         name: status.name.to_owned(),
         version: status.version.to_string(),
         state: status.state.into(),
         reason: status.reason.unwrap_or_default().to_owned(),
     };
-    let wanted = registry.versions().filter(|status| !asked.ready || status.state == VersionState::Ready);
-    Ok(Json(wanted.map(entry).collect()))
+    let listed = registry.versions().filter(|status| !request.ready || status.state == VersionState::Ready);
+    Ok(Json(listed.map(entry).collect()))
 }
 
 /// Loads a model from the repository: every version of it that is new, changed or not served.
 ///
-/// It is read, checked and run before it takes the place of the old one, which answers until then. If that fails the
-/// old one stays, and the reply says why.
+/// A version is read, checked and warmed up before it replaces the old one, which is served until then. If that fails,
+/// the old one stays and the reply tells the reason.
 #[utoipa::path(
     post,
     path = "/v2/repository/models/{name}/load",
     tag = "open inference protocol",
     params(ModelPath),
     request_body = Option<ChangeRequest>,
-    responses((status = 200, description = "It is served"), AdministrationProblems)
+    responses((status = 200, description = "The model is served"), AdministrationProblems)
 )]
 pub(super) async fn post_load(
     State(app): State<AppState>,
-    Extension(context): Extension<RequestContext>,
     ModelPath { name }: ModelPath,
-    request: Request,
-) -> Result<(), ApiError> {
-    read::<ChangeRequest>(&app, &context, request).await?.check()?;
-    change(app, context, move |models| models.load(&name)).await
+    ReadRequest { body: OptionalObject(request), context, .. }: ReadRequest<OptionalObject<ChangeRequest>>,
+) -> Result<(), RequestError> {
+    request.check()?;
+    run_change(app, context.work, move |models| models.load(&name)).await
 }
 
 /// Unloads all versions of a model, until it is loaded again.
 ///
-/// What is under way is finished; its memory is free when the last request that uses it is.
+/// Requests that have begun are finished. The model's memory is released with the last request that uses it.
 #[utoipa::path(
     post,
     path = "/v2/repository/models/{name}/unload",
     tag = "open inference protocol",
     params(ModelPath),
     request_body = Option<ChangeRequest>,
-    responses((status = 200, description = "It is not served any more"), AdministrationProblems)
+    responses((status = 200, description = "The model is no longer served"), AdministrationProblems)
 )]
 pub(super) async fn post_unload(
     State(app): State<AppState>,
-    Extension(context): Extension<RequestContext>,
     ModelPath { name }: ModelPath,
-    request: Request,
-) -> Result<(), ApiError> {
-    read::<ChangeRequest>(&app, &context, request).await?.check()?;
-    change(app, context, move |models| models.unload(&name)).await
+    ReadRequest { body: OptionalObject(request), context, .. }: ReadRequest<OptionalObject<ChangeRequest>>,
+) -> Result<(), RequestError> {
+    request.check()?;
+    run_change(app, context.work, move |models| models.unload(&name)).await
 }
 
-/// Makes a change on a thread that may block. It comes to its end also if nobody waits for it any more.
-async fn change(
+/// Runs a change on a blocking thread. It completes even if the request is dropped.
+async fn run_change(
     app: AppState,
-    context: RequestContext,
+    work: WorkContext,
     change: impl FnOnce(&ModelLoader) -> Result<(), ChangeError> + Send + 'static,
-) -> Result<(), ApiError> {
-    let limit = app.config().limits.timeout;
-    let done = tokio::task::spawn_blocking(move || Ok(change(app.models()?)?));
-    context.answer(limit, async { done.await.map_err(ApiError::internal)? }).await
+) -> Result<(), RequestError> {
+    let limit = app.service().limits().timeout;
+    let done = tokio::task::spawn_blocking(move || Ok(change(app.service().models()?)?));
+    work.answer(limit, async { done.await.map_err(ServingError::internal) }).await?
 }
 
-/// The JSON object of a body, if there is one.
-async fn read<T: Default + for<'de> Deserialize<'de>>(
-    app: &AppState,
-    context: &RequestContext,
-    request: Request,
-) -> Result<T, ApiError> {
-    let limits = app.config().limits;
-    let body: Bytes = context.receive(limits.body_timeout, read_optional(request, limits.max_body_bytes)).await?;
-    if body.is_empty() {
-        return Ok(T::default());
+/// A JSON object, or the default for a request without a body.
+pub(super) struct OptionalObject<T>(T);
+
+impl<T: Default + DeserializeOwned> ReadBody for OptionalObject<T> {
+    async fn read(app: &AppState, reading: Reading) -> Result<Self, RequestError> {
+        let body = read_optional(reading.request, app.service().limits().max_body_bytes).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        serde_json::from_slice(&body)
+            .map(Self)
+            .map_err(|error| RequestError::MalformedInference(format!("the body cannot be read: {error}")))
     }
-    serde_json::from_slice(&body)
-        .map_err(|error| ApiError::MalformedInference(format!("the body cannot be read: {error}")))
 }

@@ -9,7 +9,7 @@ fn fixture(name: &str) -> Result<CheckpointFile, OpenError> {
     CheckpointFile::open(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/checkpoints").join(name))
 }
 
-/// What `make.py` fills a tensor with.
+/// Values that `make.py` fills a tensor with.
 fn values(name: &str, count: usize) -> Vec<f32> {
     let start: usize = name.bytes().map(usize::from).sum::<usize>() * 31;
     (0..count).map(|i| ((start + i * 7) % 256) as f32 / 128.0 - 1.0).collect()

@@ -1,10 +1,10 @@
-//! What the known names do when a pickle calls them, and what their objects' states are.
+//! Calls of the known names, and the states of the objects that they make.
 
 use super::globals::Global;
 use super::graph::{NumpyType, StringData, StringValue};
 use super::machine::{Machine, PersistentIds};
 use super::strides::{column_major, element_count, row_major};
-use super::{Fault, MAX_AXES, Place, Storage, Tensor, Value};
+use super::{Fault, MAX_AXES, Storage, StorageLocation, Tensor, Value};
 use crate::dtype::DType;
 
 impl Machine<'_, '_> {
@@ -172,11 +172,11 @@ impl Machine<'_, '_> {
             return Err(Fault::Tensor(format!("its shape is {shape:?}, but it has other data than {bytes} bytes")));
         }
         let strides = if fortran { column_major(&shape) } else { row_major(&shape) };
-        let storage = self.graph.add_storage(Storage { dtype, len, place: Place::Data(data) });
+        let storage = self.graph.add_storage(Storage { dtype, len, location: StorageLocation::Data(data) });
         Ok(Tensor { shape, strides, offset: 0, storage })
     }
 
-    /// What `BUILD` does: attributes of containers are left aside, arrays and types are completed.
+    /// Runs `BUILD`: ignores attributes of containers, completes arrays and types.
     pub(super) fn set_state(&mut self, object: Value, state: Value) -> Result<(), Fault> {
         match object {
             Value::Opaque => Ok(()),
@@ -234,13 +234,13 @@ impl Machine<'_, '_> {
             }
             (first, len) = (offset, size);
         }
-        let place = Place::Keyed { key: key.into(), first, total };
-        Ok(Value::Storage(self.graph.add_storage(Storage { dtype, len, place })))
+        let location = StorageLocation::Keyed { key: key.into(), first, total };
+        Ok(Value::Storage(self.graph.add_storage(Storage { dtype, len, location })))
     }
 }
 
 impl StringData {
-    /// Whether a string can have this many bytes; of text, its bytes can only be counted.
+    /// Returns whether a string can have this many bytes; the bytes of text are counted.
     fn may_have(&self, bytes: u64) -> bool {
         match self {
             Self::Raw(range) => range.end - range.start == bytes,

@@ -1,4 +1,4 @@
-//! What a pickle has built: values that refer to one another by number.
+//! Values that a pickle has built; they refer to one another by number.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(crate) enum Value {
 /// Text or bytes, as far as they are kept.
 #[derive(Clone, Debug)]
 pub(crate) struct StringValue {
-    /// Where the bytes are.
+    /// Position of the bytes.
     pub(crate) data: StringData,
     /// The text, if it is one and no longer than [`StringValue::MAX_TEXT`].
     pub(crate) text: Option<Box<str>>,
@@ -57,7 +57,7 @@ pub(crate) enum StringData {
     Latin1(Range<u64>),
     /// They stood in the file with escapes (protocol 0).
     Unescaped(Arc<[u8]>),
-    /// The same, as text whose characters are the bytes.
+    /// Bytes of a string literal, as text whose characters are the bytes.
     UnescapedLatin1(Arc<[u8]>),
 }
 
@@ -73,14 +73,14 @@ pub(crate) struct NumpyType {
 #[derive(Clone, Debug)]
 pub(crate) struct Storage {
     pub(crate) dtype: DType,
-    /// How many elements.
+    /// Number of elements.
     pub(crate) len: u64,
-    pub(crate) place: Place,
+    pub(crate) location: StorageLocation,
 }
 
-/// Where the elements of a storage are.
+/// Position of the elements of a storage.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum StorageLocation {
     /// Elsewhere in the file, under this key: a part, from element `first` on, of `total` elements.
     Keyed { key: Box<str>, first: u64, total: u64 },
     /// Within a string of the pickle, or anywhere in the file.

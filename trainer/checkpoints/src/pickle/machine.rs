@@ -10,7 +10,7 @@ use super::text::{integer, little_endian_integer, raw_unicode, unquoted};
 use super::{Fault, Graph, Limits, PickleError, Value};
 use crate::source::Cursor;
 
-/// What a persistent id stands for in the file that the pickle is part of.
+/// Meaning of persistent ids in the file that the pickle is part of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum PersistentIds {
     /// A storage of PyTorch: `('storage', type, key, location, length)`.
@@ -317,7 +317,7 @@ impl Machine<'_, '_> {
         if self.work > self.limits.work { Err(self.too_much_work()) } else { Ok(()) }
     }
 
-    /// Whether so many elements may be copied.
+    /// Checks that this many elements may be copied.
     pub(super) fn can_spend(&self, work: usize) -> bool {
         self.work.saturating_add(work as u64) <= self.limits.work
     }
@@ -332,7 +332,7 @@ impl Machine<'_, '_> {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// What lies above the last mark can be taken, and nothing below.
+    /// Removes the topmost value; values below the last mark stay.
     fn pop(&mut self, opcode: &'static str) -> Result<Value, Fault> {
         self.top(opcode)?;
         self.stack.pop().ok_or(Fault::Stack { opcode, expected: "a value" })

@@ -16,13 +16,13 @@ mod machine;
 mod strides;
 mod text;
 
-pub(crate) use graph::{Graph, Place, Storage, StringData, StringValue, Tensor, TensorId, Value};
+pub(crate) use graph::{Graph, Storage, StorageLocation, StringData, StringValue, Tensor, TensorId, Value};
 pub(crate) use machine::{PersistentIds, run};
 pub(crate) use strides::{element_count, row_major};
 
 use crate::source::ReadError;
 
-/// What a pickle may cost.
+/// Limits of the work and the tensors of a pickle.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Opcodes, and elements that are copied from one container to another.
@@ -45,11 +45,11 @@ pub(crate) const MAX_AXES: usize = 16;
 pub struct PickleError {
     /// First byte of the opcode in the file.
     pub at: u64,
-    /// What is wrong with it.
+    /// Reason why it is refused.
     pub fault: Fault,
 }
 
-/// Why a pickle is not read.
+/// Reason why a pickle is not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// It names a function or class that is neither a tensor's nor a plain container's.
@@ -67,9 +67,9 @@ pub enum Fault {
     /// It calls something that is known in a way that is not.
     #[error("it calls {what} with something other than {expected}")]
     Call {
-        /// What is called.
+        /// Name of the function.
         what: &'static str,
-        /// What would have been right.
+        /// The arguments that it takes.
         expected: &'static str,
     },
     /// It gives a state to something that has none.
@@ -89,7 +89,7 @@ pub enum Fault {
     Stack {
         /// The opcode.
         opcode: &'static str,
-        /// What should have been there.
+        /// The value that the opcode needs.
         expected: &'static str,
     },
     /// An opcode that is not read.
@@ -101,9 +101,9 @@ pub enum Fault {
     /// It would cost more than any checkpoint does.
     #[error("it has more than {limit} {what}, which no checkpoint of a network needs")]
     Limit {
-        /// What there is too much of.
+        /// Name of the limited quantity.
         what: &'static str,
-        /// How much is read.
+        /// The limit.
         limit: u64,
     },
     /// It goes on behind the end of the file.

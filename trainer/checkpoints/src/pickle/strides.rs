@@ -1,4 +1,4 @@
-//! Where the elements of a tensor lie in its storage.
+//! Positions of a tensor's elements in its storage.
 
 use super::{Storage, Tensor};
 
@@ -6,7 +6,7 @@ use super::{Storage, Tensor};
 const MAX_EXPANDED_BYTES: u64 = 1 << 20;
 
 impl Tensor {
-    /// Whether all elements lie in the storage, and are not many more than it has.
+    /// Checks that all elements lie in the storage, and are not many more than it has.
     pub(super) fn check(&self, storage: &Storage) -> Result<(), String> {
         let Self { shape, strides, offset, .. } = self;
         if shape.len() != strides.len() {
@@ -70,12 +70,12 @@ fn packed<'a>(shape: impl Iterator<Item = &'a u64>) -> Vec<u64> {
 mod tests {
     use super::*;
     use crate::dtype::DType;
-    use crate::pickle::{Place, StringData};
+    use crate::pickle::{StorageLocation, StringData};
 
     fn check(len: u64, offset: u64, shape: &[u64], strides: &[u64]) -> Result<(), String> {
-        let place = Place::Data(StringData::Raw(0..len * 4));
+        let location = StorageLocation::Data(StringData::Raw(0..len * 4));
         let tensor = Tensor { shape: shape.to_vec(), strides: strides.to_vec(), offset, storage: 0 };
-        tensor.check(&Storage { dtype: DType::Float32, len, place })
+        tensor.check(&Storage { dtype: DType::Float32, len, location })
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl Case {
     }
 }
 
-/// What these files may add to the process: a million opcodes take some tens of bytes each.
+/// Memory that these files may add to the process: a million opcodes take some tens of bytes each.
 const MAX_GROWTH_KIB: u64 = 96 << 10;
 
 /// Goes the way of a conversion; returns the error.

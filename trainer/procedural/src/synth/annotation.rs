@@ -1,4 +1,4 @@
-//! What is annotated of a picture's figures: masks, boxes and areas of what is seen of them.
+//! Annotations of a picture's figures: masks, boxes and areas of their visible parts.
 
 use super::size::Size;
 use crate::{Category, FigurePicture};
@@ -25,9 +25,9 @@ pub(super) struct Object {
     pub(super) rows: [u32; 2],
     /// Pixels that show it.
     pub(super) area_px: usize,
-    /// Whether the border of the picture cuts it off.
+    /// `true` if the border of the picture cuts it off.
     pub(super) truncated: bool,
-    /// Whether other figures hide some of it.
+    /// `true` if other figures hide some of it.
     pub(super) occluded: bool,
 }
 

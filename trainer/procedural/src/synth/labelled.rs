@@ -11,10 +11,10 @@ use rayon::prelude::*;
 use super::annotation::{self, Object};
 use super::coco::Instances;
 use super::size::Size;
-use super::{Summary, SynthError, make_folder, numbered, palette_png, voc, write_file, write_rgb_jpeg};
+use super::{Summary, SynthError, make_folder, numbered, voc, write_file, write_rgb_jpeg, write_voc_labels};
 use crate::{Category, FigurePicture, ProceduralImages, Split};
 
-/// What is said of the pictures.
+/// Kind of labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Labels {
     /// `SegmentationClass/` and `SegmentationObject/`, lists in `ImageSets/Segmentation/`.
@@ -23,7 +23,7 @@ pub(super) enum Labels {
     Detection,
 }
 
-/// How many pictures each set has.
+/// Number of pictures in each set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sets {
     pub(super) train: usize,
@@ -81,9 +81,9 @@ pub(super) fn write_all(
 fn write_label_maps(name: String, drawn: &FigurePicture, size: Size, folder: &Path) -> Result<Entry, SynthError> {
     let objects = annotation::objects(drawn, size);
     let classes = annotation::label_map(drawn, size, &objects, |_, object| object.category.number());
-    palette_png::write(&folder.join(format!("SegmentationClass/{name}.png")), &classes, size)?;
+    write_voc_labels(&folder.join(format!("SegmentationClass/{name}.png")), &classes, size)?;
     let numbers = annotation::label_map(drawn, size, &objects, |index, _| index as u8 + 1);
-    palette_png::write(&folder.join(format!("SegmentationObject/{name}.png")), &numbers, size)?;
+    write_voc_labels(&folder.join(format!("SegmentationObject/{name}.png")), &numbers, size)?;
     Ok(Entry { name, objects: Vec::new() })
 }
 

@@ -15,7 +15,6 @@ mod labelled;
 mod motion;
 mod npy;
 mod output;
-pub mod palette_png;
 mod photometry;
 mod scenes;
 mod sequence;
@@ -32,12 +31,12 @@ pub use self::size::{ParseSizeError, Size};
 
 use self::labelled::{Labels, Sets};
 use self::output::{
-    create_output, finish_output, make_folder, numbered, write_error, write_file, write_rgb_jpeg, write_rgb_png,
+    create_output, finish_output, make_folder, numbered, write_file, write_rgb_jpeg, write_rgb_png, write_voc_labels,
 };
 use self::scenes::Clip;
 use crate::{ProceduralImages, Split};
 
-/// What to write.
+/// Kind of set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Single pictures as PNG.
@@ -62,7 +61,7 @@ impl Kind {
     }
 }
 
-/// What may be chosen besides kind, count and seed.
+/// Options besides kind, count and seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Size of every picture; 256 × 256 for images and 480 × 360 for the rest unless given.
@@ -89,7 +88,7 @@ impl Default for Options {
     }
 }
 
-/// What was written.
+/// Numbers of pictures and sequences that were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// Pictures, those of sequences included.
@@ -98,7 +97,7 @@ pub struct Summary {
     pub sequences: usize,
 }
 
-/// Why nothing was written.
+/// Reason why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum SynthError {
     /// Zero pictures or sequences were asked for.

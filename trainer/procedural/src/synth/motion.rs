@@ -23,7 +23,7 @@ const ROLL: f32 = 0.04;
 /// Zoom of the camera, likewise.
 const ZOOM: f32 = 0.08;
 
-/// How a scene moves.
+/// Motion of a scene.
 #[derive(Debug, Clone)]
 pub(super) struct Motion {
     camera: CameraPath,
@@ -76,7 +76,7 @@ impl Motion {
         Self { camera, objects }
     }
 
-    /// Where everything is at `time` in `[0, 1]`.
+    /// Positions at `time` in `[0, 1]`.
     pub(super) fn view(&self, time: f64) -> View {
         let objects: Vec<Similarity> = self.objects.iter().map(|path| path.world_from_object(time)).collect();
         View::new(&self.camera.view_from_world(time), &objects)

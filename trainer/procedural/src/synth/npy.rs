@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use densecl_vision::features::{Dtype, append_values, encode_npy_bytes, npy_header};
+use densecl_vision::features::{Dtype, append_values, encode_npy_u8, npy_header};
 
 use super::{SynthError, write_file};
 
@@ -15,5 +15,5 @@ pub(super) fn write_f32(path: &Path, shape: &[usize], values: &[f32]) -> Result<
 
 /// Writes `values` in row order with this shape, as uint8.
 pub(super) fn write_u8(path: &Path, shape: &[usize], values: &[u8]) -> Result<(), SynthError> {
-    write_file(path, &encode_npy_bytes(values, shape))
+    write_file(path, &encode_npy_u8(values, shape))
 }

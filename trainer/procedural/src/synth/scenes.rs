@@ -14,7 +14,7 @@ use super::motion::Motion;
 use super::photometry::Photometry;
 use super::size::Size;
 use super::view::Painting;
-use super::{Summary, SynthError, make_folder, npy, numbered, palette_png, write_rgb_png};
+use super::{Summary, SynthError, make_folder, npy, numbered, write_rgb_png, write_voc_labels};
 use crate::ProceduralImages;
 use crate::random::{Purpose, Stream};
 use crate::stage::{self, Programs, Stage, View};
@@ -24,7 +24,7 @@ const WORLD_VIEWS: f32 = 1.5;
 /// Share of a full photometric change that a sequence runs through.
 const PHOTOMETRIC_STRENGTH: f32 = 0.3;
 
-/// What every sequence looks like from outside.
+/// Size and length of every sequence.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clip {
     pub(super) size: Size,
@@ -52,12 +52,12 @@ struct Sequence {
     size: Size,
     stage: Stage,
     views: Vec<View>,
-    /// Of the first and of the last frame.
+    /// Photometry of the first and of the last frame.
     photometry: [Photometry; 2],
     stream: Stream,
 }
 
-/// Where the pixels of frame 0 are in another frame.
+/// Positions of the pixels of frame 0 in another frame.
 struct Correspondences {
     /// x and y in turn, in pixels.
     positions: Vec<f32>,
@@ -93,7 +93,7 @@ impl Sequence {
             from.towards(to, time).apply(&mut painting, &mut self.stream);
             write_rgb_png(&target.join("frames").join(format!("{name}.png")), &painting.to_bytes(), self.size)?;
             let mask = self.mask(&self.views[index]);
-            palette_png::write(&target.join("masks").join(format!("{name}.png")), &mask, self.size)?;
+            write_voc_labels(&target.join("masks").join(format!("{name}.png")), &mask, self.size)?;
             if index > 0 {
                 let found = self.correspondences(&first, index);
                 let file = format!("{name}.npy");
@@ -184,7 +184,7 @@ mod tests {
         }
     }
 
-    /// Whether all labels within one pixel of the nearest pixel's centre are the same.
+    /// Returns whether all labels within one pixel of the nearest pixel's centre are equal.
     fn label_around(mask: &[u8], [x, y]: [f32; 2]) -> Option<u8> {
         let (width, height) = (CLIP.size.width_px as usize, CLIP.size.height_px as usize);
         let (column, row) = (x.round() as usize, y.round() as usize);

@@ -43,7 +43,7 @@ pub(super) fn write_all(
     Ok(Summary { images: VIEWS * count, sequences: count })
 }
 
-/// Where six cameras stand and how they render, before anything is painted.
+/// Positions and photometry of six cameras, before anything is painted.
 #[derive(Debug)]
 struct Sequence {
     index: usize,
@@ -123,7 +123,7 @@ impl Plane {
         // Straight lines stay straight, so the corners bound the whole view.
         let seen = from_reference.iter().flat_map(|map| {
             let back = inverse(map);
-            corners.map(|corner| back.apply(corner))
+            corners.map(|corner| back.project_unchecked(corner))
         });
         let (mut low, mut high) = ([f64::MAX; 2], [f64::MIN; 2]);
         for point in seen {
@@ -147,7 +147,7 @@ impl Plane {
         Homography::translation(-self.origin[0], -self.origin[1]).then(&Homography::scaling(PAINTED_PX_PER_VIEW_PX))
     }
 
-    /// What the camera at `map` (from the reference view) sees of the painting.
+    /// The painting as seen by the camera at `map` (from the reference view).
     fn view(&self, painting: &Painting, map: &Homography, size: Size) -> Painting {
         painting.view(&inverse(map).then(&self.painted_from_reference()), size)
     }
@@ -171,7 +171,7 @@ mod tests {
             for map in &sequence.from_reference {
                 let to_plane = inverse(map).then(&plane.painted_from_reference());
                 for corner in [[-0.5, -0.5], [119.5, -0.5], [-0.5, 89.5], [119.5, 89.5]] {
-                    let [x, y] = to_plane.apply(corner);
+                    let [x, y] = to_plane.project_unchecked(corner);
                     assert!(x >= 0.0 && x <= plane.width_px as f64 - 1.0);
                     assert!(y >= 0.0 && y <= plane.height_px as f64 - 1.0);
                 }
@@ -193,7 +193,7 @@ mod tests {
             for map in &sequence.from_reference {
                 let view = plane.view(&painting, map, SIZE);
                 for &dot in &dots {
-                    let expected = map.apply(dot);
+                    let expected = map.project_unchecked(dot);
                     if let Some(found) = centroid(&view, expected) {
                         let error = (found[0] - expected[0]).hypot(found[1] - expected[1]);
                         assert!(error < 0.02, "{index}: {found:?} and not {expected:?}");
@@ -212,7 +212,7 @@ mod tests {
         for (at, colour) in colours.iter_mut().enumerate() {
             let (x, y) = ((at % width_px) as f64, (at / width_px) as f64);
             for &dot in dots {
-                let [cx, cy] = to_plane.apply(dot);
+                let [cx, cy] = to_plane.project_unchecked(dot);
                 let squared = (x - cx).powi(2) + (y - cy).powi(2);
                 *colour = colour.map(|channel| channel + (-squared / 8.0).exp() as f32);
             }

@@ -41,7 +41,7 @@ impl Painting {
         })
     }
 
-    /// The view whose pixel `p` shows the painting at `from_view.apply(p)`.
+    /// The view whose pixel `p` shows the painting at `from_view.project_unchecked(p)`.
     pub(super) fn view(&self, from_view: &Homography, size: Size) -> Self {
         let (width_px, height_px) = (size.width_px as usize, size.height_px as usize);
         let mut colours = Vec::with_capacity(width_px * height_px);
@@ -49,7 +49,7 @@ impl Painting {
             for x in 0..width_px {
                 let mut sum = [0.0_f32; 3];
                 for [dx, dy] in SAMPLES {
-                    let colour = self.at(from_view.apply([x as f64 + dx, y as f64 + dy]));
+                    let colour = self.at(from_view.project_unchecked([x as f64 + dx, y as f64 + dy]));
                     sum.iter_mut().zip(colour).for_each(|(total, channel)| *total += channel);
                 }
                 colours.push(sum.map(|total| 0.25 * total));

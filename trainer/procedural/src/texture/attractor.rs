@@ -3,9 +3,9 @@
 //! S. Draves and E. Reckase, "The fractal flame algorithm", 2003: affine maps, each followed by a
 //! non-linear variation, iterated at random; brightness is the logarithm of the density.
 
-use super::super::elementary::{cos_turns, floor, log2, sin_turns};
-use super::super::random::Stream;
 use super::Sample;
+use crate::elementary::{cos_turns, floor, log2, sin_turns};
+use crate::random::Stream;
 
 #[derive(Debug, Clone, Copy)]
 enum Variation {

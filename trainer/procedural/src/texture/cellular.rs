@@ -2,10 +2,10 @@
 //!
 //! S. Worley, "A cellular texture basis function", SIGGRAPH 1996.
 
-use super::super::elementary::{floor, smoothstep};
-use super::super::lattice::Lattice;
-use super::super::random::{Stream, hash_cell, hash_unit};
 use super::Sample;
+use crate::elementary::{floor, smoothstep};
+use crate::lattice::Lattice;
+use crate::random::{Stream, hash_cell, hash_unit};
 
 #[derive(Debug, Clone, Copy)]
 enum Look {

@@ -1,9 +1,9 @@
 //! Noise with a 1/f^α spectrum: stone, cloth, cloud, soil, plaster.
 
-use super::super::elementary::{cos_turns, sin_turns};
-use super::super::lattice::{Lattice, Octaves};
-use super::super::random::Stream;
 use super::Sample;
+use crate::elementary::{cos_turns, sin_turns};
+use crate::lattice::{Lattice, Octaves};
+use crate::random::Stream;
 
 #[derive(Debug, Clone, Copy)]
 enum Profile {

@@ -2,10 +2,10 @@
 //!
 //! Held out: training never draws this family.
 
-use super::super::elementary::{cos_turns, sin_turns};
-use super::super::lattice::Lattice;
-use super::super::random::Stream;
 use super::Sample;
+use crate::elementary::{cos_turns, sin_turns};
+use crate::lattice::Lattice;
+use crate::random::Stream;
 
 const WAVES: usize = 10;
 

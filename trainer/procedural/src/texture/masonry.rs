@@ -1,9 +1,9 @@
 //! Things laid side by side: bricks, planks, paving, hexagonal tiles.
 
-use super::super::elementary::{cos_turns, floor, sin_turns, smoothstep};
-use super::super::lattice::{Lattice, Octaves};
-use super::super::random::{Stream, hash_cell, hash_unit};
 use super::Sample;
+use crate::elementary::{cos_turns, floor, sin_turns, smoothstep};
+use crate::lattice::{Lattice, Octaves};
+use crate::random::{Stream, hash_cell, hash_unit};
 
 #[derive(Debug, Clone, Copy)]
 enum Bond {

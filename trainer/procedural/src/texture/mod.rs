@@ -34,7 +34,7 @@ use self::warped_noise::WarpedNoise;
 use super::Split;
 use super::random::{Purpose, Stream};
 
-/// What a program says about one point.
+/// Values of a program at one point.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Sample {
     /// Position on the leaf's colour ramp; `[0, 1]`, clamped where it is used.

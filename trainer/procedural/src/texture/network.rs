@@ -3,10 +3,10 @@
 //! K. O. Stanley, "Compositional pattern producing networks", 2007: smooth, lobed and repeated forms
 //! that no other family draws.
 
-use super::super::elementary::{exp2, sin_turns};
-use super::super::lattice::Lattice;
-use super::super::random::Stream;
 use super::Sample;
+use crate::elementary::{exp2, sin_turns};
+use crate::lattice::Lattice;
+use crate::random::Stream;
 
 const INPUTS: usize = 5;
 const HIDDEN: usize = 8;

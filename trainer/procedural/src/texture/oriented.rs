@@ -1,9 +1,9 @@
 //! Patterns with a direction: stripes, plaids, checks, ripples, woven cloth.
 
-use super::super::elementary::{cos_turns, floor, fraction, sin_turns, smoothstep};
-use super::super::lattice::Lattice;
-use super::super::random::Stream;
 use super::Sample;
+use crate::elementary::{cos_turns, floor, fraction, sin_turns, smoothstep};
+use crate::lattice::Lattice;
+use crate::random::Stream;
 
 #[derive(Debug, Clone, Copy)]
 enum Pattern {

@@ -1,9 +1,9 @@
 //! Scattered dots over a ground: berries, gravel, petals, stains, polka dots.
 
-use super::super::elementary::{angle_turns, cos_turns, floor, smoothstep};
-use super::super::lattice::{Lattice, Octaves};
-use super::super::random::{Stream, hash_cell, hash_unit};
 use super::Sample;
+use crate::elementary::{angle_turns, cos_turns, floor, smoothstep};
+use crate::lattice::{Lattice, Octaves};
+use crate::random::{Stream, hash_cell, hash_unit};
 
 /// At most one dot in each cell, round or lobed, shaded like a ball or flat.
 #[derive(Debug, Clone)]

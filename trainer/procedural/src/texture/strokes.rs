@@ -1,9 +1,9 @@
 //! Many short strokes over each other: grass, fur, needles, straw, brushwork.
 
-use super::super::elementary::{cos_turns, floor, sin_turns, smoothstep};
-use super::super::lattice::Lattice;
-use super::super::random::{Stream, hash_cell, hash_unit};
 use super::Sample;
+use crate::elementary::{cos_turns, floor, sin_turns, smoothstep};
+use crate::lattice::Lattice;
+use crate::random::{Stream, hash_cell, hash_unit};
 
 /// One stroke in each cell of a grid, drawn out along a slowly turning direction.
 #[derive(Debug, Clone)]

@@ -2,10 +2,10 @@
 //!
 //! I. Quilez, "Domain warping", 2002: `f(p + g(p))`, with `g` a vector of noises.
 
-use super::super::elementary::sin_turns;
-use super::super::lattice::{Lattice, Octaves};
-use super::super::random::Stream;
 use super::Sample;
+use crate::elementary::sin_turns;
+use crate::lattice::{Lattice, Octaves};
+use crate::random::Stream;
 
 /// Fractal noise under one bend, with the bend itself as a tint.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! The image and label files of a segmentation set, as the layout of its folder lists them.
+//! The files of a segmentation data set, as its layout names them.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub(super) struct Pair {
     pub(super) labelling: Labelling,
 }
 
-/// Classes and files of a set.
+/// The files of a data set, not yet checked.
 #[derive(Clone, Debug)]
 pub(super) struct SegmentationFiles {
     /// Names of the classes by their number.

@@ -50,7 +50,7 @@ impl SegmentationSet {
     /// # Errors
     /// If the layout is none of the known ones, a file is missing or broken, or labels do not fit.
     pub fn open(root: &Path, splits: &Splits) -> Result<Self, DataError> {
-        let files = if let Some(inner) = voc::find(root) {
+        let SegmentationFiles { classes, layout: name, train, val } = if let Some(inner) = voc::find(root) {
             voc::open(&inner, splits)?
         } else if root.join("leftImg8bit").is_dir() {
             cityscapes::open(root, splits)?
@@ -59,8 +59,7 @@ impl SegmentationSet {
                             VOCdevkit/VOC2012), or Cityscapes' leftImg8bit and gtFine";
             return Err(layout(root, expected, listing(root)));
         };
-        let SegmentationFiles { classes, layout, train, val } = files;
-        let set = Self { classes, layout, train, val };
+        let set = Self { classes, layout: name, train, val };
         tracing::info!(layout = set.layout, train = set.train.len(), val = set.val.len(), "looking at every label map");
         set.train.par_iter().chain(&set.val).try_for_each(|pair| set.check(pair))?;
         Ok(set)

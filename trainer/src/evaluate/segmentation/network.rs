@@ -1,5 +1,6 @@
 //! A backbone with a head: trained on crops, tested on whole images.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::evaluate::metrics::{ConfusionMatrix, VOID};
 use crate::evaluate::model::{FrozenNetwork, Model, Setup, TorchNetwork};
 use crate::network::Statistics;
 use crate::optimizer::{Algorithm, Optimizer, OptimizerOptions};
-use densecl_procedural::synth::{Size, palette_png};
+use densecl_vision::image::{LabelStyle, encode_labels};
 
 /// Test images that are decoded at a time.
 const DECODED: usize = 8;
@@ -177,8 +178,8 @@ fn write_prediction(folder: &Path, name: &str, picture: &Picture, predicted: &Te
     let mut bytes = vec![0_u8; labels.numel()];
     labels.copy_data(&mut bytes, labels.numel());
     let path = folder.join(format!("{name}.png"));
-    let size = Size { width_px: picture.size().width, height_px: picture.size().height };
-    Ok(palette_png::write(&path, &bytes, size)?)
+    let file = encode_labels(&bytes, picture.size(), &LabelStyle::voc())?;
+    fs::write(&path, file).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Fundamental matrices: `x'ᵀ·F·x = 0`.
+//! The fundamental matrix as a model of RANSAC: `x'ᵀ·F·x = 0`.
 
 use nalgebra::{Matrix3, SMatrix, SVector};
 
-use super::Pair;
-use super::consensus::{Model, Weighted};
+use super::PointPair;
+use super::consensus::{Model, WeightedPair};
 use super::normalization::{Equation, least_squares};
 
-/// A matrix of rank 2.
+/// A fundamental matrix, of rank 2 and Frobenius norm 1.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FundamentalMatrix(Matrix3<f64>);
 
@@ -26,10 +26,10 @@ impl Model for FundamentalMatrix {
     const MIN_MATCHES: usize = 8;
     const MAX_SAMPLES: usize = 4_000;
 
-    /// The seven-point algorithm (Hartley and Zisserman, 11.1.2): one to three matrices.
-    fn of_sample(sample: &[Pair]) -> Vec<Self> {
+    /// The seven-point algorithm (Hartley and Zisserman, section 11.1.2), which gives one to three matrices.
+    fn from_sample(sample: &[PointPair]) -> Vec<Self> {
         let Some([one, other]) = null_space(sample) else { return Vec::new() };
-        // det(one + α·other) is a cubic in α: its coefficients from its values at 0, 1, −1 and infinity.
+        // det(one + α·other) is a cubic in α, whose coefficients follow from its values at 0, 1, −1 and infinity.
         let (constant, cubic) = (one.determinant(), other.determinant());
         let (sum, difference) = ((one + other).determinant(), (one - other).determinant());
         let (linear, square) = ((sum - difference) / 2.0 - cubic, f64::midpoint(sum, difference) - constant);
@@ -37,8 +37,9 @@ impl Model for FundamentalMatrix {
         real_roots(coefficients).into_iter().filter_map(|alpha| Self::new(one + other * alpha)).collect()
     }
 
-    /// The normalised eight-point algorithm.
-    fn of_inliers(pairs: &[Weighted]) -> Option<Self> {
+    /// The normalised eight-point algorithm (Hartley and Zisserman, algorithm 11.1) with weights. The constraint of rank 2
+    /// is enforced by setting the smallest singular value to 0.
+    fn from_inliers(pairs: &[WeightedPair]) -> Option<Self> {
         if pairs.len() < Self::MIN_MATCHES {
             return None;
         }
@@ -49,8 +50,8 @@ impl Model for FundamentalMatrix {
         Self::new(target.matrix().transpose() * svd.recompose().ok()? * source.matrix())
     }
 
-    /// Sampson's.
-    fn squared_distance(&self, pair: &Pair) -> f64 {
+    /// The squared Sampson distance (Hartley and Zisserman, equation 11.9).
+    fn squared_distance(&self, pair: &PointPair) -> f64 {
         let (f, [x, y], [u, v]) = (&self.0, pair.source, pair.target);
         let line = |row: usize| f[(row, 0)] * x + f[(row, 1)] * y + f[(row, 2)];
         let line_back = |column: usize| f[(0, column)] * u + f[(1, column)] * v + f[(2, column)];
@@ -61,19 +62,20 @@ impl Model for FundamentalMatrix {
     }
 }
 
+/// The coefficients of `x'ᵀ·F·x = 0` for the entries of F (Hartley and Zisserman, equation 11.2).
 fn equation([x, y]: [f64; 2], [u, v]: [f64; 2]) -> Equation {
     Equation::from([u * x, u * y, u, v * x, v * y, v, x, y, 1.0])
 }
 
-/// Two matrices whose combinations fulfil the equations of seven pairs; nothing if there are more.
-fn null_space(sample: &[Pair]) -> Option<[Matrix3<f64>; 2]> {
+/// Two matrices that span the solutions of the equations of seven pairs; `None` if these are linearly dependent.
+fn null_space(sample: &[PointPair]) -> Option<[Matrix3<f64>; 2]> {
     let mut equations = SMatrix::<f64, 7, 9>::zeros();
     for (mut row, pair) in equations.row_iter_mut().zip(sample) {
         row.copy_from(&equation(pair.source, pair.target).transpose());
     }
     let elimination = equations.full_piv_lu();
     let upper = elimination.u();
-    // The pivots fall; a last one that is nothing beside the first means that two equations say the same.
+    // With full pivoting, pivots do not rise; a last one near 0 compared with the first means dependent equations.
     if upper[(6, 6)].abs() < 1e-9 * upper[(0, 0)].abs() {
         return None;
     }
@@ -93,7 +95,7 @@ fn real_roots([c0, c1, c2, c3]: [f64; 4]) -> Vec<f64> {
     if c3.abs() < 1e-12 * (c0.abs() + c1.abs() + c2.abs()) {
         return quadratic_roots(c0, c1, c2);
     }
-    // With x = t − shift there is no t²: t³ + p·t + q = 0, solved by Cardano's or, with three roots, Viète's formula.
+    // x = t − shift gives t³ + p·t + q = 0, solved by Cardano's formula or, with three roots, by Viète's.
     let shift = c2 / (3.0 * c3);
     let p = c1 / c3 - 3.0 * shift * shift;
     let q = 2.0 * shift * shift * shift - shift * c1 / c3 + c0 / c3;
@@ -112,7 +114,7 @@ fn quadratic_roots(c0: f64, c1: f64, c2: f64) -> Vec<f64> {
     if discriminant < 0.0 {
         return Vec::new();
     }
-    // The form that does not subtract nearly equal numbers.
+    // This form does not subtract nearly equal numbers.
     let q = -0.5 * (c1 + c1.signum() * discriminant.sqrt());
     [q / c2, c0 / q].into_iter().filter(|root| root.is_finite()).collect()
 }

@@ -1,12 +1,12 @@
-//! Homographies: `x' ~ H·x`.
+//! The homography as a model of RANSAC: `x' ~ H·x`.
 
 use nalgebra::{Matrix3, Vector3};
 
-use super::Pair;
-use super::consensus::{Model, Weighted};
+use super::PointPair;
+use super::consensus::{Model, WeightedPair};
 use super::normalization::{Equation, least_squares};
 
-/// Triangles smaller than this (twice their area, in thresholds) do not tell directions apart.
+/// Three points count as collinear if twice the area of their triangle, in squared thresholds, is below this.
 const MIN_TRIANGLE: f64 = 1e-3;
 
 /// A homography and its inverse.
@@ -33,21 +33,21 @@ impl Model for HomographyModel {
     const MIN_MATCHES: usize = 4;
     const MAX_SAMPLES: usize = 2_000;
 
-    /// Through the frames of four points (Hartley and Zisserman, exercise 2.10.ii): exact, and cheaper than linear
-    /// equations.
-    fn of_sample(sample: &[Pair]) -> Vec<Self> {
+    /// The exact homography of four points through projective frames (Hartley and Zisserman, section 2.10, exercise ii),
+    /// which is cheaper than solving linear equations.
+    fn from_sample(sample: &[PointPair]) -> Vec<Self> {
         let &[a, b, c, d] = sample else { return Vec::new() };
         let frames = (frame([a, b, c, d].map(|pair| pair.source)), frame([a, b, c, d].map(|pair| pair.target)));
         let (Some((from, from_scales)), Some((to, to_scales))) = frames else { return Vec::new() };
-        // All four in front of the horizon, or the sample is no view of one plane.
+        // If the ratios have different signs, the line at infinity separates the points, and they are no view of one plane.
         if from_scales.component_div(&to_scales).iter().any(|ratio| *ratio <= 0.0) {
             return Vec::new();
         }
         from.try_inverse().and_then(|inverse| Self::new(to * inverse)).into_iter().collect()
     }
 
-    /// The direct linear transform (Hartley and Zisserman, algorithm 4.2).
-    fn of_inliers(pairs: &[Weighted]) -> Option<Self> {
+    /// The normalised direct linear transform (Hartley and Zisserman, equation 4.3 and algorithm 4.2) with weights.
+    fn from_inliers(pairs: &[WeightedPair]) -> Option<Self> {
         let (matrix, source, target) = least_squares(pairs, |[x, y], [u, v]| {
             [
                 Equation::from([x, y, 1.0, 0.0, 0.0, 0.0, -u * x, -u * y, -u]),
@@ -57,21 +57,22 @@ impl Model for HomographyModel {
         Self::new(target.inverse_matrix() * matrix * source.matrix())
     }
 
-    fn squared_distance(&self, pair: &Pair) -> f64 {
-        let there = squared_distance(&self.forward, pair.source, pair.target);
-        let back = squared_distance(&self.backward, pair.target, pair.source);
-        there.max(back)
+    /// The larger of the squared transfer errors in the two images.
+    fn squared_distance(&self, pair: &PointPair) -> f64 {
+        let forward = squared_distance(&self.forward, pair.source, pair.target);
+        let backward = squared_distance(&self.backward, pair.target, pair.source);
+        forward.max(backward)
     }
 }
 
-/// The matrix that takes the unit vectors to the first three points and (1, 1, 1) to the fourth, and the factors of the
-/// three; nothing if three of the four are on a line.
+/// The matrix that maps the unit vectors to the first three points and (1, 1, 1) to the fourth, and the scale factors of
+/// the three; `None` if three of the four points are collinear.
 fn frame(points: [[f64; 2]; 4]) -> Option<(Matrix3<f64>, Vector3<f64>)> {
     let [a, b, c, d] = points.map(|[x, y]| Vector3::new(x, y, 1.0));
     let triangle = Matrix3::from_columns(&[a, b, c]);
     let area = triangle.determinant();
     let scales = triangle.try_inverse()? * d;
-    // The factor of a point is the triangle of the other three over the first triangle.
+    // The factor of a point is the area of the triangle of the other three, divided by that of the first triangle.
     if area.abs() < MIN_TRIANGLE || scales.iter().any(|scale| (scale * area).abs() < MIN_TRIANGLE) {
         return None;
     }

@@ -1,27 +1,27 @@
-//! Coordinates in which linear least squares behave.
+//! Normalisation of coordinates (Hartley, *In Defense of the Eight-Point Algorithm*, 1997, section 5), and linear least
+//! squares in normalised coordinates.
 
 use nalgebra::{Matrix3, SMatrix, SVector};
 
-use super::consensus::Weighted;
+use super::consensus::WeightedPair;
 use crate::image::ImageSize;
 
-/// A shift and a scale: `scale · (x − centre)`.
+/// A translation and a scaling: `scale · (x − centre)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Similarity {
+pub(super) struct SimilarityTransform {
     centre: [f64; 2],
     scale: f64,
 }
 
-impl Similarity {
-    /// Takes the middle of a picture to the origin, and `unit_px` pixels to a length of 1.
-    pub(super) fn of_image(image: ImageSize, unit_px: f64) -> Self {
+impl SimilarityTransform {
+    /// Maps the middle of an image to the origin, and `unit_px` pixels to a length of 1.
+    pub(super) fn from_image(image: ImageSize, unit_px: f64) -> Self {
         let middle = |length: u32| (f64::from(length) - 1.0) / 2.0;
         Self { centre: [middle(image.width), middle(image.height)], scale: unit_px.recip() }
     }
 
-    /// Hartley's: takes the points' centroid to the origin, and their mean distance from it to √2. Nothing if they are
-    /// one point.
-    fn of_points(points: impl Iterator<Item = [f64; 2]> + Clone) -> Option<Self> {
+    /// Maps the points' centroid to the origin, and their mean distance from it to √2. `None` if all points are equal.
+    fn from_points(points: impl Iterator<Item = [f64; 2]> + Clone) -> Option<Self> {
         let count = points.clone().count() as f64;
         let sum = points.clone().fold([0.0; 2], |[x, y], point| [x + point[0], y + point[1]]);
         let centre = sum.map(|sum| sum / count);
@@ -45,31 +45,31 @@ impl Similarity {
     }
 }
 
-/// Linear equations for the nine entries of a matrix, row by row, of which only a multiple can be known.
+/// Coefficients of a homogeneous linear equation in the nine entries of a matrix, row by row.
 pub(super) type Equation = SVector<f64, 9>;
 
-/// The matrix, in normalised coordinates, that fits `pairs` best, each of which gives `N` equations; and the coordinates
-/// of source and target.
+/// The matrix of norm 1 that fits the `N` equations of each pair best in normalised coordinates, and the normalisations of
+/// source and target.
 pub(super) fn least_squares<const N: usize>(
-    pairs: &[Weighted],
+    pairs: &[WeightedPair],
     equations: impl Fn([f64; 2], [f64; 2]) -> [Equation; N],
-) -> Option<(Matrix3<f64>, Similarity, Similarity)> {
-    let source = Similarity::of_points(pairs.iter().map(|weighted| weighted.pair.source))?;
-    let target = Similarity::of_points(pairs.iter().map(|weighted| weighted.pair.target))?;
+) -> Option<(Matrix3<f64>, SimilarityTransform, SimilarityTransform)> {
+    let source = SimilarityTransform::from_points(pairs.iter().map(|weighted| weighted.pair.source))?;
+    let target = SimilarityTransform::from_points(pairs.iter().map(|weighted| weighted.pair.target))?;
     let mut normal = SMatrix::<f64, 9, 9>::zeros();
-    for Weighted { pair, weight } in pairs {
+    for WeightedPair { pair, weight } in pairs {
         for equation in equations(source.apply(pair.source), target.apply(pair.target)) {
             normal.syger(*weight, &equation, &equation, 1.0);
         }
     }
     normal.fill_upper_triangle_with_lower_triangle();
-    // A bound on the iterations, because numbers that are not finite would never converge.
+    // The number of iterations is bounded, because values that are not finite would never converge.
     let eigen = normal.try_symmetric_eigen(f64::EPSILON, 200)?;
     let smallest = eigen.eigenvectors.column(eigen.eigenvalues.imin());
     Some((Matrix3::from_row_slice(smallest.as_slice()), source, target))
 }
 
-/// How far each point is from the line that fits all of them best.
+/// The distance of each point from the line that fits all points best.
 pub(super) fn distances_from_line(points: &[[f64; 2]]) -> Vec<f64> {
     let count = points.len() as f64;
     let mean = points.iter().fold([0.0; 2], |[x, y], point| [x + point[0] / count, y + point[1] / count]);

@@ -1,4 +1,4 @@
-//! Known geometries, noise and outliers; what is left undetermined.
+//! Tests on known geometries with noise and outliers, and on degenerate matches.
 
 use nalgebra::Vector3;
 use proptest::prelude::*;
@@ -12,6 +12,7 @@ use crate::image::ImageSize;
 const IMAGE: ImageSize = ImageSize { width: 640, height: 480 };
 /// Cells of 16 pixels: the threshold is 8.
 const GEOMETRY: Geometry = Geometry { image: IMAGE, grid: GridSize { width: 40, height: 30 } };
+const GEOMETRIES: GeometryPair = GeometryPair { source: GEOMETRY, target: GEOMETRY };
 
 fn found(source: [f64; 2], target: [f64; 2]) -> PointMatch {
     PointMatch {
@@ -28,7 +29,7 @@ fn found(source: [f64; 2], target: [f64; 2]) -> PointMatch {
 
 fn verified(matches: &mut [PointMatch], model: GeometricModel) -> Verification {
     let options = VerifyOptions { model, threshold_px: None };
-    verify(matches, GEOMETRY, GEOMETRY, &options, &Cancellation::default()).unwrap()
+    verify(matches, GEOMETRIES, &options, &Cancellation::default()).unwrap()
 }
 
 fn project(matrix: &Matrix3<f64>, [x, y]: [f64; 2]) -> [f64; 2] {
@@ -40,7 +41,7 @@ fn matrix_of(verification: &Verification) -> Matrix3<f64> {
     Matrix3::from_fn(|row, column| verification.matrix.unwrap()[row][column])
 }
 
-/// How far apart two homographies put the corners of the picture.
+/// The largest distance between where two homographies map the corners of the image.
 fn corner_error(one: &Matrix3<f64>, other: &Matrix3<f64>) -> f64 {
     let corners = [[-0.5, -0.5], [639.5, -0.5], [-0.5, 479.5], [639.5, 479.5]];
     let distance = |corner| {
@@ -67,11 +68,11 @@ impl Scene {
     }
 
     fn noisy(&mut self, point: [f64; 2], noise_px: f64) -> [f64; 2] {
-        // Two uniform numbers make a triangle; its deviation is noise_px.
+        // The sum of two uniform numbers has a triangular distribution, scaled to the standard deviation noise_px.
         point.map(|value| value + (self.within(-1.0, 1.0) + self.within(-1.0, 1.0)) * noise_px * 1.5_f64.sqrt())
     }
 
-    /// A turn about the middle, a change of size, a little perspective and a shift.
+    /// A rotation about the middle, a scaling, a slight perspective and a translation.
     fn homography(&mut self) -> Matrix3<f64> {
         let (angle, size) = (self.within(-0.5, 0.5), self.within(0.8, 1.2));
         let (sine, cosine) = angle.sin_cos();
@@ -101,7 +102,8 @@ impl Scene {
         matches
     }
 
-    /// Points in a room of some depth, seen by two cameras; `F` from the cameras (Hartley and Zisserman, 9.2.2).
+    /// Points at different depths seen by two cameras, and the fundamental matrix of the cameras (Hartley and Zisserman,
+    /// section 9.2.2).
     fn two_views(&mut self, inliers: usize, outliers: usize, noise_px: f64) -> (Matrix3<f64>, Vec<PointMatch>) {
         let camera = Matrix3::new(600.0, 0.0, 319.5, 0.0, 600.0, 239.5, 0.0, 0.0, 1.0);
         let rotation = nalgebra::Rotation3::from_euler_angles(0.03, -0.15, 0.05).into_inner();
@@ -147,7 +149,7 @@ proptest! {
         let truth = scene.homography();
         let mut matches = scene.matches(&truth, count, 0, 0.0);
         let verification = verified(&mut matches, GeometricModel::Homography);
-        // A few points may by chance all be near a line.
+        // Few points may all be near one line.
         prop_assume!(count > 8 || verification.matrix.is_some());
         prop_assert_eq!(verification.inliers, count);
         let error = corner_error(&truth, &matrix_of(&verification));
@@ -192,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_comes_is_answered(
+    fn any_matches_give_a_finite_matrix_or_a_reason(
         points in prop::collection::vec((0_u8..6, 0_u8..6, 0_u8..6, 0_u8..6), 0..40), is_homography: bool,
     ) {
         let mut matches: Vec<PointMatch> = points.iter().map(|&(x, y, u, v)| {
@@ -218,7 +220,7 @@ fn equal_matches_give_equal_results() {
 }
 
 #[test]
-fn too_few_matches_are_said_to_be_too_few() {
+fn too_few_matches_are_reported() {
     for (model, least) in [(GeometricModel::Homography, 4), (GeometricModel::Fundamental, 8)] {
         let (_, mut matches) = Scene::new(1).two_views(least - 1, 0, 0.0);
         let verification = verified(&mut matches, model);
@@ -250,7 +252,7 @@ fn a_flat_scene_determines_no_fundamental_matrix() {
 }
 
 #[test]
-fn all_in_one_place_is_degenerate() {
+fn equal_target_points_determine_nothing() {
     let mut matches: Vec<_> = (0..20).map(|i| found([f64::from(i) * 30.0, 200.0], [10.0, 10.0])).collect();
     for model in [GeometricModel::Homography, GeometricModel::Fundamental] {
         assert_eq!(verified(&mut matches, model).matrix, None);
@@ -258,7 +260,7 @@ fn all_in_one_place_is_degenerate() {
 }
 
 #[test]
-fn a_larger_upload_is_no_stricter() {
+fn the_result_does_not_depend_on_the_source_resolution() {
     let mut scene = Scene::new(5);
     let truth = scene.homography();
     let mut matches = scene.matches(&truth, 100, 50, 1.5);
@@ -268,15 +270,16 @@ fn a_larger_upload_is_no_stricter() {
     }
     let large = Geometry { image: ImageSize { width: 3840, height: 2880 }, ..GEOMETRY };
     let options = VerifyOptions { model: GeometricModel::Homography, threshold_px: None };
-    let from_large = verify(&mut matches, large, GEOMETRY, &options, &Cancellation::default()).unwrap();
+    let from_large =
+        verify(&mut matches, GeometryPair { source: large, ..GEOMETRIES }, &options, &Cancellation::default()).unwrap();
     assert_eq!((from_large.inliers, from_large.threshold_px), (small.inliers, 8.0));
 }
 
 #[test]
-fn nobody_waiting_ends_it() {
+fn cancelled_verification_ends() {
     let cancellation = Cancellation::default();
     cancellation.cancel();
     let mut matches = vec![found([0.0; 2], [0.0; 2]); 10];
     let options = VerifyOptions { model: GeometricModel::Homography, threshold_px: None };
-    assert_eq!(verify(&mut matches, GEOMETRY, GEOMETRY, &options, &cancellation), Err(Cancelled));
+    assert_eq!(verify(&mut matches, GEOMETRIES, &options, &cancellation), Err(Cancelled));
 }

@@ -1,0 +1,233 @@
+//! Parameters of `POST /features`: raw ([`FeaturesQuery`]) and validated ([`FeaturesParameters`]).
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa::openapi::schema::Schema;
+
+use densecl_vision::features::{CropBox, Dtype, Layout, NumberForm, Resolution};
+
+use crate::http::reply::{ReplyFormat, negotiate, negotiate_among};
+use crate::http::request::{Parameters, RequestError, read_points, read_text, word_schema};
+use crate::serving::features::{RequestedFeatures, RequestedPlaces};
+use crate::serving::{Selection, SelectionChoice, Service};
+
+/// Raw parameters, from the query or from parts of the form.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FeaturesQuery {
+    /// Name of the model; the first one if not given.
+    model: Option<String>,
+    /// Version of the model; the newest if not given.
+    version: Option<u32>,
+    /// One layer, or several joined by `+`: upsampled to the finest and stacked (a hypercolumn). The manifest's default if not given. In a query `+` is written `%2B`.
+    #[param(example = "res3+res4")]
+    layer: Option<String>,
+    /// Pixels that the image's longer side is resized to, 32 to the server's limit; the manifest's default if not given.
+    #[param(minimum = 32)]
+    side: Option<u64>,
+    /// `grid`: one descriptor per cell. `pixel`: one per pixel of the image, interpolated bilinearly between the cells. `WxH`: W across and H down. Large replies are computed while they are sent.
+    #[param(pattern = "^(grid|pixel|[0-9]+x[0-9]+)$", default = "grid")]
+    resolution: Option<String>,
+    /// `x,y,w,h` in whole pixels of the upright image: only this window of the result. With `grid`, the cells whose centres lie in it; with `WxH`, W by H places within the window. The whole image if not given.
+    #[param(example = "0,0,320,240")]
+    crop: Option<String>,
+    /// `[[x, y], …]` in pixels of the upright image, where (0, 0) is the centre of its top-left pixel: descriptors at these points, `[P, C]`, instead of a map.
+    #[param(example = "[[12.5, 40]]")]
+    points: Option<String>,
+    /// Project the descriptors on this number of principal components, 1 to the map's channels. The components are those of the whole map, also with `crop` or `points`.
+    #[param(minimum = 1)]
+    components: Option<usize>,
+    /// `l2`: every descriptor has length 1, also after it was interpolated or projected. `none`: as the model computes it.
+    #[param(schema_with = normalizations)]
+    #[serde(default)]
+    normalize: Normalize,
+    /// Type of the numbers.
+    #[param(schema_with = dtypes)]
+    #[serde(default)]
+    dtype: Dtype,
+    /// Order of a map's axes: channels first or last.
+    #[param(schema_with = layouts)]
+    #[serde(default)]
+    layout: Layout,
+    /// Encoding of the numbers in JSON: little-endian bytes in base64, or nested arrays.
+    #[param(schema_with = encodings)]
+    #[serde(default)]
+    encoding: Encoding,
+    /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `png` shows the first three principal components as colours, one pixel for each pixel of the image unless `resolution` is `WxH`. Several images: `json` or `safetensors`.
+    #[param(schema_with = formats)]
+    format: Option<FeaturesFormat>,
+}
+
+/// Length of the descriptors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Normalize {
+    #[default]
+    L2,
+    None,
+}
+
+/// Encoding of the numbers in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Encoding {
+    #[default]
+    Base64,
+    Array,
+}
+
+/// The formats of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum FeaturesFormat {
+    Json,
+    Npy,
+    Safetensors,
+    Raw,
+    Png,
+}
+
+impl ReplyFormat for FeaturesFormat {
+    const OFFERED: &'static [(Self, &'static str)] = &[
+        (Self::Json, "application/json"),
+        (Self::Npy, "application/x-npy"),
+        (Self::Safetensors, "application/x-safetensors"),
+        (Self::Raw, "application/octet-stream"),
+        (Self::Png, "image/png"),
+    ];
+}
+
+fn normalizations() -> Schema {
+    word_schema(&["l2", "none"])
+}
+
+fn dtypes() -> Schema {
+    word_schema(&["float32", "float16"])
+}
+
+fn layouts() -> Schema {
+    word_schema(&["chw", "hwc"])
+}
+
+fn encodings() -> Schema {
+    word_schema(&["base64", "array"])
+}
+
+fn formats() -> Schema {
+    word_schema(&["json", "npy", "safetensors", "raw", "png"])
+}
+
+/// Formats that hold several tensors.
+const FOR_SEVERAL: &[(FeaturesFormat, &str)] =
+    &[(FeaturesFormat::Json, "application/json"), (FeaturesFormat::Safetensors, "application/x-safetensors")];
+
+/// Validated parameters.
+pub(super) struct FeaturesParameters {
+    pub(super) selection: Selection,
+    pub(super) requested: RequestedFeatures,
+    pub(super) reply: ReplyOptions,
+}
+
+/// Format of the reply.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReplyOptions {
+    pub(super) format: FeaturesFormat,
+    pub(super) dtype: Dtype,
+    pub(super) layout: Layout,
+    pub(super) encoding: Encoding,
+    /// True if the reply is about several images.
+    pub(super) several: bool,
+}
+
+impl ReplyOptions {
+    /// Encoding of the reply's numbers.
+    pub(super) fn number_form(self) -> NumberForm {
+        match (self.format, self.encoding) {
+            (FeaturesFormat::Json, Encoding::Base64) => NumberForm::Base64(self.dtype),
+            (FeaturesFormat::Json, Encoding::Array) => NumberForm::Decimal,
+            _ => NumberForm::Binary(self.dtype),
+        }
+    }
+}
+
+impl FeaturesParameters {
+    /// Validates the parameters of a request with this number of images.
+    pub(super) fn read(
+        service: &Service,
+        parameters: &Parameters,
+        headers: &HeaderMap,
+        images: usize,
+    ) -> Result<Self, RequestError> {
+        let query: FeaturesQuery = parameters.read()?;
+        let choice = SelectionChoice {
+            model: query.model.as_deref(),
+            version: query.version,
+            layer: query.layer.as_deref(),
+            side: query.side,
+        };
+        let selection = Selection::resolve(service, &choice)?;
+        let format = match images {
+            0 | 1 => negotiate(query.format, headers)?,
+            _ => negotiate_among(FOR_SEVERAL, query.format, headers)?,
+        };
+        let places = query.places(format, service.limits().max_points)?;
+        if query.components.is_some() && format == FeaturesFormat::Png {
+            return Err(RequestError::conflict("`png` shows three components, so `components` has no place"));
+        }
+        let FeaturesQuery { components, normalize, dtype, layout, encoding, .. } = query;
+        Ok(Self {
+            selection,
+            requested: RequestedFeatures { places, components, unit: normalize == Normalize::L2, layout },
+            reply: ReplyOptions { format, dtype, layout, encoding, several: images > 1 },
+        })
+    }
+}
+
+impl FeaturesQuery {
+    fn places(&self, format: FeaturesFormat, max_points: usize) -> Result<RequestedPlaces, RequestError> {
+        let resolution: Option<Resolution> = read_text("resolution", self.resolution.as_deref())?;
+        let crop: Option<CropBox> = read_text("crop", self.crop.as_deref())?;
+        let Some(text) = self.points.as_deref() else {
+            return Ok(RequestedPlaces::Window { crop, resolution: resolution.unwrap_or_default() });
+        };
+        let points = read_points(text, max_points)?;
+        if format == FeaturesFormat::Png {
+            return Err(RequestError::conflict("`points` gives descriptors, of which there is no `png`"));
+        }
+        if crop.is_some() || resolution.is_some_and(|resolution| resolution != Resolution::Grid) {
+            return Err(RequestError::conflict(
+                "`points` says where descriptors are wanted, and so do `crop` and `resolution`",
+            ));
+        }
+        Ok(RequestedPlaces::Points(points))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_words_are_the_ones_that_are_read() {
+        let words = |schema: Schema| {
+            let schema = serde_json::to_value(schema).unwrap();
+            schema["enum"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let all = [
+            ("normalize", words(normalizations())),
+            ("dtype", words(dtypes())),
+            ("layout", words(layouts())),
+            ("encoding", words(encodings())),
+            ("format", words(formats())),
+        ];
+        for (name, words) in all {
+            for word in words {
+                let mut parameters = Parameters::new(0);
+                parameters.push_query(Some(&format!("{name}={word}"))).unwrap();
+                assert!(parameters.read::<FeaturesQuery>().is_ok(), "{name}={word}");
+            }
+        }
+    }
+}

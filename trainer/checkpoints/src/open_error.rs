@@ -1,0 +1,38 @@
+//! Reasons why a file is not read.
+
+use std::io;
+
+use crate::archive::ArchiveError;
+use crate::pickle::PickleError;
+use crate::source::ReadError;
+
+/// A file that is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The operating system refused.
+    #[error("cannot open the file")]
+    Io(#[source] io::Error),
+    /// It is none of the formats.
+    #[error("{0}")]
+    Unknown(&'static str),
+    /// A zip archive that is no checkpoint, or damaged.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The archive holds something else.
+    #[error("{0}")]
+    Content(String),
+    /// A pickle that is damaged, or asks for what is not given.
+    #[error(transparent)]
+    Pickle(#[from] PickleError),
+    /// A storage that the tensors refer to is not there or has another length.
+    #[error("the storage `{key}` {what}")]
+    Storage {
+        /// Its key.
+        key: String,
+        /// Description of the fault.
+        what: String,
+    },
+    /// It is cut off.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
