@@ -119,8 +119,8 @@ char* densecl_group_exchange(const Group* group, const at::Tensor* output, const
   });
 }
 
-// Waits for the end of a collective, at most so long; `done` says whether it has come. On a GPU
-// nothing is waited for: what follows on the device waits by itself.
+// Waits for the end of a collective for at most this time; afterwards `done` is whether it has ended.
+// On a GPU this does not wait: later work on the device waits by itself.
 char* densecl_pending_wait(const Pending* pending, int64_t timeout_ms, int* done) {
   return guarded([&] {
     *done = 0;
@@ -132,11 +132,12 @@ char* densecl_pending_wait(const Pending* pending, int64_t timeout_ms, int* done
     try {
       pending->work->wait(std::chrono::milliseconds(timeout_ms));
     } catch (const std::exception&) {
-      // Patience that ran out, or a collective that failed; only the latter is over.
       if (!pending->work->isCompleted()) {
         return;
       }
-      throw;
+      // The collective has failed, or it has completed since the wait timed out: this returns its own
+      // outcome at once.
+      pending->work->wait();
     }
     *done = 1;
   });

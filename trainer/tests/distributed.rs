@@ -8,8 +8,12 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use densecl_trainer::checkpoint::{self, Checkpoint};
+use densecl_trainer::distributed::ProcessRank;
+use densecl_trainer::native::process_group::{Group, LocalEndpoint, Store, StoreAddress};
 
 use trainer_process::{CHECKPOINT, Ended, TRAINER, TrainerProcess};
 
@@ -252,6 +256,33 @@ fn ranks_that_cannot_train_together_are_refused() {
             ended.stderr
         );
     }
+}
+
+/// A collective that completes while a wait for it times out has not failed.
+#[test]
+fn a_wait_that_times_out_at_the_last_moment_is_no_failure() {
+    const COLLECTIVES: u64 = 1000;
+    let address = StoreAddress { host: "127.0.0.1".to_owned(), port: free_port(), prefix: "test".to_owned() };
+    let timeout = Duration::from_mins(1);
+    thread::scope(|scope| {
+        for rank in 0..2 {
+            let address = &address;
+            scope.spawn(move || {
+                let process = ProcessRank { rank, size: 2 };
+                let store = Store::connect(address, rank == 0, timeout).expect("a store");
+                let endpoint = LocalEndpoint::Address("127.0.0.1".to_owned());
+                let group = Group::gloo(&store, process, &endpoint, [timeout; 2]).expect("a group");
+                for i in 0..COLLECTIVES {
+                    // Rank 1 joins at about the time at which the wait of rank 0 ends.
+                    let late = Duration::from_micros(rank as u64 * (500 + i));
+                    let started = Instant::now();
+                    while started.elapsed() < late {}
+                    let pending = group.sum(&tch::Tensor::from_slice(&[1_i64])).expect("a collective");
+                    while !pending.wait(Duration::from_millis(1)).expect("no failure") {}
+                }
+            });
+        }
+    });
 }
 
 /// Two hosts whose link is cut for half a minute. `make test-rust` runs it where it can.
