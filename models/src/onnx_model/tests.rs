@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::proto::OperatorSetIdProto;
 use crate::Layer;
 use crate::graph::{Attribute, Axis, GraphBuilder};
 use crate::proto::tensor_proto::{DataLocation, DataType};
