@@ -1,4 +1,4 @@
-//! Requests that run together are answered as if each had run alone.
+//! Batched requests get the same answers as single ones.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn answers(server: &TestServer, pictures: &[Vec<u8>]) -> Vec<ArrayD<f32>> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batched_answer_equals_a_single_one() {
-    // Wide and tall ones, so that several kinds wait side by side.
+    // Two shapes, which wait in the queue at the same time and cannot share a batch.
     let sizes = [(128, 96), (96, 128), (128, 96), (128, 96), (96, 128), (128, 96), (128, 96), (96, 128)];
     let pictures: Vec<_> = (0..).zip(sizes).map(|(seed, size)| png(&texture(seed, (0, 0), size))).collect();
 
@@ -55,7 +55,7 @@ async fn a_batched_answer_equals_a_single_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_overloaded_server_answers_everybody() {
+async fn an_overloaded_server_answers_or_refuses_every_request() {
     let mut few = config();
     few.limits.max_in_flight = 16;
     let server = TestServer::with(few).await;

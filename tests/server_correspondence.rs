@@ -1,4 +1,4 @@
-//! `POST /correspondence`: points are found where they are.
+//! `POST /correspondence`: points are found at their positions.
 
 use std::io::Cursor;
 
@@ -36,7 +36,7 @@ async fn a_picture_shifted_by_whole_cells() {
     let (dx, dy) = (32.0, 16.0);
     let source = png(&texture(4, (0, 0), (384, 384)));
     let target = png(&texture(4, (32, 16), (384, 384)));
-    // Away from the border: the zeros beyond it reach about 110 px into this layer.
+    // Away from the border: zero padding affects this layer up to about 110 px inwards.
     let points: Vec<[f64; 2]> = (0..49).map(|i| [f64::from(128 + i % 7 * 24), f64::from(112 + i / 7 * 24)]).collect();
     let points = serde_json::json!(points).to_string();
     let fields = [("side", "384"), ("layer", "res4"), ("points", points.as_str()), ("mutual", "true")];
@@ -45,7 +45,7 @@ async fn a_picture_shifted_by_whole_cells() {
         (source[0] - dx - target[0]).hypot(source[1] - dy - target[1]) <= 16.0
     };
     let near = found.iter().filter(is_near).count();
-    // Even there, what the zeros do reach may look like another place of so regular a picture.
+    // Padded descriptors may be similar to another position of so regular an image, so a few matches are wrong.
     assert!(near >= 40 && near * 20 >= found.len() * 19, "{near} of {} mutual matches of 49 points", found.len());
 }
 
@@ -73,7 +73,7 @@ async fn all_formats_hold_the_same_matches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn filters_only_take_away() {
+async fn filters_remove_matches() {
     let server = TestServer::start().await;
     let source = png(&texture(6, (0, 0), (192, 192)));
     let target = png(&texture(6, (40, 0), (192, 192)));
@@ -94,7 +94,7 @@ async fn filters_only_take_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn candidates_come_best_first() {
+async fn candidates_are_ordered_by_score() {
     let server = TestServer::start().await;
     let picture = png(&texture(7, (0, 0), (192, 192)));
     let fields = [("side", "192"), ("points", "[[50, 60], [100.5, 90]]"), ("top_k", "3"), ("refine", "none")];

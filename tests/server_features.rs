@@ -1,4 +1,4 @@
-//! `POST /features`: what comes back for good requests.
+//! `POST /features`: replies to valid requests.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -53,10 +53,10 @@ async fn all_formats_hold_the_same_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn descriptors_have_length_one_unless_asked_otherwise() {
+async fn descriptors_have_length_one_by_default() {
     let server = TestServer::start().await;
     let lengths = |map: &ArrayD<f32>| map.map_axis(Axis(0), |column| column.dot(&column).sqrt());
-    // Of one layer: stacked layers are scaled to have the same say first.
+    // A single layer, because stacked layers are scaled before.
     let query = [("layer", "res4"), ("side", "128"), ("format", "npy")];
     let unit = npy(server.features(photo(), &query)).await;
     assert!(lengths(&unit).iter().all(|length| (length - 1.0).abs() < 1e-5));
@@ -110,8 +110,8 @@ async fn layers_stack_at_the_finest_resolution() {
     let (fine, coarse) = (npy(ask("res3")).await, npy(ask("res4")).await);
     let stacked = npy(ask("res3+res4")).await;
     assert_eq!(stacked.shape(), [fine.shape()[0] + coarse.shape()[0], fine.shape()[1], fine.shape()[2]]);
-    // Both have the same say, so the finer part is the finer layer scaled by 1/√2, and by a little
-    // more where the coarser descriptors become shorter between their cells.
+    // Both layers have the same weight, so the finer part is the finer layer scaled by 1/√2, and by a little more where
+    // interpolation shortens the coarser descriptors.
     let half = stacked.slice_axis(Axis(0), (0..fine.shape()[0]).into());
     let cosine = (&half * &fine).sum() / fine.shape()[1] as f32 / fine.shape()[2] as f32;
     assert!((0.70..0.85).contains(&cosine), "{cosine}");
@@ -135,7 +135,7 @@ async fn every_file_format_and_every_kind_of_body_is_read() {
     let form = Form::new().part("image", part(&png(&picture))).text("side", "96");
     let response = succeed(server.client.post(server.url("/features")).multipart(form)).await;
     assert_eq!(header(&response, "Densecl-Feature-Id"), id, "the same file");
-    // As `curl --data-binary` sends it.
+    // The type that `curl --data-binary` sends.
     let unsaid = server.client.post(server.url("/features?side=96")).body(png(&picture));
     let response = succeed(unsaid.header("Content-Type", "application/x-www-form-urlencoded")).await;
     assert_eq!(header(&response, "Densecl-Feature-Id"), id);
@@ -166,7 +166,7 @@ async fn float16_arithmetic_is_close_to_float32() {
     let mut narrow = config();
     narrow.engine.precision = Precision::Float16;
     let found = npy(TestServer::with(narrow).await.features(photo(), &query)).await;
-    assert_ne!(found, expected, "the arithmetic was the same");
+    assert_ne!(found, expected, "float16 was not used");
     let cosines = (&found * &expected).sum_axis(Axis(0));
     assert!(cosines.iter().all(|&cosine| cosine > 0.999), "{cosines}");
 }

@@ -1,4 +1,4 @@
-//! What surrounds the two main paths: description, models, probes, metrics, headers, the page.
+//! Description, models, probes, metrics, headers and the page.
 
 use densecl_server::config::Config;
 use densecl_server::http::document;
@@ -11,7 +11,7 @@ fn the_committed_openapi_document_is_current() {
     let path = densecl_tests::root().join("openapi/openapi.json");
     let committed: Value = serde_json::from_slice(&std::fs::read(path).expect("openapi/openapi.json")).expect("JSON");
     let current = serde_json::to_value(document()).expect("JSON");
-    assert!(committed == current, "openapi/openapi.json is out of date: `make openapi` writes it anew");
+    assert!(committed == current, "openapi/openapi.json is out of date: run `make openapi`");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +42,7 @@ async fn the_description_lists_every_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn models_say_what_they_are() {
+async fn models_are_described_by_their_manifests() {
     let server = TestServer::start().await;
     let list = json(server.get("/models")).await;
     let first = &list["models"][0];
@@ -92,7 +92,7 @@ async fn metrics_count_by_template_and_never_by_what_clients_write() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_needs_nobody_else() {
+async fn the_page_is_self_contained() {
     let server = TestServer::start().await;
     for (path, content_type) in [("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css")] {
         let reply = succeed(server.get(path)).await;
@@ -102,7 +102,7 @@ async fn the_page_needs_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_origins_are_let_in_by_name() {
+async fn only_configured_origins_are_allowed() {
     let cors_origins = vec!["https://lab.example".parse().expect("an origin")];
     let server = TestServer::with(Config { cors_origins, ..config() }).await;
     let allowed = succeed(server.get("/models").header("Origin", "https://lab.example")).await;

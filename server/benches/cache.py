@@ -1,7 +1,7 @@
-"""What the cache is worth: replies about pictures that are new, against the same replies about one that is known.
+"""Speed-up by the cache: replies about new pictures, compared with the same replies about a known one.
 
-A server of its own, one client with one connection that is kept open, pictures of noise at a scale of eight pixels.
-Both kinds of requests take turns, so that what else the machine does meets both.
+Starts its own server. One client keeps one connection open and sends pictures of noise at a scale of eight pixels.
+Both kinds of requests alternate, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from server_process import ServerProcess  # noqa: E402
 
 SIDE_PX = 512
 MAX_REPLY_BYTES = 64 << 20
-# Replies, by what is asked for beside the side.
+# Names of the replies, and their queries beside the side.
 REPLIES = {
     "`layer=res5`": "layer=res5",
     "`layer=res4`": "layer=res4",
@@ -37,7 +37,7 @@ REPLIES = {
 
 
 class Client:
-    """A connection, and a buffer that every reply is read into."""
+    """A connection, and a buffer for the replies."""
 
     def __init__(self, port: int):
         self._connection = http.client.HTTPConnection("127.0.0.1", port)
@@ -58,7 +58,7 @@ class Client:
 
 
 class Pictures:
-    """JPEGs of one size, each another one."""
+    """Generates different JPEGs of one size."""
 
     def __init__(self, width: int, height: int):
         self.width, self.height = width, height
@@ -83,13 +83,13 @@ def compare(client: Client, pictures: Pictures, path: str, rounds: int) -> tuple
     new_s, known_s = [], []
     for _ in range(rounds):
         new_s.append(client.ask(path, pictures.next(), "image/jpeg")[0])
-        # The first one finds the processor's caches full of the network's weights.
+        # The network's weights have displaced the picture from the processor's caches, which slows the first request.
         known_s += [client.ask(path, known, "image/jpeg")[0] for _ in range(8)]
     return new_s, known_s, length
 
 
 def by_ids(client: Client, pictures: Pictures, rounds: int) -> tuple[float, list[float]]:
-    """Seconds of the first match of two ids, which stacks both maps, and of those after it."""
+    """Seconds of the first match of two ids, which stacks both maps, and of the later ones."""
     path = f"/features?side={SIDE_PX}&points=[[1,1]]&format=npy"
     ids = [client.ask(path, pictures.next(), "image/jpeg")[2].headers["Densecl-Feature-Id"] for _ in range(2)]
     fields = {"source_id": ids[0], "target_id": ids[1], "points": json.loads(pictures.points())}

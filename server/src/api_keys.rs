@@ -31,7 +31,7 @@ struct KeyDigest([u8; 32]);
 
 impl KeyDigest {
     /// Writes 64 hexadecimal digits, as in the file of keys.
-    fn to_hex(&self) -> String {
+    fn to_hex(self) -> String {
         let [high, low] = [0, 16].map(|from| u128::from_be_bytes(std::array::from_fn(|byte| self.0[from + byte])));
         format!("{high:032x}{low:032x}")
     }

@@ -1,4 +1,4 @@
-//! The server as a whole: from settings to a listener that answers, and back to silence.
+//! The application: binds the listeners, loads the models, serves, and drains when it is told to stop.
 
 use std::future::Future;
 use std::io;
@@ -15,8 +15,7 @@ use densecl_inference::batch::{Batcher, StartError};
 use densecl_inference::onnx_runtime::library_commit;
 use densecl_inference::registry::{ModelLoader, OpenError};
 
-/// Connections that the operating system holds until they are accepted. Of a burst that is larger
-/// the rest try again, a second later.
+/// Connections that the operating system holds until they are accepted. Clients beyond retry after a second.
 const BACKLOG: u32 = 1024;
 
 /// A server that listens but does not answer yet.
@@ -26,7 +25,7 @@ pub struct Application {
     state: AppState,
 }
 
-/// A listener, and where it is.
+/// A listener and its address.
 struct BoundListener {
     listener: TcpListener,
     address: SocketAddr,
@@ -40,7 +39,7 @@ impl BoundListener {
     }
 }
 
-/// Why a server did not start, or did not end well.
+/// A server that did not start, or did not end as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address cannot be listened on.
@@ -48,7 +47,7 @@ pub enum ServeError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the operating system said.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// Threads cannot be started.
@@ -77,7 +76,7 @@ pub enum ServeError {
 }
 
 impl Application {
-    /// Takes the address. From now on connections wait to be answered.
+    /// Binds the addresses. From now on connections wait to be answered.
     ///
     /// # Errors
     /// If the address cannot be listened on, or threads cannot be started.
@@ -88,24 +87,23 @@ impl Application {
         Ok(Self { main, administration, state: AppState::new(config)? })
     }
 
-    /// The address it listens on; its port is known even if 0 was asked for.
+    /// Address of the main listener, with the actual port if 0 was configured.
     pub fn address(&self) -> SocketAddr {
         self.main.address
     }
 
-    /// The address it listens on to administrators.
+    /// Address of the listener for administrators.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.administration.as_ref().map(|listener| listener.address)
     }
 
-    /// What the requests share, to watch the server from outside.
+    /// State that the requests share, to observe the server.
     pub fn state(&self) -> &AppState {
         &self.state
     }
 
-    /// Loads the models while answering probes, then answers everything until `stop` resolves;
-    /// then drains: `/readyz` fails, after a delay no more connections are taken, and what has
-    /// begun is finished.
+    /// Answers probes while the models load, then all requests until `stop` resolves. Then drains: `/readyz` fails,
+    /// after a delay no more connections are accepted, and requests that have begun are finished.
     ///
     /// # Errors
     /// If the models cannot be loaded, the listener fails, or draining takes too long.
@@ -115,7 +113,7 @@ impl Application {
         if let Some(listener) = &administration {
             tracing::info!(address = %listener.address, "listening to administrators");
         }
-        // Both close when it is dropped.
+        // Dropping the sender closes both listeners.
         let (close, closed) = watch::channel(());
         let mut server = tokio::spawn(serve_both(main, administration, state.clone(), closed));
 
@@ -140,8 +138,8 @@ impl Application {
         } else {
             tokio::select! {
                 () = &mut stop => {}
-                // It ends by itself only if it panics.
-                ended = &mut server => return end(&state, ended),
+                // The server ends by itself only if it panics.
+                ended = &mut server => return finish_serving(&state, ended),
             }
         }
 
@@ -150,17 +148,17 @@ impl Application {
         tracing::info!(delay_s = drain.delay.as_secs_f32(), "draining");
         tokio::time::sleep(drain.delay).await;
         drop(close);
-        end(&state, server.await)
+        finish_serving(&state, server.await)
     }
 
-    /// Resolves when the server has become ready, or is past it.
+    /// Resolves when the server is ready or already draining.
     pub async fn ready(state: &AppState) {
         // The sender lives in the state, so the wait cannot fail.
         let _ = state.watch_phase().wait_for(|phase| *phase != Phase::Loading).await;
     }
 }
 
-/// Serves both listeners until `closed`, and then to the end.
+/// Serves both listeners until `closed`, then finishes their requests.
 async fn serve_both(
     main: BoundListener,
     administration: Option<BoundListener>,
@@ -170,7 +168,7 @@ async fn serve_both(
     let closed = || {
         let mut closed = closed.clone();
         async move {
-            // A sender that is gone closes the listener.
+            // Resolves when the sender is dropped.
             while closed.changed().await.is_ok() {}
         }
     };
@@ -186,37 +184,37 @@ async fn serve_both(
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A server that is started again need not wait for connections of the one before.
+    // A restarted server can bind while connections of the one before are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Reads and warms up the models, and makes `state` ready. This blocks.
+/// Reads and warms up the models, and makes `state` ready. Blocks.
 ///
 /// # Errors
 /// If the engine does not start or a model cannot be loaded.
 pub fn load(state: &AppState) -> Result<(), ServeError> {
     let config = state.config();
     let batcher = Batcher::start(&config.batcher(), &state.metrics().batch)?;
-    note_engines(state, batcher.providers());
-    let models = ModelLoader::open(config.models.clone(), batcher, config.rehearsals.clone())?;
+    record_engines(state, batcher.providers());
+    let models = ModelLoader::open(config.models.clone(), batcher, config.warm_up.clone())?;
     let registry = models.current();
-    tracing::info!(models = registry.all().count(), providers = ?registry.providers(), "ready");
     state.become_ready(models);
+    tracing::info!(models = registry.all().count(), providers = ?registry.providers(), "ready");
     Ok(())
 }
 
-/// What runs models, for the metrics.
-fn note_engines(state: &AppState, providers: &[Provider]) {
+/// Records the engines in the metrics.
+fn record_engines(state: &AppState, providers: &[Provider]) {
     state.metrics().build.set_engines(library_commit(), providers.iter().map(Provider::to_string).collect());
     if providers.iter().any(|provider| matches!(provider, Provider::Cuda(_))) {
         state.metrics().gpu.start();
     }
 }
 
-/// Reads again what may change while the server runs: the API keys and the model repository. What
-/// cannot be read stays as it was, and the log says why; a server never ends by it.
+/// Reads the API keys and the model repository again. If one cannot be read, it stays as it was and the reason is
+/// logged; the server goes on.
 pub async fn reload(state: &AppState) {
     let with_keys = state.clone();
     if let Err(error) = tokio::task::spawn_blocking(move || with_keys.reload_api_keys()).await {
@@ -226,7 +224,7 @@ pub async fn reload(state: &AppState) {
     let state = state.clone();
     let rescan = tokio::task::spawn_blocking(move || {
         let Ok(models) = state.service().models() else { return };
-        // Each failure was logged where it happened.
+        // `rescan` logs its failures.
         if let Ok(changes) = models.rescan() {
             let (loaded, unloaded, failed) = (changes.loaded.len(), changes.unloaded.len(), changes.failed.len());
             tracing::info!(loaded, unloaded, failed, "looked at the model repository");
@@ -237,7 +235,10 @@ pub async fn reload(state: &AppState) {
     }
 }
 
-fn end(state: &AppState, ended: Result<Result<(), Unfinished>, tokio::task::JoinError>) -> Result<(), ServeError> {
+fn finish_serving(
+    state: &AppState,
+    ended: Result<Result<(), Unfinished>, tokio::task::JoinError>,
+) -> Result<(), ServeError> {
     let timeout = state.config().drain.timeout;
     let finished = ended.map_err(ServeError::AcceptPanicked)?;
     finished.map_err(|Unfinished { connections }| ServeError::DrainTimeout { connections, timeout })?;

@@ -80,15 +80,15 @@ pub enum Command {
     Features(Box<FeaturesArgs>),
     /// Find points of one image file in another, without a server
     Correspondence(Box<CorrespondenceArgs>),
-    /// Measure correspondences against exact truth: HPatches, SPair-71k, procedural pairs and scenes
+    /// Measure correspondences on data with exact labels: HPatches, SPair-71k, procedural pairs and scenes
     Evaluate(Box<EvaluateArgs>),
-    /// Ask a running server whether it is ready; for containers
+    /// Check that a running server is ready, for the health check of a container
     Healthcheck(HealthcheckArgs),
     /// Print the OpenAPI document
     Openapi,
     /// List the models of a repository
     Models(ModelsArgs),
-    /// Make keys for clients of a server that asks for them
+    /// Make API keys for clients
     #[command(subcommand)]
     Keys(KeysCommand),
 }
@@ -248,7 +248,7 @@ impl ServeArgs {
             listen: self.listen,
             admin_listen: self.administration.admin_listen,
             models: self.repository.models,
-            rehearsals: self.warm_up,
+            warm_up: self.warm_up,
             engine: self.engine.options(),
             batching: Batching {
                 max_batch: self.max_batch.get(),
@@ -305,7 +305,7 @@ impl OfflineArgs {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin_listen: None,
             models: self.repository.models.clone(),
-            rehearsals: Vec::new(),
+            warm_up: Vec::new(),
             engine: self.engine.options(),
             batching: Batching::NONE,
             limits: RequestLimits {

@@ -1,6 +1,7 @@
 //! Validated settings of a server.
 //!
-//! [`Config`] puts together the settings that each part owns. No part imports `Config` but those that run the server.
+//! [`Config`] puts together the settings of all parts. The parts below the serving layer own their settings and do not
+//! import this module.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,8 +30,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// Folder of the model repository.
     pub models: PathBuf,
-    /// Layers that are made ready beside the default ones.
-    pub rehearsals: Vec<WarmUpLayers>,
+    /// Layers that are run once before the first request, beside the default ones.
+    pub warm_up: Vec<WarmUpLayers>,
     /// Device, threads and library of the engines.
     pub engine: EngineOptions,
     /// Limits of one batch.

@@ -1,9 +1,9 @@
 //! Serves dense features and point correspondences from ONNX models over HTTP.
 //!
-//! [`http`] reads a request and writes its reply; [`serving`] does the work, with the models of `densecl_inference` and the
-//! images, features and matching of `densecl_vision`; [`cache`] keeps features. [`app`] puts these together.
+//! [`http`] reads requests and writes replies; [`serving`] contains the use cases, which run models by `densecl_inference`
+//! and process images by `densecl_vision`; [`cache`] stores features. [`app`] assembles them.
 //!
-//! `http → serving → cache`, and no module uses one to its left.
+//! Dependencies: `http → serving → cache`; no module uses one to its left.
 
 pub mod api_keys;
 pub mod app;

@@ -9,7 +9,35 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     requests: NonZeroU32,
-    per: Duration,
+    per: Unit,
+}
+
+/// Unit of time of a [`Rate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Second,
+    Minute,
+    Hour,
+}
+
+impl Unit {
+    const ALL: [Self; 3] = [Self::Second, Self::Minute, Self::Hour];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Second => "s",
+            Self::Minute => "m",
+            Self::Hour => "h",
+        }
+    }
+
+    fn seconds(self) -> u32 {
+        match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3600,
+        }
+    }
 }
 
 /// Text that is not a [`Rate`].
@@ -22,25 +50,19 @@ pub struct RateError {
 impl Rate {
     /// Time in which one more request is granted; at least a microsecond.
     pub fn interval(&self) -> Duration {
-        self.per / self.requests.get()
+        Duration::from_secs(self.per.seconds().into()) / self.requests.get()
     }
 
     /// Requests of one second, at least one.
     pub fn per_second(&self) -> NonZeroU32 {
-        let per_second = u64::from(self.requests.get()) / self.per.as_secs().max(1);
-        NonZeroU32::new(u32::try_from(per_second).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
+        NonZeroU32::new(self.requests.get() / self.per.seconds()).unwrap_or(NonZeroU32::MIN)
     }
 }
 
 /// Writes the rate in the form that [`Rate::from_str`] reads.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = match self.per.as_secs() {
-            1 => "s",
-            60 => "m",
-            _ => "h",
-        };
-        write!(f, "{}/{unit}", self.requests)
+        write!(f, "{}/{}", self.requests, self.per.name())
     }
 }
 
@@ -50,11 +72,10 @@ impl FromStr for Rate {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         // An interval shorter than a microsecond would round to nothing.
         const MAX_REQUESTS: u32 = 1_000_000;
-        let units = [("s", 1), ("m", 60), ("h", 3600)];
         let rate = text.split_once('/').and_then(|(requests, unit)| {
             let requests = requests.trim().parse::<NonZeroU32>().ok()?;
-            let (_, seconds) = units.into_iter().find(|(name, _)| *name == unit.trim())?;
-            Some(Self { requests, per: Duration::from_secs(seconds) })
+            let per = Unit::ALL.into_iter().find(|known| known.name() == unit.trim())?;
+            Some(Self { requests, per })
         });
         rate.filter(|rate| rate.requests.get() <= MAX_REQUESTS).ok_or_else(|| RateError { text: text.to_owned() })
     }

@@ -1,4 +1,4 @@
-//! How often one client may ask for work: a token bucket per address, or per key.
+//! Rate limits of client addresses: a token bucket for each, in bounded memory.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,7 +14,7 @@ use governor::{Quota, RateLimiter};
 
 use crate::config::ClientRates;
 
-/// Addresses that are kept apart; about 5 MB. Any more share one bucket.
+/// Addresses with a bucket of their own, about 5 MB. All others share one bucket.
 const MAX_CLIENTS: usize = 1 << 16;
 
 /// The buckets of all clients.
@@ -25,7 +25,7 @@ pub(crate) struct RateLimits<C: Clock = MonotonicClock> {
 }
 
 impl RateLimits {
-    /// The limits that the settings ask for, if any.
+    /// Creates the limits of the settings; `None` if there are none.
     pub(crate) fn new(rates: &ClientRates) -> Option<Self> {
         Self::with_clock(rates, MonotonicClock, MAX_CLIENTS)
     }
@@ -39,23 +39,23 @@ impl<C: Clock + Clone> RateLimits<C> {
         Some(Self { limiter, clock, max_clients })
     }
 
-    /// Takes a request's token.
+    /// Takes one token from the client's bucket.
     ///
     /// # Errors
-    /// With the time until there is one.
+    /// The time until there is one.
     pub(crate) fn check(&self, client: IpAddr) -> Result<(), Duration> {
         if self.limiter.len() >= self.max_clients {
-            // Forgets those whose bucket is full again; nobody can tell the difference.
+            // A full bucket is the same as a new one, so it can be dropped.
             self.limiter.retain_recent();
         }
-        let checked = self.limiter.check_key(&whose(client));
+        let checked = self.limiter.check_key(&bucket_address(client));
         checked.map_err(|refused| refused.wait_time_from(self.clock.now()))
     }
 }
 
-/// A network of 64 bits is what one customer of a provider has; within it anyone has as many
-/// addresses as they like.
-fn whose(address: IpAddr) -> IpAddr {
+/// The address whose bucket a client uses: its own in IPv4, its /64 network in IPv6, as a provider usually
+/// assigns at least that to one customer.
+fn bucket_address(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {
@@ -65,7 +65,7 @@ fn whose(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The state of each client's bucket, of a bounded number of clients.
+/// States of the buckets of a bounded number of clients.
 struct Buckets {
     max_clients: usize,
     states: Mutex<States>,
@@ -74,7 +74,7 @@ struct Buckets {
 #[derive(Default)]
 struct States {
     clients: HashMap<IpAddr, Nanos>,
-    /// Shared by all clients for whom there is no room.
+    /// Bucket of all clients beyond `max_clients`.
     others: Option<Nanos>,
 }
 
@@ -136,7 +136,7 @@ mod tests {
     fn limits(rate: &str, max_clients: usize) -> (RateLimits<FakeRelativeClock>, FakeRelativeClock) {
         let rates = ClientRates { per_address: Some(rate.parse().unwrap()), ..ClientRates::default() };
         let clock = FakeRelativeClock::default();
-        // A bucket that was last used when time began would look like an unused one.
+        // A bucket that was last used at time zero would look unused.
         clock.advance(Duration::from_secs(1));
         (RateLimits::with_clock(&rates, clock.clone(), max_clients).unwrap(), clock)
     }
@@ -151,21 +151,21 @@ mod tests {
     }
 
     #[test]
-    fn a_client_gets_its_rate_and_no_more() {
+    fn each_client_is_limited_to_its_rate() {
         let (limits, clock) = limits("4/s", 9);
         let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
         for _ in 0..4 {
             assert_eq!(limits.check(one), Ok(()));
         }
         assert_eq!(limits.check(one), Err(Duration::from_millis(250)));
-        assert_eq!(limits.check(other), Ok(()), "what others do is not its business");
+        assert_eq!(limits.check(other), Ok(()), "clients have separate buckets");
         clock.advance(Duration::from_millis(250));
         assert_eq!(limits.check(one), Ok(()));
         assert!(limits.check(one).is_err());
     }
 
     #[test]
-    fn neighbours_in_a_small_network_are_one_client() {
+    fn addresses_of_one_ipv6_network_share_a_bucket() {
         let (limits, _clock) = limits("1/s", 9);
         assert_eq!(limits.check(address("2001:db8::1")), Ok(()));
         assert!(limits.check(address("2001:db8::2")).is_err());
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_addresses_shares_one_bucket_and_harms_no_known_client() {
+    fn addresses_beyond_the_limit_share_one_bucket() {
         let (limits, clock) = limits("2/s", 2);
         for known in ["192.0.2.1", "192.0.2.2"] {
             assert_eq!(limits.check(address(known)), Ok(()));
@@ -183,6 +183,6 @@ mod tests {
         assert_eq!(limits.check(address("192.0.2.1")), Ok(()), "its second token");
         clock.advance(Duration::from_secs(5));
         assert_eq!(limits.check(address("198.51.100.1")), Ok(()));
-        assert_eq!(limits.limiter.len(), 1, "the others are forgotten");
+        assert_eq!(limits.limiter.len(), 1, "full buckets are dropped");
     }
 }

@@ -1,10 +1,9 @@
-//! The command as a process: exit codes, signals, and answers without a server.
+//! The command as a process: exit codes, signals, environment variables, and answers without a server.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
 
@@ -12,8 +11,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The command with the library that `make setup` fetched and the models that are shipped, unless
-/// the environment names others.
+/// The command with the library of `make setup` and the shipped models, unless the environment names others.
 fn command(arguments: &[&str]) -> Command {
     let or_default =
         |variable: &str, default: &str| std::env::var_os(variable).map_or_else(|| root().join(default), PathBuf::from);
@@ -33,7 +31,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A server as a process of its own.
+/// A server process.
 struct Server {
     process: Child,
     address: SocketAddr,
@@ -41,42 +39,29 @@ struct Server {
 }
 
 impl Server {
-    /// Starts one on a free port and waits until it says that it is ready.
+    /// Starts one on a free port and waits until its log says that it is ready.
     fn start(arguments: &[&str]) -> Self {
         let arguments = [&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"], arguments].concat();
         let mut process = command(&arguments).stderr(Stdio::piped()).spawn().expect("the command runs");
         let mut log = BufReader::new(process.stderr.take().expect("it was asked for"));
-        let mut address = None;
-        for line in log.by_ref().lines() {
-            let line: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
-            match line["message"].as_str() {
-                Some("listening") => address = line["address"].as_str().and_then(|address| address.parse().ok()),
-                Some("ready") => break,
-                _ => {}
+        let mut next_message = || {
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).expect("a log"), 0, "the server ended before it was ready");
+            serde_json::from_str::<serde_json::Value>(&line).expect("JSON")
+        };
+        let mut until = |message: &str| loop {
+            let line = next_message();
+            if line["message"] == message {
+                return line;
             }
-        }
-        let server = Self { process, address: address.expect("it says where it listens"), log };
-        server.until_ready();
-        server
+        };
+        let listening = until("listening");
+        until("ready");
+        let address = listening["address"].as_str().expect("an address").parse().expect("an address");
+        Self { process, address, log }
     }
 
-    /// Waits until its model is loaded.
-    fn until_ready(&self) {
-        let give_up = Instant::now() + Duration::from_secs(30);
-        loop {
-            let mut stream = TcpStream::connect(self.address).expect("it listens");
-            let request = "GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-            stream.write_all(request.as_bytes()).expect("it reads");
-            let mut reply = String::new();
-            stream.read_to_string(&mut reply).expect("a whole reply");
-            if reply.starts_with("HTTP/1.1 200 ") {
-                return;
-            }
-            assert!(Instant::now() < give_up, "never ready: {reply}");
-        }
-    }
-
-    /// Its memory, by a line of its status: `VmHWM:` is the most that it ever had resident, `VmRSS:` what it has now.
+    /// Memory of the process by the name of a line of its status: `VmHWM:` is the peak, `VmRSS:` the present size.
     fn memory_bytes(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of memory");
@@ -91,7 +76,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It has ended by itself, if the test went well.
+        // If the test passed, the process has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -106,7 +91,7 @@ fn picture(folder: &Path, name: &str) -> String {
 }
 
 #[test]
-fn sigterm_finishes_what_has_begun_and_ends_with_success() {
+fn a_signal_lets_running_requests_finish_and_ends_with_success() {
     for signal in ["TERM", "INT"] {
         let mut server = Server::start(&[]);
         let folder = tempfile::tempdir().expect("a folder");
@@ -117,7 +102,7 @@ fn sigterm_finishes_what_has_begun_and_ends_with_success() {
             body.len()
         );
         stream.write_all(head.as_bytes()).expect("it reads");
-        // It asks for the body, so the request has begun.
+        // The server asks for the body, so the request has begun.
         let mut expect = [0; 25];
         stream.read_exact(&mut expect).expect("it answers");
         assert_eq!(&expect, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -133,7 +118,7 @@ fn sigterm_finishes_what_has_begun_and_ends_with_success() {
     }
 }
 
-/// A PNG file that claims to be 30,000 × 30,000 pixels; its checksum is right, its pixels are not there.
+/// A PNG file whose header says 30,000 × 30,000 pixels, with the right checksum and without any pixels.
 const HUGE: &[u8] =
     b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\x75\x30\0\0\x75\x30\x08\x02\0\0\0\xe9\x45\x6f\xed\0\0\0\0IDAT\x35\xaf\x06\x1e";
 
@@ -168,10 +153,12 @@ fn an_idle_server_is_small() {
 }
 
 #[test]
-fn healthcheck_tells_a_ready_server_from_none() {
+fn healthcheck_succeeds_only_while_a_server_is_ready() {
     let server = Server::start(&[]);
     let address = server.address.to_string();
     assert!(run(&["healthcheck", "--listen", &address]).status.success());
+    let by_name = format!("localhost:{}", server.address.port());
+    assert!(run(&["healthcheck", "--listen", &by_name]).status.success());
     drop(server);
     let gone = run(&["healthcheck", "--listen", &address]);
     assert_eq!(gone.status.code(), Some(1));
@@ -179,7 +166,7 @@ fn healthcheck_tells_a_ready_server_from_none() {
 }
 
 #[test]
-fn what_cannot_start_says_why_and_fails() {
+fn a_server_that_cannot_start_says_why_and_fails() {
     let folder = tempfile::tempdir().expect("a folder");
     let broken = folder.path().join("m/1/model.onnx");
     std::fs::create_dir_all(broken.parent().expect("a folder")).expect("a folder");
@@ -196,7 +183,21 @@ fn what_cannot_start_says_why_and_fails() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         assert!(text(&output.stderr).contains(expected), "{arguments:?}: {}", text(&output.stderr));
     }
-    assert_eq!(run(&["serve", "--device", "gpu"]).status.code(), Some(2), "clap's status for a wrong flag");
+    assert_eq!(run(&["serve", "--device", "gpu"]).status.code(), Some(2), "clap's status of a wrong flag");
+}
+
+#[test]
+fn empty_environment_variables_count_as_unset() {
+    let with = |value: &str| {
+        let mut command = command(&["models", "--format", "json"]);
+        command.env("DENSECL_MODELS", value).env("DENSECL_MAX_SIDE", value).env("DENSECL_CACHE_BYTES", value);
+        command.current_dir(root()).output().expect("the command runs")
+    };
+    let output = with("");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let models: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(models[0]["layers"].is_array(), "the models of the default folder");
+    assert!(!with("nothing").status.success());
 }
 
 #[test]
@@ -243,7 +244,7 @@ fn labels_of_a_file_without_a_server() {
 }
 
 #[test]
-fn models_and_the_description_need_no_server() {
+fn models_and_the_openapi_document_need_no_server() {
     let models = run(&["models", "--format", "json"]);
     let models: serde_json::Value = serde_json::from_slice(&models.stdout).expect("JSON");
     assert!(models[0]["layers"].is_array());
@@ -253,7 +254,7 @@ fn models_and_the_description_need_no_server() {
 }
 
 #[test]
-fn evaluation_of_an_unchanged_picture_is_perfect() {
+fn evaluation_of_two_equal_pictures_is_perfect() {
     let folder = tempfile::tempdir().expect("a folder");
     let sequence = folder.path().join("i_same");
     std::fs::create_dir_all(&sequence).expect("a folder");

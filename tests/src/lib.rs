@@ -1,4 +1,4 @@
-//! What the end-to-end tests share.
+//! Shared parts of the end-to-end tests.
 
 pub mod pictures;
 pub mod server;
@@ -12,7 +12,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Path of ONNX Runtime's shared library: `DENSECL_ONNXRUNTIME`, or what `make setup` fetched.
+/// Path of ONNX Runtime's shared library: `DENSECL_ONNXRUNTIME`, or the file that `make setup` fetched.
 ///
 /// # Panics
 /// If it is in neither place.

@@ -1,18 +1,18 @@
-//! Pictures made in code: textured, so that every place looks different, and the same every time.
+//! Generated images: deterministic, with a texture in which every position looks different.
 
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 
-/// A window of an endless texture: waves of many lengths under coloured blocks. Windows of one
-/// seed that overlap agree where they do.
+/// A window of an infinite texture of coloured blocks. Overlapping windows of one seed have the same pixels where they
+/// overlap.
 pub fn texture(seed: u32, (x0, y0): (u32, u32), (width, height): (u32, u32)) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| texel(seed, x0 + x, y0 + y))
 }
 
 fn texel(seed: u32, x: u32, y: u32) -> Rgb<u8> {
     let mut value = [0.0_f32; 3];
-    // Blocks of 5 to 53 pixels, each of a colour of its own.
+    // Blocks of 5 to 53 pixels, each with a random colour.
     for (octave, size) in [53, 29, 13, 5].into_iter().enumerate() {
         let block = hash(seed ^ (octave as u32) << 24, x / size, y / size);
         for (channel, value) in value.iter_mut().enumerate() {
@@ -22,7 +22,7 @@ fn texel(seed: u32, x: u32, y: u32) -> Rgb<u8> {
     Rgb(value.map(|sum| (sum * 63.0) as u8))
 }
 
-/// An avalanche of the bits of all three numbers.
+/// Hash of three numbers (an integer finaliser by xor, shift and multiplication).
 fn hash(seed: u32, x: u32, y: u32) -> u32 {
     let mut h = seed ^ x.wrapping_mul(0x9E37_79B1) ^ y.wrapping_mul(0x85EB_CA77);
     for multiplier in [0x7FEB_352D, 0x846C_A68B] {
@@ -31,17 +31,17 @@ fn hash(seed: u32, x: u32, y: u32) -> u32 {
     h ^ (h >> 15)
 }
 
-/// The bytes of a file.
+/// Encodes an image as a file.
 ///
 /// # Panics
-/// If the format cannot hold the picture.
+/// If the format does not support RGB.
 pub fn encoded(picture: &RgbImage, format: ImageFormat) -> Vec<u8> {
     let mut file = Cursor::new(Vec::new());
     DynamicImage::ImageRgb8(picture.clone()).write_to(&mut file, format).expect("the format holds RGB");
     file.into_inner()
 }
 
-/// The bytes of a PNG file.
+/// Encodes an image as a PNG file.
 pub fn png(picture: &RgbImage) -> Vec<u8> {
     encoded(picture, ImageFormat::Png)
 }

@@ -1,4 +1,4 @@
-//! The real server on a free port, with the real models, inside the test's own process.
+//! The server with the shipped models on a free port, in the process of the test.
 
 use std::fmt::Display;
 use std::io::Cursor;
@@ -17,22 +17,24 @@ use ndarray_npy::ReadNpyExt;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// The models that the project ships, or those of `DENSECL_MODELS`.
+/// Folder of the models: `DENSECL_MODELS`, or the one that the project ships.
 pub fn models() -> PathBuf {
     std::env::var_os("DENSECL_MODELS").map_or_else(|| crate::root().join("models/zoo"), PathBuf::from)
 }
 
-/// The settings of a test's server: the defaults, on a free port, but nothing is kept: tests that send one picture often
-/// mean it to be computed often.
+/// Settings of a test's server: the defaults on a free port, without the cache, as tests that repeat an image expect it
+/// to be computed again.
 pub fn config() -> Config {
     Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         admin_listen: None,
         models: models(),
-        rehearsals: Vec::new(),
+        warm_up: Vec::new(),
         engine: EngineOptions {
             library: Some(crate::onnxruntime()),
             device: Device::Cpu,
@@ -63,25 +65,25 @@ pub fn config() -> Config {
     }
 }
 
-/// A server that answers, until it is stopped or dropped.
+/// A running server, which ends when it is stopped or dropped.
 pub struct TestServer {
-    /// Where it listens.
+    /// Address of the listener.
     pub address: SocketAddr,
-    /// To look at it from inside.
+    /// State of the server, for its metrics and phase.
     pub state: AppState,
-    /// To ask it.
+    /// HTTP client.
     pub client: Client,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Result<(), ServeError>>,
 }
 
 impl TestServer {
-    /// Starts one with the default settings.
+    /// Starts a server with the settings of [`config`].
     pub async fn start() -> Self {
         Self::with(config()).await
     }
 
-    /// Starts one and waits until it is ready.
+    /// Starts a server and waits until it is ready.
     ///
     /// # Panics
     /// If it does not become ready.
@@ -124,27 +126,27 @@ impl TestServer {
         self.client.post(self.url("/correspondence")).multipart(form)
     }
 
-    /// Tells it to stop, as a signal would.
+    /// Tells the server to stop, as a signal does.
     ///
     /// # Panics
-    /// If it was told before.
+    /// If it is called twice.
     pub fn tell_to_stop(&mut self) {
-        // A server that has ended by itself needs not be told.
+        // Fails if the server has ended already.
         let _ = self.stop.take().expect("told once").send(());
     }
 
-    /// Waits until it has stopped.
+    /// Waits until the server has stopped.
     ///
     /// # Errors
-    /// How the server ended, if not well.
+    /// The error of [`Application::run_until`].
     ///
     /// # Panics
-    /// If it panicked.
+    /// If the server panicked.
     pub async fn stopped(self) -> Result<(), ServeError> {
         self.running.await.expect("the server does not panic")
     }
 
-    /// The value of a metric's line, 0 if it is not there.
+    /// Value of a metric's line, 0 if there is no such line.
     ///
     /// # Panics
     /// If there are no metrics.
@@ -154,21 +156,26 @@ impl TestServer {
         value.unwrap_or(0.0)
     }
 
-    /// Waits until `condition` holds.
+    /// Begins a raw `POST /features` of `length` bytes, and returns once the handler waits for the body: it answers
+    /// `Expect: 100-continue` when it starts to read.
     ///
     /// # Panics
-    /// If it does not within 20 seconds.
-    pub async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let poll = async {
-            while !condition(self) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        assert!(tokio::time::timeout(Duration::from_secs(20), poll).await.is_ok(), "waited for {what} in vain");
+    /// If the server does not ask for the body.
+    pub async fn begin_upload(&self, query: &str, length: usize) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.expect("the server listens");
+        let head = format!(
+            "POST /features{query} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nExpect: 100-continue\r\n\
+             Content-Type: image/png\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("the server reads");
+        let mut interim = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+        stream.read_exact(&mut interim).await.expect("an interim reply");
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream
     }
 }
 
-/// A part with a file.
+/// A part of a form with a file.
 pub fn part(bytes: &[u8]) -> Part {
     Part::bytes(bytes.to_vec()).file_name("picture")
 }
@@ -176,7 +183,7 @@ pub fn part(bytes: &[u8]) -> Part {
 /// Sends a request that must succeed.
 ///
 /// # Panics
-/// With the problem, if it does not.
+/// If it fails, with the problem.
 pub async fn succeed(request: RequestBuilder) -> Response {
     let response = request.send().await.expect("the server answers");
     match response.status() {
@@ -188,7 +195,7 @@ pub async fn succeed(request: RequestBuilder) -> Response {
 /// Sends a request whose reply is JSON.
 ///
 /// # Panics
-/// If it is not.
+/// If it fails, or the reply is not JSON.
 pub async fn json(request: RequestBuilder) -> Value {
     succeed(request).await.json().await.expect("JSON")
 }
@@ -196,22 +203,22 @@ pub async fn json(request: RequestBuilder) -> Value {
 /// Sends a request whose reply is an npy file.
 ///
 /// # Panics
-/// If it is not.
+/// If it fails, or the reply is not an npy file.
 pub async fn npy(request: RequestBuilder) -> ArrayD<f32> {
     let bytes = succeed(request).await.bytes().await.expect("a whole reply");
     ArrayD::<f32>::read_npy(Cursor::new(bytes)).expect("an npy file of float32")
 }
 
-/// A header's text.
+/// Text of a header.
 ///
 /// # Panics
-/// If it is not there.
+/// If the header is missing.
 pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     let value = response.headers().get(name).unwrap_or_else(|| panic!("no {name} in {:?}", response.headers()));
     value.to_str().expect("a header of text")
 }
 
-/// The largest difference of two tensors.
+/// The largest absolute difference of two tensors.
 ///
 /// # Panics
 /// If their shapes differ.

@@ -1,4 +1,4 @@
-//! Which device trains, and the CUDA half of libtorch.
+//! Choice of the device, and the CUDA half of libtorch.
 //!
 //! The trainer links only the CPU half of libtorch, so that a machine without a GPU needs no CUDA
 //! libraries. The other half registers itself when it is loaded, which is done here, once.
@@ -10,30 +10,30 @@ use tch::Device;
 /// Name of the library, looked for where the loader looks.
 const CUDA_LIBRARY: &str = "libtorch_cuda.so";
 
-/// What the user asked for.
+/// Device that the user chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceChoice {
     /// A GPU if there is one: the first, or the one of this process's `LOCAL_RANK`.
     Auto,
     /// The CPU.
     Cpu,
-    /// The same GPU; an error if it cannot be used.
+    /// That GPU; an error if it cannot be used.
     Cuda,
 }
 
 impl DeviceChoice {
-    /// The device of a process that is alone on its machine.
+    /// Device of the only process on its machine.
     ///
     /// # Errors
-    /// If a GPU was asked for and cannot be used: never a silent CPU.
+    /// If [`DeviceChoice::Cuda`] cannot be used.
     pub fn resolve(self) -> Result<Device> {
         self.resolve_for(0)
     }
 
-    /// The device of the process with this number on its machine.
+    /// Device of the process with this rank on its machine.
     ///
     /// # Errors
-    /// As for [`DeviceChoice::resolve`].
+    /// The errors of [`DeviceChoice::resolve`].
     pub fn resolve_for(self, local_rank: usize) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),

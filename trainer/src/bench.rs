@@ -1,4 +1,4 @@
-//! Times what a run does: its steps, and the loader that feeds them, each without the other.
+//! Timing of training steps and of the loader, each without the other.
 //!
 //! Steps are those of [`Trainer`], augmentation and upload included, on batches that are in
 //! memory beforehand. A GPU is synchronised before a clock is read. [`Bench::serve`] takes blocks
@@ -24,12 +24,12 @@ const BATCHES: usize = 2;
 /// A schedule so long that the learning rate stays at its base while steps are timed.
 const SCHEDULE_STEPS: u64 = 1_000_000;
 
-/// What to time.
+/// A run whose steps and loader are timed.
 #[derive(Debug)]
 pub struct Bench {
     /// Network, views, batch and threads of the loader.
     pub config: Config,
-    /// Where steps are taken.
+    /// Training device.
     pub device: Device,
     /// The processes that take them together; each times itself.
     pub world: World,
@@ -37,7 +37,7 @@ pub struct Bench {
     pub warmup: u64,
 }
 
-/// How long the steps of a block took.
+/// Durations of the steps of a block.
 #[derive(Debug, Serialize)]
 pub struct Timing {
     /// `step` or `loader`.
@@ -46,22 +46,22 @@ pub struct Timing {
     pub steps: u64,
     /// Images a step, over all processes.
     pub batch: usize,
-    /// Of a step.
+    /// Median time of a step.
     pub median_seconds: f64,
-    /// Of a step.
+    /// Mean time of a step.
     pub mean_seconds: f64,
-    /// Time on processors of a step, over all threads: on a machine shared with others it says more
-    /// than the clock on the wall.
+    /// Mean processor time of a step, over all threads: on a shared machine it is more reliable than
+    /// elapsed time.
     pub mean_cpu_seconds: Option<f64>,
     /// Images that a step turns into two views each, by the mean.
     pub pairs_per_second: f64,
     /// Loss of the last step.
     pub loss: Option<f64>,
-    /// The most memory that the process has held so far.
+    /// Peak memory of the process.
     pub peak_resident_bytes: Option<u64>,
 }
 
-/// What was timed, and where.
+/// Configuration and machine of a timing.
 #[derive(Debug, Serialize)]
 struct Setting<'a> {
     program: &'static str,
@@ -80,7 +80,7 @@ impl Bench {
     /// # Errors
     /// If images cannot be drawn or a step fails.
     pub fn steps(&self, steps: u64) -> Result<Timing> {
-        let mut stepping = Stepping::start(self)?;
+        let mut stepping = TimedSteps::start(self)?;
         stepping.block(self.warmup)?;
         stepping.block(steps)
     }
@@ -100,12 +100,12 @@ impl Bench {
     }
 
     /// Answers each line `run N` of `input` with the timing of N steps, one JSON object a line.
-    /// A first line says what is timed, once everything is warm.
+    /// The first line of output has the setting; it is written after the warm-up.
     ///
     /// # Errors
     /// If a line is another, a step fails, or the output is closed.
     pub fn serve(&self, input: impl BufRead, mut output: impl Write) -> Result<()> {
-        let mut stepping = Stepping::start(self)?;
+        let mut stepping = TimedSteps::start(self)?;
         stepping.block(self.warmup)?;
         write_line(&mut output, &self.setting())?;
         for line in input.lines() {
@@ -182,14 +182,14 @@ impl Bench {
 }
 
 /// A trainer with its batches, between two blocks of steps.
-struct Stepping<'a> {
+struct TimedSteps<'a> {
     bench: &'a Bench,
     trainer: Trainer<'a>,
     batches: Vec<Batch>,
     step: u64,
 }
 
-impl<'a> Stepping<'a> {
+impl<'a> TimedSteps<'a> {
     fn start(bench: &'a Bench) -> Result<Self> {
         let mut loader = bench.start_loader()?;
         let batches = (0..BATCHES).map(|_| loader.next_batch()).collect::<Result<_>>()?;
@@ -213,9 +213,9 @@ impl<'a> Stepping<'a> {
     }
 }
 
-/// How long calls took.
+/// Durations of calls.
 struct Clocked {
-    /// Of each call.
+    /// Duration of each call.
     seconds: Vec<f64>,
     /// On processors, of all calls together.
     cpu_seconds: Option<f64>,
@@ -263,7 +263,7 @@ fn cpu_seconds() -> Option<f64> {
 
 fn write_line(output: &mut impl Write, value: &impl Serialize) -> Result<()> {
     let line = serde_json::to_string(value)?;
-    writeln!(output, "{line}").and_then(|()| output.flush()).context("nobody reads the timings")
+    writeln!(output, "{line}").and_then(|()| output.flush()).context("cannot write the timings")
 }
 
 #[cfg(test)]

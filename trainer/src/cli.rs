@@ -42,16 +42,16 @@ enum Command {
     Export(ExportArgs),
     /// Write a network in the layout of torchvision, Detectron2, mmpretrain, or this project.
     Convert(ConvertArgs),
-    /// Say what is in a checkpoint, a run, a file of another tool's weights or an ONNX model.
+    /// Describe a checkpoint, a run, a file of another tool's weights or an ONNX model.
     Inspect {
         /// The file or folder.
         file: PathBuf,
     },
-    /// Write a page that shows how runs went: figures, curves, pictures, what differs.
+    /// Write a page about runs: figures, curves, pictures, differences of configuration.
     Report(ReportArgs),
     /// Write procedural images: alone, with exact correspondences, or with labels.
     Synth(SynthArgs),
-    /// Compare what the features of networks are worth on labelled images.
+    /// Compare the features of networks on labelled images.
     Evaluate(evaluate::EvaluateArgs),
     /// Time training steps, and the loader by itself.
     Bench(BenchArgs),
@@ -61,7 +61,7 @@ enum Command {
     Golden {
         /// The recorded steps.
         input: PathBuf,
-        /// Where to write the replayed ones.
+        /// The file for the replayed steps.
         output: PathBuf,
     },
 }
@@ -80,10 +80,10 @@ struct PretrainArgs {
     /// The run's folder.
     #[arg(long, default_value = "runs/pretrain")]
     out: PathBuf,
-    /// Go on from the newest checkpoint in the run's folder.
+    /// Resume from the newest checkpoint in the run's folder.
     #[arg(long)]
     resume: bool,
-    /// Where to train.
+    /// Training device.
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
     #[command(flatten)]
@@ -92,7 +92,7 @@ struct PretrainArgs {
 
 #[derive(Debug, Args)]
 struct ReportArgs {
-    /// The runs' folders; they may still be going on.
+    /// The runs' folders; they may still be training.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
     /// The page, one HTML file that needs no other.
@@ -102,13 +102,13 @@ struct ReportArgs {
 
 #[derive(Debug, Args)]
 struct SynthArgs {
-    /// What to write.
+    /// Kind of the data set.
     #[arg(long, value_enum)]
     kind: SynthKind,
-    /// How many images or sequences; of the labelled kinds, training images.
+    /// Number of images or sequences; of the labelled kinds, training images.
     #[arg(long)]
     count: usize,
-    /// Seed; what is written is a function of it.
+    /// Seed of the data set.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// A new or empty folder.
@@ -117,7 +117,7 @@ struct SynthArgs {
     /// `WIDTHxHEIGHT` in pixels [default: 256x256 for images, 480x360 for the rest].
     #[arg(long)]
     size: Option<Size>,
-    /// Pictures that training may see, or others [default: held-out]; the labelled kinds have both.
+    /// Pictures for training, or held-out ones [default: held-out]; the labelled kinds have both.
     #[arg(long, value_enum)]
     split: Option<SynthSplit>,
     /// Frames of each of the scenes' sequences [default: 8].
@@ -136,16 +136,16 @@ struct BenchArgs {
     /// Overrides of the configuration, such as `optimizer.batch=64`.
     #[arg(long = "set", value_name = "KEY=VALUE", num_args = 1..)]
     set: Vec<String>,
-    /// Where steps are taken.
+    /// Training device.
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
-    /// What to time.
+    /// Part to time.
     #[arg(long, value_enum, default_value_t = BenchPart::All)]
     part: BenchPart,
-    /// How many steps, or batches of the loader.
+    /// Number of steps, or of batches of the loader.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
-    /// How many before the clock starts.
+    /// Number of untimed steps or batches before.
     #[arg(long, default_value_t = 3)]
     warmup: u64,
     /// Print JSON.
@@ -189,10 +189,10 @@ enum SynthSplit {
 }
 
 impl Cli {
-    /// Does what the command line asks for; returns what to print.
+    /// Runs the command; returns its output.
     ///
     /// # Errors
-    /// Whatever went wrong, told so that the user can mend it.
+    /// The error of the command, for the user.
     pub fn run(self) -> Result<String> {
         match self.command {
             Command::Pretrain(args) => args.run(),

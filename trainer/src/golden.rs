@@ -22,7 +22,7 @@ use crate::tensor_file::TensorFile;
 /// chunks are put to the test.
 const LOSS_CHUNK: i64 = 24;
 
-/// How close the replay came.
+/// Difference between replay and recording.
 #[derive(Clone, Debug)]
 pub struct Comparison {
     /// Tensors compared.

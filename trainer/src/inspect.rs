@@ -1,4 +1,4 @@
-//! Says what is in a file of weights.
+//! Description of a file of weights.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -8,7 +8,7 @@
 
 use tch::{Kind, Tensor};
 
-/// How the loss is computed.
+/// Options of the loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossOptions {
     /// τ.

@@ -10,7 +10,7 @@ use densecl_trainer::monitor::LogWriter;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    // Of several processes that train together, the first tells how it goes.
+    // Of several processes that train together, only the first reports progress.
     let level = if is_secondary_rank() { "warn" } else { "info,ort=warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::io::stderr().is_terminal();

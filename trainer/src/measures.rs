@@ -1,11 +1,11 @@
-//! What is measured of a training step: losses, shares and spreads.
+//! Measures of a training step: losses, shares and standard deviations.
 
 use tch::{Kind, Tensor};
 
 use crate::loss::InfoNce;
 use crate::network::{DenseEmbedding, Embedding, normalize};
 
-/// What is measured of a step; tensors without gradients, on the training device.
+/// Measures of a step; tensors without gradients, on the training device.
 #[derive(Debug)]
 pub struct Measures {
     /// (1 − λ)·global + λ·dense, a scalar.
@@ -17,13 +17,13 @@ pub struct Measures {
     /// Standard deviation of the unit global projections over the batch, mean over channels;
     /// 1/√D when they spread evenly, 0 when they have collapsed.
     pub embedding_std: Tensor,
-    /// The same of the backbone's pooled features, made unit length.
+    /// Standard deviation of the backbone's pooled features at unit length.
     pub feature_std: Tensor,
-    /// What only DenseCL has.
+    /// Measures of the cells; `None` for MoCo-v2.
     pub dense: Option<DenseMeasures>,
 }
 
-/// What is measured of the cells.
+/// Measures of the cells.
 #[derive(Debug)]
 pub struct DenseMeasures {
     /// InfoNCE of the cells, a scalar.
@@ -35,12 +35,12 @@ pub struct DenseMeasures {
     /// Share of cells matched with the cell at the same place of the other view, in percent.
     pub same_cell: Tensor,
     /// Mean cosine similarity of the projections of the same cell of different images. Near 1,
-    /// the dense head tells places apart and not what is seen there.
+    /// the dense head encodes positions and not their content.
     pub place_similarity: Tensor,
 }
 
 impl Measures {
-    /// Of MoCo-v2's loss.
+    /// Measures of MoCo-v2's loss.
     pub(crate) fn global(query: &Embedding, global: &InfoNce) -> Self {
         let spread = |x: &Tensor| x.std_dim([0].as_slice(), false, false).mean(x.kind());
         Self {
@@ -53,18 +53,18 @@ impl Measures {
         }
     }
 
-    /// With what the cells add.
+    /// Adds the measures of the cells.
     #[must_use]
     pub(crate) fn with_dense(self, loss: &Tensor, dense: &InfoNce, query: &DenseEmbedding, matches: Tensor) -> Self {
-        let place = Tensor::arange(matches.size()[1], (Kind::Int64, matches.device()));
-        let same_cell = matches.eq_tensor(&place).to_kind(Kind::Float).mean(Kind::Float) * 100.0;
+        let cells = Tensor::arange(matches.size()[1], (Kind::Int64, matches.device()));
+        let same_cell = matches.eq_tensor(&cells).to_kind(Kind::Float).mean(Kind::Float) * 100.0;
         let place_similarity = place_similarity(&query.cells.detach());
         let (loss_dense, top1) = (dense.loss.detach(), dense.top1.shallow_clone());
         let dense = DenseMeasures { loss: loss_dense, top1, matches, same_cell, place_similarity };
         Self { loss: loss.detach(), dense: Some(dense), ..self }
     }
 
-    /// All that are means over the images of a batch, which over several processes are means again.
+    /// The measures that are means over the images of a batch, so that they can be averaged over processes.
     pub(crate) fn means(&self) -> Vec<Tensor> {
         let Self { loss, loss_global, global_top1, embedding_std, feature_std, dense } = self;
         let mut means = vec![loss, loss_global, global_top1, embedding_std, feature_std];
@@ -74,9 +74,9 @@ impl Measures {
         means.into_iter().map(Tensor::shallow_clone).collect()
     }
 
-    /// Of a batch that went through in equal parts.
+    /// Mean over the equal parts of a batch.
     pub(crate) fn mean(parts: &[Self]) -> Self {
-        let mean = |of: &dyn Fn(&Self) -> &Tensor| mean(parts.iter().map(of));
+        let mean = |field: &dyn Fn(&Self) -> &Tensor| mean(parts.iter().map(field));
         let dense: Vec<_> = parts.iter().filter_map(|part| part.dense.as_ref()).collect();
         Self {
             loss: mean(&|part| &part.loss),
@@ -91,7 +91,7 @@ impl Measures {
 
 impl DenseMeasures {
     fn mean(parts: &[&Self]) -> Self {
-        let mean = |of: &dyn Fn(&Self) -> &Tensor| mean(parts.iter().map(|part| of(part)));
+        let mean = |field: &dyn Fn(&Self) -> &Tensor| mean(parts.iter().map(|part| field(part)));
         let matches: Vec<_> = parts.iter().map(|part| &part.matches).collect();
         Self {
             loss: mean(&|part| &part.loss),
@@ -116,7 +116,7 @@ fn place_similarity(cells: &Tensor) -> Tensor {
     let sum = cells.sum_dim_intlist([0].as_slice(), false, kind); // [D, L]
     // ‖Σ x‖² counts every image with itself once, at a similarity of 1.
     let squared = sum.square().sum_dim_intlist([0].as_slice(), false, kind); // [L]
-    ((squared - n) / (n * (n - 1.0)).max(1.0)).mean(kind)
+    ((squared - n) / (n * (n - 1.0)).max(1.0)).mean(kind) // []
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Runs ONNX models inside the trainer: exports are checked, calibrated and timed with what will
-//! serve them, and evaluations take models whose checkpoint is gone.
+//! ONNX models in the trainer: exports are checked, calibrated and timed with the runtime of the
+//! server, and models without a checkpoint are evaluated.
 //!
-//! ONNX Runtime is a shared library that is loaded when the first session is opened, so a trainer
-//! that only trains does without it. It and libtorch live in one process, each with threads and
-//! memory of its own; tensors are copied between the two. On the CPU only.
+//! ONNX Runtime is a shared library that is loaded when the first session is opened: training does not
+//! need it. It has its own threads and memory in the process of libtorch; tensors are copied between
+//! the two. On the CPU only.
 //!
 //! ONNX Runtime allows one environment per process: a process that also runs the server's engine
 //! cannot open a session here.
@@ -45,7 +45,7 @@ impl OnnxSession {
     /// Opens a model file; its runs use `threads` threads, the calling one included.
     ///
     /// # Errors
-    /// If ONNX Runtime is not there, or cannot load the file.
+    /// If ONNX Runtime is not found, or cannot load the file.
     pub fn open(path: &Path, threads: usize) -> Result<Self> {
         let model = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::from_bytes(&model, threads).with_context(|| format!("cannot load {}", path.display()))
@@ -54,7 +54,7 @@ impl OnnxSession {
     /// Opens a model from the bytes of its file.
     ///
     /// # Errors
-    /// As for [`OnnxSession::open`].
+    /// The errors of [`OnnxSession::open`].
     pub fn from_bytes(model: &[u8], threads: usize) -> Result<Self> {
         let session = builder(&environment()?, threads)
             .and_then(|mut builder| builder.commit_from_memory(model))
@@ -189,7 +189,7 @@ mod tests {
         OnnxModel::new(builder.finish(), manifest).unwrap().encode().unwrap()
     }
 
-    /// Also that the two libraries work in one process: on several threads at once, in turns.
+    /// Also checks that the two libraries work in one process, on several threads at once.
     #[test]
     fn computes_what_libtorch_computes_beside_it() {
         let check = |seed: i64| {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_model_is_an_error() {
+    fn bytes_that_are_no_model_are_an_error() {
         let error = OnnxSession::from_bytes(b"no model", 1).unwrap_err();
         assert!(format!("{error:#}").contains("ONNX Runtime cannot load the model"), "{error:#}");
     }

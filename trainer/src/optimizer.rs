@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::native::{self, NativeError, SgdStep};
 
-/// How a gradient becomes an update.
+/// Algorithm that turns a gradient into an update.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
@@ -18,12 +18,12 @@ pub enum Algorithm {
     Lars,
 }
 
-/// What gradient descent is told.
+/// Options of the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerOptions {
     /// SGD or LARS.
     pub algorithm: Algorithm,
-    /// Share of the last update that goes on.
+    /// Share μ of the last update that is kept.
     pub momentum: f64,
     /// Decay of the parameters: of every one with SGD; with LARS of all but biases and BatchNorm's.
     pub weight_decay: f64,
@@ -41,10 +41,10 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// For these parameters, at rest.
+    /// An optimizer of these parameters, with zero velocities.
     pub fn new<'a>(parameters: impl Iterator<Item = &'a Tensor>, options: OptimizerOptions) -> Self {
         let parameters: Vec<_> = parameters.map(Tensor::shallow_clone).collect();
-        // Laid out in memory as the parameters are.
+        // In the memory layout of the parameters.
         let velocities = parameters.iter().map(|p| p.detach().zeros_like()).collect();
         Self { options, parameters, velocities }
     }
@@ -54,7 +54,7 @@ impl Optimizer {
         &self.velocities
     }
 
-    /// Moves every parameter that has a gradient against it, and forgets the gradients.
+    /// Updates every parameter that has a gradient, and clears the gradients.
     ///
     /// # Errors
     /// If libtorch refuses.
@@ -81,7 +81,7 @@ impl Optimizer {
         native::forget_gradients(&self.parameters)
     }
 
-    /// `η·‖θ‖ / ‖g + w·θ‖ · (g + w·θ)`; vectors, which are biases and BatchNorm's, as they are.
+    /// Computes `η·‖θ‖ / ‖g + w·θ‖ · (g + w·θ)`; leaves vectors, which are biases and BatchNorm's, unchanged.
     fn layer_wise(&self, parameter: &Tensor, gradient: &Tensor) -> Tensor {
         if parameter.dim() < 2 {
             return gradient.shallow_clone();

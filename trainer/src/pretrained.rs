@@ -1,7 +1,7 @@
-//! What a trained network comes down to for those who use it: weights by name, and their origin.
+//! Pre-trained networks: weights by name, and their origin.
 //!
-//! Exports, conversions and evaluations read networks here and nowhere else, so each of them takes
-//! every kind of file that [`Pretrained::read`] knows.
+//! Exports, conversions and evaluations read networks only here, so each of them accepts every kind of
+//! file that [`Pretrained::read`] knows.
 
 use std::path::Path;
 
@@ -18,17 +18,17 @@ use crate::network::Encoder;
 /// Key in the metadata of a safetensors file under which [`Training`] stands as JSON.
 pub(crate) const TRAINING_KEY: &str = "densecl.training";
 
-/// A network as it lies in a file.
+/// A network read from a file.
 #[derive(Clone, Debug)]
 pub struct Pretrained {
-    /// How the weights came about: `densecl`, `moco-v2`, `random`, …
+    /// Origin of the weights: `densecl`, `moco-v2`, `random`, …
     pub method: String,
     /// The backbone.
     pub architecture: Architecture,
     /// The backbone under torchvision's names; `global_head.{0,2}` and `dense_head.{0,2}`, as far
     /// as the file holds them.
     pub weights: Weights,
-    /// How they were trained, if the file says so.
+    /// Record of their training, if the file holds one.
     pub training: Option<Training>,
 }
 
@@ -43,15 +43,16 @@ impl Pretrained {
         Self::read_allowing(path, &Allow::nothing())
     }
 
-    /// The same, where some names of a file may be missing, unexpected or of another shape.
+    /// Reads a network like [`Pretrained::read`], but `allow`s some names of a file to be missing,
+    /// unexpected or of another shape.
     ///
     /// # Errors
-    /// As for [`Pretrained::read`].
+    /// The errors of [`Pretrained::read`].
     pub fn read_allowing(path: &Path, allow: &Allow) -> Result<Self> {
-        if path.is_file() { Self::of_file(path, allow) } else { Self::of_checkpoint(path) }
+        if path.is_file() { Self::from_file(path, allow) } else { Self::from_checkpoint(path) }
     }
 
-    fn of_file(path: &Path, allow: &Allow) -> Result<Self> {
+    fn from_file(path: &Path, allow: &Allow) -> Result<Self> {
         let failed = || format!("cannot take a network from {}", path.display());
         let file = CheckpointFile::open(path).with_context(failed)?;
         let network = Network::find(&file).with_context(failed)?;
@@ -75,7 +76,7 @@ impl Pretrained {
         })
     }
 
-    fn of_checkpoint(path: &Path) -> Result<Self> {
+    fn from_checkpoint(path: &Path) -> Result<Self> {
         let checkpoint = Checkpoint::read(&locate(path)?)?;
         let config = &checkpoint.record.config;
         let encoder = encoder_of(&checkpoint)?;

@@ -26,7 +26,7 @@ pub enum TensorFileError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// Not a safetensors file, or cut off.
@@ -34,7 +34,7 @@ pub enum TensorFileError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         source: safetensors::SafeTensorError,
     },
     /// A tensor has a type that is not read here.
@@ -60,7 +60,7 @@ impl TensorFile {
     /// Reads bytes that came from `path`.
     ///
     /// # Errors
-    /// As for [`TensorFile::read`].
+    /// The errors of [`TensorFile::read`].
     pub fn decode(bytes: &[u8], path: &Path) -> Result<Self, TensorFileError> {
         let malformed = |source| TensorFileError::Malformed { path: path.to_owned(), source };
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(malformed)?;
@@ -76,7 +76,7 @@ impl TensorFile {
         Ok(Self { tensors, metadata })
     }
 
-    /// Writes the file and has it on the disk before returning.
+    /// Writes the file and flushes it to disk.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -87,7 +87,7 @@ impl TensorFile {
         file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)
     }
 
-    /// The file's bytes.
+    /// Encodes the file.
     ///
     /// # Errors
     /// If a tensor has a type that the format lacks.

@@ -1,6 +1,6 @@
-//! Every input that fuzzing has kept goes through the checks of its target.
+//! Runs every file of the fuzz corpora through the check of its target.
 //!
-//! One test in a binary of its own, because the allocator that counts serves the whole process.
+//! One test in a binary of its own, because the counting allocator serves the whole process.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +20,7 @@ mod numbers;
 mod safetensors_writer;
 
 #[test]
-fn the_corpora_of_the_fuzz_targets_pass() {
+fn the_fuzz_corpora_pass_their_checks() {
     replay("image_decode", |input| image_decode::check(input, &counting::Process));
     replay("label_picture", label_picture::check);
     replay("npy_writer", npy_writer::check);

@@ -1,6 +1,6 @@
-//! What a probe says of memory holds: no picture, whole or damaged, takes more while it is decoded.
+//! Memory of decoding: no picture, whole or damaged, takes more than its probe states.
 //!
-//! One test in a binary of its own, because the allocator that counts serves the whole process.
+//! One test in a binary of its own, because the counting allocator serves the whole process.
 
 use std::io::Cursor;
 
@@ -12,7 +12,8 @@ use peak_alloc::PeakAlloc;
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const LIMITS: DecodeLimits = DecodeLimits { max_pixels: 2_000_000 };
-/// Sizes that a damaged WebP claims for its partitions are allocated, though never written: no page of them is taken.
+/// Buffers of the size that a damaged WebP states for its partitions, allocated but never written, so that no page of
+/// them is taken.
 const UNTOUCHED_BYTES: u64 = 18 << 20;
 
 fn files() -> Vec<(ImageFormat, Vec<u8>)> {
@@ -37,7 +38,7 @@ fn files() -> Vec<(ImageFormat, Vec<u8>)> {
 }
 
 #[test]
-fn decoding_takes_no_more_than_a_probe_says() {
+fn decoding_takes_no_more_memory_than_the_probe_states() {
     let files = files();
     assert!(files.len() >= 15, "{}", files.len());
     let mut state = 1_u64;

@@ -3,12 +3,13 @@
 use std::fs;
 
 use super::*;
-use crate::proto::OperatorSetIdProto;
 use crate::Layer;
 use crate::graph::{Attribute, Axis, GraphBuilder};
 use crate::proto::tensor_proto::{DataLocation, DataType};
 use crate::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::proto::{AttributeProto, FunctionProto, NodeProto, SparseTensorProto, TensorProto, TypeProto, type_proto};
+use crate::proto::{
+    AttributeProto, FunctionProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto, TypeProto, type_proto,
+};
 
 fn manifest() -> Manifest {
     Manifest {

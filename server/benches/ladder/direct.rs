@@ -14,7 +14,7 @@ use crate::report::Sample;
 
 const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
 
-/// Engines as the server has them.
+/// Engines configured as in the server.
 pub(crate) struct Direct {
     engines: Vec<OnnxRuntimeBackend>,
     task: Task,
@@ -25,7 +25,7 @@ impl Direct {
         Ok(Self { engines: OnnxRuntimeBackend::start_all(&task.config.engine)?, task: task.clone() })
     }
 
-    /// The batch at which the bare loop does most images per second.
+    /// Finds the batch size with the most images per second in the bare loop.
     pub(crate) fn best_batch(&mut self, time: Duration) -> anyhow::Result<usize> {
         let mut best = (0.0, 1);
         for batch in BATCHES {
@@ -38,28 +38,28 @@ impl Direct {
         Ok(best.1)
     }
 
-    /// Nothing but runs, on inputs that are ready.
+    /// Measures model runs only, on prepared inputs.
     pub(crate) fn bare(&mut self, batch: usize, time: Duration) -> anyhow::Result<Sample> {
         let inputs: Vec<RgbImage> = (0..batch).map(|index| input(&self.task, index)).collect::<anyhow::Result<_>>()?;
         self.all(time, |engine, task, _| {
             let images: Vec<&[u8]> = inputs.iter().map(|input| input.as_raw().as_slice()).collect();
-            engine.run(&task.model, &task.layers, images_of(&inputs[0], &images), Load::Busy)?;
+            engine.run(&task.model, &task.layers, image_batch(&inputs[0], &images), Load::Busy)?;
             Ok(batch)
         })
     }
 
-    /// From the file to the reply.
+    /// Measures the work from the file to the reply, on all engines concurrently.
     pub(crate) fn whole(&mut self, time: Duration) -> anyhow::Result<Sample> {
         self.all(time, |engine, task, index| reply(engine, task, index, Load::Busy).map(|_| 1))
     }
 
-    /// The same, one after the other, each with all threads.
+    /// Measures the work from the file to the reply, one image at a time with all threads.
     pub(crate) fn alone(&mut self, time: Duration) -> anyhow::Result<Sample> {
         let Self { engines, task } = self;
         run_for(time, |index| reply(&mut engines[0], task, index, Load::Idle).map(|_| 1))
     }
 
-    /// Runs `work` on every engine at once.
+    /// Runs `work` on all engines concurrently.
     fn all(
         &mut self,
         time: Duration,
@@ -74,11 +74,11 @@ impl Direct {
                 .collect();
             threads.into_iter().map(|thread| thread.join().expect("the loop does not panic")).collect()
         });
-        Ok(Sample::together(samples.into_iter().collect::<anyhow::Result<Vec<_>>>()?))
+        Ok(Sample::combined(samples.into_iter().collect::<anyhow::Result<Vec<_>>>()?))
     }
 }
 
-/// Calls `work`, which says how many images it did, until the time is over, and at least once.
+/// Calls `work`, which returns its number of images, until the time is over, but at least once.
 fn run_for(time: Duration, mut work: impl FnMut(usize) -> anyhow::Result<usize>) -> anyhow::Result<Sample> {
     let begun = Instant::now();
     let (mut images, mut latencies) = (0, Vec::new());
@@ -92,7 +92,7 @@ fn run_for(time: Duration, mut work: impl FnMut(usize) -> anyhow::Result<usize>)
     }
 }
 
-fn images_of<'a>(first: &RgbImage, images: &'a [&'a [u8]]) -> ImageBatch<'a> {
+fn image_batch<'a>(first: &RgbImage, images: &'a [&'a [u8]]) -> ImageBatch<'a> {
     ImageBatch { height: first.height() as usize, width: first.width() as usize, images }
 }
 
@@ -103,7 +103,7 @@ fn input(task: &Task, index: usize) -> anyhow::Result<RgbImage> {
 
 fn reply(engine: &mut OnnxRuntimeBackend, task: &Task, index: usize, load: Load) -> anyhow::Result<Vec<u8>> {
     let input = input(task, index)?;
-    let outputs = engine.run(&task.model, &task.layers, images_of(&input, &[input.as_raw()]), load)?;
+    let outputs = engine.run(&task.model, &task.layers, image_batch(&input, &[input.as_raw()]), load)?;
     let mut file = Vec::new();
     for LayerOutput { channels, height, width, data } in outputs.into_iter().flatten() {
         let map = FeatureMap::new(channels, height, width, data)?.into_normalized();

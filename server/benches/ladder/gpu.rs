@@ -1,4 +1,4 @@
-//! How busy the GPU is, as `nvidia-smi` sees it.
+//! GPU utilisation by `nvidia-smi`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use std::thread;
 
 use serde::Serialize;
 
-/// Reads along while something runs.
+/// Reads the utilisation while a benchmark runs.
 pub(crate) struct GpuMonitor {
     process: Child,
     readings: Arc<Mutex<Vec<Reading>>>,
@@ -19,7 +19,7 @@ struct Reading {
     memory_mib: f64,
 }
 
-/// What was read.
+/// Utilisation during a measurement.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct GpuUse {
     /// Share of the time in which a kernel ran, from 0 to 1.
@@ -28,7 +28,7 @@ pub(crate) struct GpuUse {
 }
 
 impl GpuMonitor {
-    /// Nothing where there is no `nvidia-smi`.
+    /// Starts to read; `None` if there is no `nvidia-smi`.
     pub(crate) fn start() -> Option<Self> {
         let mut process = Command::new("nvidia-smi")
             .args(["--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "-lms", "100"])
@@ -49,9 +49,9 @@ impl GpuMonitor {
         Some(Self { process, readings })
     }
 
-    /// The mean since the start.
+    /// Stops, and returns the mean utilisation since the start.
     pub(crate) fn stop(mut self) -> Option<GpuUse> {
-        // A program that has ended by itself needs no killing.
+        // Fails if the program has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
         let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);

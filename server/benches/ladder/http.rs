@@ -1,4 +1,4 @@
-//! The rung over HTTP: the whole server, and clients on threads of their own.
+//! The rung over HTTP: the whole server, with clients on other threads.
 
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
@@ -20,7 +20,7 @@ use crate::report::Sample;
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The server, as `main` runs it.
+/// The server on its own thread, run as by `main`.
 pub(crate) struct HttpServer {
     address: SocketAddr,
     state: AppState,
@@ -57,11 +57,11 @@ impl HttpServer {
 
     pub(crate) fn stop(self) -> anyhow::Result<()> {
         let _ = self.stop.send(());
-        self.thread.join().expect("the server does not panic").context("the server did not end well")
+        self.thread.join().expect("the server does not panic").context("the server failed")
     }
 }
 
-/// A connection that is kept.
+/// A connection that is kept alive.
 pub(crate) struct Client(SendRequest<Full<Bytes>>);
 
 impl Client {
@@ -73,7 +73,7 @@ impl Client {
         Ok(Self(sender))
     }
 
-    /// Whether another request can be sent.
+    /// True if another request can be sent.
     pub(crate) fn is_usable(&self) -> bool {
         !self.0.is_closed()
     }
@@ -94,7 +94,7 @@ impl Client {
     }
 }
 
-/// `clients` that each send a request, wait for its reply, and send the next.
+/// Runs `clients` that each send a request, wait for its reply, and send the next.
 pub(crate) fn closed_loop(address: SocketAddr, task: &Task, clients: usize, time: Duration) -> anyhow::Result<Sample> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -112,7 +112,7 @@ pub(crate) fn closed_loop(address: SocketAddr, task: &Task, clients: usize, time
                     let start = Instant::now();
                     match client.ask(&task, number + latencies.len()).await? {
                         StatusCode::OK => latencies.push(start.elapsed()),
-                        // More clients than can be answered in time: they come again, as they are told.
+                        // Refused clients retry after the time of `Retry-After`.
                         StatusCode::SERVICE_UNAVAILABLE => tokio::time::sleep(RETRY_AFTER).await,
                         status => bail!("the server answered {status}"),
                     }

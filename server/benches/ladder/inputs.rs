@@ -1,4 +1,4 @@
-//! What is sent: JPEG files.
+//! Inputs: JPEG files.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -8,13 +8,13 @@ use axum::body::Bytes;
 use image::codecs::jpeg::JpegEncoder;
 use image::{Rgb, RgbImage};
 
-/// Different pictures, so that nothing is answered from memory.
+/// Number of different images, which are sent in turn.
 const COUNT: usize = 16;
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 480;
 const QUALITY: u8 = 90;
 
-/// Files, sent in turn.
+/// Files that are sent in turn.
 #[derive(Clone)]
 pub(crate) struct Inputs(std::sync::Arc<[Bytes]>);
 
@@ -33,12 +33,12 @@ impl Inputs {
         Ok(Self(files.collect::<anyhow::Result<_>>()?))
     }
 
-    /// All of them.
+    /// All files.
     pub(crate) fn files(&self) -> &[Bytes] {
         &self.0
     }
 
-    /// The one for the `index`-th request.
+    /// The file of request `index`.
     pub(crate) fn file(&self, index: usize) -> &Bytes {
         &self.0[index % self.0.len()]
     }

@@ -1,14 +1,14 @@
-//! How much of what ONNX Runtime can do arrives at the client: four rungs on the same threads, in
-//! one run, in alternation.
+//! Compares the server with the parts that it is built of: four rungs on the same threads, measured alternately in one
+//! run.
 //!
-//! - `engine`: the bare loop, on inputs that are ready, at its best batch;
-//! - `direct`: the same plus decoding, resizing, normalising and encoding;
+//! - `engine`: the bare loop of ONNX Runtime, on prepared inputs, at its best batch size;
+//! - `direct`: `engine` plus decoding, resizing, normalising and encoding;
 //! - `router`: through admission, queue and batcher, in this process;
 //! - `http`: over a socket, closed loop with 1, 4, 16 and 64 clients;
-//! - `python`, if `--python` names one: `OpenCV` and onnxruntime doing what `direct` does.
+//! - `python`, if `--python` names an interpreter: the work of `direct` by `OpenCV` and onnxruntime.
 //!
 //! Then, over HTTP, an open loop: requests at random times (Poisson) at 0.5 to 2 times the peak.
-//! `make bench-server` runs it; `--help` says what can be changed.
+//! `make bench-server` runs it; `--help` lists its options.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
@@ -45,7 +45,7 @@ const CLIENTS: [usize; 4] = [1, 4, 16, 64];
 /// Requests per second of the open loop, in multiples of the closed loop's best.
 const OFFERED: [f64; 4] = [0.5, 0.9, 1.2, 2.0];
 
-/// Compares the server with what it is built of.
+/// Compares the server with the parts that it is built of
 #[derive(Clone, Debug, Parser)]
 #[command(name = "ladder", args_override_self = true)]
 pub(crate) struct Arguments {
@@ -64,7 +64,7 @@ pub(crate) struct Arguments {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Times that every rung is measured
+    /// Number of measurements of every rung
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of each rate of the open loop; 0 leaves it out
@@ -79,12 +79,12 @@ pub(crate) struct Arguments {
     /// Arguments of the server, such as --threads 2 --device cuda
     #[arg(last = true)]
     server: Vec<String>,
-    /// What `cargo bench` passes
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What every rung computes.
+/// The work that every rung measures.
 #[derive(Clone)]
 pub(crate) struct Task {
     pub(crate) model: ModelFile,
@@ -95,7 +95,7 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// The request that asks for it.
+    /// Path and query of the request for it.
     pub(crate) fn path_and_query(&self) -> String {
         let layer = self.layers.names().join("%2B");
         format!("/features?layer={layer}&side={}&format=npy", self.side_px)

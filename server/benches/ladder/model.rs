@@ -1,4 +1,4 @@
-//! A repository with a network of random weights, for architectures that none is shipped of.
+//! A model repository with random weights, for architectures of which the project ships no model.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ const STEM_WIDTH: usize = 64;
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// The repository called `name`; one with random weights below `folder` if it is an architecture's.
+/// Returns the repository at `name`. If `name` is an architecture, creates one with random weights below `folder`.
 pub(crate) fn repository(name: &str, folder: &Path) -> anyhow::Result<PathBuf> {
     let named = [
         ("resnet18", Architecture::ResNet18),
@@ -104,7 +104,7 @@ impl Network {
         self.weights.insert(name, weight);
     }
 
-    /// From -1 to 1: a linear congruential generator, whose upper bits are random enough.
+    /// Uniform in [-1, 1), by the upper bits of a linear congruential generator.
     fn uniform(&mut self) -> f32 {
         self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0

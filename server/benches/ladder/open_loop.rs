@@ -1,4 +1,4 @@
-//! Requests that come at random times, whether or not earlier ones are answered: what overload is.
+//! Open loop: requests at random times, independent of the replies to earlier ones. Measures overload.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::Task;
 use crate::http::{Client, HttpServer};
 use crate::report::{percentile, resident_bytes};
 
-/// How many requests, and for how long.
+/// Offered load: rate and duration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offered {
     pub(crate) per_second: f64,
     pub(crate) time: Duration,
 }
 
-/// What became of them.
+/// Result of one offered load.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct OpenSample {
     pub(crate) offered_per_second: f64,
@@ -30,12 +30,13 @@ pub(crate) struct OpenSample {
     pub(crate) answered_p99_ms: f64,
     pub(crate) refused_p50_ms: f64,
     pub(crate) refused_p99_ms: f64,
-    /// Of the whole process, before and at its most.
+    /// Resident memory of the process before the measurement.
     pub(crate) resident_before_bytes: u64,
+    /// Largest resident memory during the measurement.
     pub(crate) resident_most_bytes: u64,
 }
 
-/// One request: what came back, and how long after it was due.
+/// Outcome of one request, and the time from when it was due.
 struct Outcome {
     status: Option<StatusCode>,
     latency: Duration,
@@ -81,7 +82,7 @@ pub(crate) fn run(server: &HttpServer, task: &Task, offered: Offered) -> anyhow:
         }
         running.join_all().await
     });
-    // What was still answered after the last request counts for the time that it took.
+    // Rates include the time until the last reply, as replies arrive after the last request was sent.
     let last = outcomes.iter().map(|outcome| outcome.ended).max().unwrap_or(begun);
     let seconds = last.duration_since(begun).as_secs_f64();
     let latencies = |status: StatusCode| -> Vec<Duration> {

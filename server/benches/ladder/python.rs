@@ -1,4 +1,5 @@
-//! The same work in Python: `OpenCV` and onnxruntime, in a process of its own that stays warm.
+//! The rung in Python: the work of `direct` by `OpenCV` and onnxruntime, in a process that is kept between
+//! measurements.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use anyhow::{Context, ensure};
 use crate::Task;
 use crate::report::Sample;
 
-/// Answers every number of seconds on its input with images per second.
+/// Python process that reads a number of seconds per line, and answers with images per second.
 pub(crate) struct PythonLoop {
     process: Child,
     input: ChildStdin,
@@ -45,13 +46,13 @@ impl PythonLoop {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         ensure!(!line.is_empty(), "the Python program ended early");
-        Ok(Sample::of_speed(line.trim().parse()?))
+        Ok(Sample::from_speed(line.trim().parse()?))
     }
 }
 
 impl Drop for PythonLoop {
     fn drop(&mut self) {
-        // It ends by itself with its input, at the latest when this process does.
+        // Fails if the process has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

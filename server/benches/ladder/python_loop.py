@@ -1,8 +1,7 @@
-"""What `ladder`'s rung `direct` does, in Python: OpenCV decodes and resizes, onnxruntime runs.
+"""The work of `ladder`'s rung `direct` in Python: OpenCV decodes and resizes, onnxruntime runs.
 
-Reads a number of seconds per line and answers with images per second, from the best of two
-arrangements of the same threads that a first trial finds: one session with all of them, or a
-session for each.
+Reads a number of seconds per line and answers with images per second. A first trial chooses the
+faster of two arrangements of the same threads: one session with all of them, or one session each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-//! The figures, as a table and as JSON.
+//! Report of the measurements, as a table and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use crate::Task;
 use crate::gpu::GpuUse;
 use crate::open_loop::OpenSample;
 
-/// What is measured; the order is that of the table.
+/// Measured configurations, in the order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rung {
     Engine,
@@ -46,19 +46,19 @@ impl Sample {
         Self { per_second: images as f64 / time.as_secs_f64(), latencies }
     }
 
-    /// Where only the speed is known.
-    pub(crate) fn of_speed(per_second: f64) -> Self {
+    /// Creates a sample without latencies.
+    pub(crate) fn from_speed(per_second: f64) -> Self {
         Self { per_second, latencies: Vec::new() }
     }
 
-    /// What ran at the same time.
-    pub(crate) fn together(samples: Vec<Self>) -> Self {
+    /// Combines samples that ran concurrently.
+    pub(crate) fn combined(samples: Vec<Self>) -> Self {
         let per_second = samples.iter().map(|sample| sample.per_second).sum();
         Self { per_second, latencies: samples.into_iter().flat_map(|sample| sample.latencies).collect() }
     }
 }
 
-/// Everything that was measured.
+/// All measurements.
 pub(crate) struct Report {
     model: String,
     layer: String,
@@ -67,7 +67,7 @@ pub(crate) struct Report {
     best_batch: usize,
     rungs: BTreeMap<Rung, Vec<Sample>>,
     open: Vec<(f64, OpenSample)>,
-    /// By the number of clients.
+    /// GPU utilisation by the number of clients.
     gpu: BTreeMap<usize, GpuUse>,
 }
 
@@ -120,7 +120,7 @@ impl Report {
         self.rungs.entry(rung).or_default().push(sample);
     }
 
-    /// Keeps the last round's.
+    /// Sets the GPU utilisation; the last round replaces earlier ones.
     pub(crate) fn note_gpu(&mut self, clients: usize, gpu: Option<GpuUse>) {
         self.gpu.extend(gpu.map(|gpu| (clients, gpu)));
     }
@@ -148,7 +148,7 @@ impl Report {
         self.rungs.get(&rung).into_iter().flatten().flat_map(|sample| sample.latencies.clone()).collect()
     }
 
-    /// Ratios within each round, as median and extremes of the middle half.
+    /// Ratios within each round, as median and quartiles.
     fn ratios(&self) -> Vec<RatioDocument> {
         let pairs = [
             (Rung::Direct, Rung::Engine),
@@ -171,7 +171,7 @@ impl Report {
         pairs.into_iter().filter_map(ratio).collect()
     }
 
-    /// How much longer a lone request takes than the work itself, in milliseconds.
+    /// Time of a single HTTP request beyond the work itself, in milliseconds.
     fn alone_over_direct_ms(&self) -> f64 {
         let p50 = |rung| percentile(&self.latencies(rung), 0.5);
         p50(Rung::Http(1)) - p50(Rung::DirectAlone)
@@ -205,8 +205,11 @@ impl Report {
         for RatioDocument { ratio, median, low, high } in self.ratios() {
             let _ = writeln!(text, "| {ratio} | {median:.3} | {low:.3}–{high:.3} |");
         }
-        let _ =
-            writeln!(text, "\nA lone request: {:.2} ms over the work itself (medians).", self.alone_over_direct_ms());
+        let _ = writeln!(
+            text,
+            "\nA single request: {:.2} ms more than the work itself (medians).",
+            self.alone_over_direct_ms()
+        );
         for (clients, GpuUse { busy, most_memory_mib }) in &self.gpu {
             let _ = writeln!(
                 text,
@@ -258,15 +261,15 @@ fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// In milliseconds; not a number if there is none.
+/// Percentile in milliseconds; NaN if there are no latencies.
 pub(crate) fn percentile(latencies: &[Duration], share: f64) -> f64 {
     let mut sorted = latencies.to_vec();
     sorted.sort();
-    let place = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
-    sorted.get(place).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
+    let index = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
+    sorted.get(index).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
 }
 
-/// Memory that this process holds now.
+/// Resident memory of this process.
 pub(crate) fn resident_bytes() -> u64 {
     const PAGE_BYTES: u64 = 4096;
     let statistics = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();

@@ -20,7 +20,7 @@ impl InProcess {
         Self(state)
     }
 
-    /// `clients` that each send a request, wait for its reply, and send the next.
+    /// Runs `clients` that each send a request, wait for its reply, and send the next.
     pub(crate) fn run(&self, task: &Task, clients: usize, time: Duration) -> anyhow::Result<Sample> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let router = router(self.0.clone());

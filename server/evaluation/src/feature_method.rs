@@ -1,34 +1,31 @@
-//! What is measured: anything that describes pictures.
+//! The interface of the evaluated methods, and a runner that times them and keeps recent features.
 
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::EvaluationError;
 use super::dataset::{Picture, read_picture};
+use super::error::{EvaluationError, FeatureMethodError};
 use densecl_vision::features::{FeatureMap, NormalizedMap};
 use densecl_vision::image::ImageSize;
 use densecl_vision::matching::{MatchedImage, PointMatch};
 
-/// What a method may fail with.
-pub type FeatureMethodError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Something whose correspondences are measured.
+/// A method that computes dense features, such as a model or a baseline.
 pub trait FeatureMethod {
-    /// What the report calls it.
+    /// The name in reports.
     fn name(&self) -> &str;
 
-    /// A descriptor for every cell of a picture.
+    /// Computes the features of an image, `[C, H, W]`.
     ///
     /// # Errors
-    /// Whatever keeps it from describing the picture.
+    /// Those of the method.
     fn describe(&mut self, picture: &Picture) -> Result<FeatureMap, FeatureMethodError>;
 
-    /// Matches between keypoints of its own, if it has any; the others match cells.
+    /// Matches the method's own keypoints; `None` if it has none, in which case cells are matched.
     ///
     /// # Errors
-    /// Whatever keeps it from matching the pictures.
+    /// Those of the method.
     fn keypoint_matches(
         &mut self,
         _source: &Picture,
@@ -38,7 +35,7 @@ pub trait FeatureMethod {
     }
 }
 
-/// A picture with its features.
+/// An image with its features.
 pub(super) struct DescribedPicture {
     pub(super) picture: Picture,
     pub(super) map: NormalizedMap,
@@ -54,16 +51,16 @@ impl DescribedPicture {
     }
 }
 
-/// How long it took, in milliseconds.
+/// Measured times in milliseconds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timings {
-    /// A picture, decoded, to its features; once for each.
+    /// From a decoded image to its features, for each image.
     pub(super) describe_ms: Vec<f64>,
-    /// The features of two pictures to matches; once for each pair.
+    /// From the features of two images to their matches, for each pair.
     pub(super) match_ms: Vec<f64>,
 }
 
-/// Describes pictures, and keeps the last ones: pictures come up again soon.
+/// Runs a method, measures its times and keeps the features of recent images, because a sequence uses its first image again.
 pub(super) struct MethodRunner<'a> {
     method: &'a mut dyn FeatureMethod,
     recent: VecDeque<Arc<DescribedPicture>>,
@@ -106,7 +103,7 @@ impl<'a> MethodRunner<'a> {
         matches.map_err(|source| EvaluationError::Method { picture: target.picture.path.clone(), source })
     }
 
-    /// Runs `work` on two pictures' features and counts its time.
+    /// Runs `work`, the matching of a pair, and records its time.
     pub(super) fn timed<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let result = work();

@@ -1,11 +1,12 @@
-//! Measures correspondences against exact truth.
+//! Evaluation of correspondences against exact ground truth.
 //!
-//! A [`Dataset`] is told by what is in its folder, a [`FeatureMethod`] is anything that describes pictures (a model, or a
-//! baseline), [`measure`] brings them together by the protocol that belongs to the data set, and a [`Report`] holds what
-//! came out. Not here: running models. Invariant: every number is a mean over pairs of pictures with its standard error,
-//! so that a pair with many matches counts no more than one with few, unless its name says that points count.
+//! [`measure`] runs a [`FeatureMethod`] (a model or a baseline) on a [`Dataset`] by the protocol of that data set. A
+//! [`Report`] sums up the results. Not here: running models. Invariant: every number is a mean over pairs of images with
+//! its standard error, so that a pair with many matches has no more weight than one with few, unless the name of the
+//! metric says that points are counted.
 
 mod dataset;
+mod error;
 mod feature_method;
 pub mod metrics;
 mod pair_result;
@@ -18,12 +19,13 @@ pub use self::dataset::{
     Dataset, DatasetError, DatasetLayout, GroundTruth, KeypointPair, Picture, Scene, SceneFrame, Selection, Sequence,
     SequencePicture, Split, read_picture,
 };
-pub use self::feature_method::{FeatureMethod, FeatureMethodError};
+pub use self::error::{EvaluationError, FeatureMethodError};
+pub use self::feature_method::FeatureMethod;
 pub use self::metrics::Estimate;
 pub use self::pair_result::{
     Curve, CurveSample, MeasuredMatch, Metric, PairIllustration, PairResult, PropagatedMask, Score, Unit,
 };
-pub use self::protocol::{EvaluationError, EvaluationOptions, MethodResult, measure};
+pub use self::protocol::{EvaluationOptions, MethodResult, measure};
 pub use self::report::{
     Cost, MeanCurve, Measurement, MethodKind, PageError, PairGroup, Report, ReportRow, page, text_table,
 };

@@ -1,4 +1,4 @@
-//! What is measured on one pair of pictures.
+//! The result of one pair of images: scores, curves and an illustration.
 
 use std::path::PathBuf;
 
@@ -7,140 +7,140 @@ use serde::Serialize;
 use densecl_vision::features::PixelPoint;
 use densecl_vision::image::ImageSize;
 
-/// What a number is of.
+/// Name and unit of a measured quantity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Metric {
-    /// A name that stays, for programs.
+    /// Stable name, for programs.
     pub id: String,
-    /// A name for people.
+    /// Name for readers.
     pub label: String,
-    /// What it is counted in.
+    /// The unit.
     pub unit: Unit,
 }
 
-/// What a number is counted in.
+/// Unit of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
-    /// From 0 to 1.
+    /// A share, from 0 to 1.
     Share,
     /// Pixels of the target.
     Px,
-    /// Things.
+    /// A count.
     Count,
 }
 
-/// A number of one case, and how much it counts among the others'.
+/// A metric's value for one pair, and its weight in the mean over pairs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
-    /// What it is of.
+    /// The metric.
     pub metric: Metric,
-    /// The number.
+    /// The value.
     pub value: f64,
-    /// 1, except where points count instead of pairs.
+    /// 1, or the number of points if the mean is over points.
     pub weight: f64,
 }
 
-/// The share of points within a distance, for rising distances.
+/// The values of a curve for one pair: the share of points below each threshold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CurveSample {
-    /// What it shows.
+    /// The curve.
     pub curve: &'static Curve,
-    /// One share a threshold.
+    /// One share for each threshold.
     pub shares: Vec<f64>,
 }
 
-/// Which thresholds a curve has.
+/// Names and thresholds of a curve.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Curve {
-    /// A name that stays, for programs.
+    /// Stable name, for programs.
     pub id: &'static str,
-    /// What lies along the vertical axis.
+    /// Label of the vertical axis.
     pub label: &'static str,
-    /// What lies along the horizontal axis.
+    /// Label of the horizontal axis.
     pub axis: &'static str,
-    /// In rising order.
+    /// The thresholds, rising.
     pub thresholds: &'static [f64],
 }
 
-/// One pair of pictures, measured.
+/// The result of one pair of images.
 #[derive(Clone, Debug)]
 pub struct PairResult {
-    /// Which pair.
+    /// Name of the pair.
     pub name: String,
-    /// The sequence it is part of; its own name if there is none.
+    /// Name of its sequence; the pair's own name if there is none.
     pub sequence: String,
-    /// What it is counted among besides all pairs.
+    /// The group that it belongs to besides the group of all pairs.
     pub group: Option<String>,
-    /// What was measured. A case may lack a metric that says nothing about it.
+    /// The scores. A metric that is undefined for this pair is missing.
     pub scores: Vec<Score>,
-    /// Curves.
+    /// The curves.
     pub curves: Vec<CurveSample>,
-    /// What can be shown of it.
+    /// The illustration.
     pub illustration: PairIllustration,
 }
 
-/// What a page can show of a case.
+/// The images, matches and masks of a pair that a page can show.
 #[derive(Clone, Debug)]
 pub struct PairIllustration {
-    /// The source picture.
+    /// File of the source image.
     pub source: PathBuf,
-    /// The target picture.
+    /// File of the target image.
     pub target: PathBuf,
-    /// Their sizes.
+    /// Sizes of the source and the target.
     pub sizes: [ImageSize; 2],
-    /// Errors up to this are small.
+    /// Matches with a smaller error are drawn as right.
     pub within_px: f64,
-    /// An even selection of the matches.
+    /// Matches at even distances in their order.
     pub matches: Vec<MeasuredMatch>,
-    /// A carried mask.
+    /// The propagated mask, if the data set has masks.
     pub mask: Option<PropagatedMask>,
 }
 
-/// A match, and how far it is from the truth.
+/// A match and its distance from the ground truth.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MeasuredMatch {
-    /// In the source.
+    /// Point of the source, in pixels.
     pub source: PixelPoint,
-    /// In the target.
+    /// Point of the target, in pixels.
     pub target: PixelPoint,
-    /// In pixels of the target.
+    /// Distance of `target` from the ground truth, in pixels; infinite if the ground truth is nowhere in the target.
     pub error_px: f64,
 }
 
-/// Labels of the target, row by row.
+/// Propagated and true labels of the target's pixels, row by row.
 #[derive(Clone, Debug)]
 pub struct PropagatedMask {
-    /// As carried over.
+    /// The propagated labels.
     pub found: Vec<u8>,
-    /// As they are.
+    /// The true labels.
     pub truth: Vec<u8>,
 }
 
-/// More lines than this hide one another.
-const MOST_LINES: usize = 120;
+/// More lines than this hide each other.
+const MAX_LINES: usize = 120;
 
 impl Score {
-    /// A number that counts as much as every other pair's.
+    /// A score with weight 1.
     pub(super) fn new(id: impl Into<String>, label: impl Into<String>, unit: Unit, value: f64) -> Self {
         Self { metric: Metric { id: id.into(), label: label.into(), unit }, value, weight: 1.0 }
     }
 
-    /// A number that counts `weight` times.
+    /// The score with another weight.
     pub(super) fn weighted(self, weight: f64) -> Self {
         Self { weight, ..self }
     }
 }
 
 impl PairResult {
-    /// The number of this name.
+    /// The value of the metric `id`.
     pub fn score(&self, id: &str) -> Option<f64> {
         self.scores.iter().find(|score| score.metric.id == id).map(|score| score.value)
     }
 }
 
-/// An even selection of `matches` that can be drawn.
+/// Selects at most [`MAX_LINES`] of `matches`, at even distances in their order.
 pub(super) fn selection(matches: &[MeasuredMatch]) -> Vec<MeasuredMatch> {
-    let count = matches.len().min(MOST_LINES);
+    let count = matches.len().min(MAX_LINES);
     (0..count).filter_map(|drawn| matches.get(drawn * matches.len() / count).copied()).collect()
 }

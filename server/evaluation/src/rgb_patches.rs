@@ -1,20 +1,21 @@
-//! The baseline without any network: the pixels themselves.
+//! A baseline without a network: patches of pixels as descriptors.
 
 use rayon::prelude::*;
 
 use super::dataset::Picture;
-use super::feature_method::{FeatureMethod, FeatureMethodError};
+use super::error::FeatureMethodError;
+use super::feature_method::FeatureMethod;
 use densecl_models::geometry::inference_size;
 use densecl_vision::features::FeatureMap;
 use densecl_vision::image::{ImageSize, ResizeError, RgbImage, resize};
 
 const PATCH_PX: usize = 32;
-/// Samples along a patch; each is the mean of a square of pixels.
+/// Samples along a side of a patch; each is the mean of a square of pixels.
 const SAMPLES: usize = 8;
 const SAMPLE_PX: usize = PATCH_PX / SAMPLES;
 const COLORS: usize = 3;
 
-/// The patches as a method, on as many cells as a model has.
+/// RGB patches as a [`FeatureMethod`].
 pub struct RgbPatches {
     name: String,
     side_px: u32,
@@ -22,7 +23,7 @@ pub struct RgbPatches {
 }
 
 impl RgbPatches {
-    /// Of pictures resized to `side_px`, one every `stride_px` pixels.
+    /// Patches of images resized to `side_px`, one every `stride_px` pixels, on the same cells as a model.
     pub fn new(side_px: u32, stride_px: u32) -> Self {
         Self { name: format!("RGB patches at {side_px} px"), side_px, stride_px }
     }
@@ -38,12 +39,12 @@ impl FeatureMethod for RgbPatches {
     }
 }
 
-/// For every cell of a grid with one cell every `stride_px` pixels, over the picture resized for `side_px` as for a
-/// model: the 32×32 pixels around its centre, averaged to 8×8 samples of three colours, less the mean of each colour.
-/// Beyond the edge the outermost pixels continue. The map is `[192, h, w]`.
+/// A map `[192, h, w]` of patches, with a cell every `stride_px` pixels of the image resized to `side_px` as for a model. A
+/// descriptor is the 32×32 pixels around the cell's centre, averaged to 8×8 samples of three colours, less the mean of
+/// each colour. Beyond the edge the outermost pixels continue.
 ///
 /// # Errors
-/// [`ResizeError`] if the picture has no pixels.
+/// [`ResizeError`] if the image has no pixels.
 #[expect(clippy::missing_panics_doc, reason = "the buffer is made for the shape")]
 pub fn rgb_patches(picture: &RgbImage, side_px: u32, stride_px: u32) -> Result<FeatureMap, ResizeError> {
     let resized = resize(picture, inference_size(ImageSize::from(picture.dimensions()), side_px))?;
@@ -61,7 +62,7 @@ pub fn rgb_patches(picture: &RgbImage, side_px: u32, stride_px: u32) -> Result<F
     Ok(FeatureMap::new(SAMPLES * SAMPLES * COLORS, height, width, data).expect("the buffer was made for this shape"))
 }
 
-/// Colour by colour, row by row.
+/// The descriptor of one cell, colour by colour, row by row.
 fn patch(picture: &RgbImage, (column, row): (usize, usize), (width, height): (usize, usize)) -> Vec<f32> {
     let first = |cell: usize, cells: usize, length: u32| {
         ((cell as f64 + 0.5) * f64::from(length) / cells as f64).round() as i64 - PATCH_PX as i64 / 2

@@ -1,8 +1,9 @@
-//! SIFT as a baseline (Lowe 2004), by `OpenCV` in a Python process of its own.
+//! SIFT as a baseline (Lowe, *Distinctive Image Features from Scale-Invariant Keypoints*, 2004), by `OpenCV` in a separate
+//! Python process.
 //!
-//! Where a protocol lets a method choose its keypoints, these are SIFT's, matched as mutual nearest neighbours that
-//! pass the ratio test. Where it gives points, or carries masks, a SIFT descriptor for every cell takes the place of a
-//! network's (dense SIFT, as in Liu et al., *SIFT Flow*, 2011).
+//! A protocol that lets a method choose its keypoints gets SIFT's, matched as mutual nearest neighbours that pass the ratio
+//! test. A protocol with given points or masks gets a SIFT descriptor for every cell (dense SIFT, as in Liu et al., *SIFT
+//! Flow*, 2011).
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -15,14 +16,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::dataset::Picture;
-use super::feature_method::{FeatureMethod, FeatureMethodError};
+use super::error::FeatureMethodError;
+use super::feature_method::FeatureMethod;
 use densecl_models::geometry::inference_size;
 use densecl_vision::features::{FeatureMap, PixelPoint};
 use densecl_vision::matching::{Candidate, PointMatch};
 
 const SCRIPT: &str = include_str!("sift.py");
 
-/// SIFT, running.
+/// A running SIFT process.
 pub struct Sift {
     name: String,
     side_px: u32,
@@ -33,22 +35,22 @@ pub struct Sift {
     replies: BufReader<ChildStdout>,
 }
 
-/// Why SIFT has nothing to say.
+/// The reason why SIFT failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SiftError {
-    /// Python does not start.
+    /// Python cannot be started.
     #[error("`{}` cannot be started; --python names another Python, one with opencv-python-headless", python.display())]
     NotStarted {
-        /// What was to be started.
+        /// The program.
         python: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The script says that it cannot do it.
+    /// The script reports an error.
     #[error("{0}")]
     Refused(String),
-    /// The script ended, or wrote something else.
+    /// The script ended, or wrote an invalid reply.
     #[error("the Python process of SIFT broke off")]
     Broken(#[source] io::Error),
     /// The descriptors cannot be read.
@@ -56,7 +58,7 @@ pub enum SiftError {
     Descriptors(#[source] ReadNpyError),
 }
 
-/// What the script answers.
+/// A reply of the script.
 #[derive(Deserialize)]
 struct Reply {
     opencv: Option<String>,
@@ -65,10 +67,10 @@ struct Reply {
 }
 
 impl Sift {
-    /// Starts `python`. Descriptors on a grid are those of pictures resized to `side_px`, one every `stride_px` pixels.
+    /// Starts the script with `python`. Dense descriptors are of images resized to `side_px`, one every `stride_px` pixels.
     ///
     /// # Errors
-    /// [`SiftError`] if there is no such Python, or it has no `OpenCV`.
+    /// [`SiftError`] if `python` cannot be started or has no `OpenCV`.
     pub fn start(python: &Path, side_px: u32, stride_px: u32) -> Result<Self, SiftError> {
         let not_started = |source| SiftError::NotStarted { python: python.to_owned(), source };
         let folder = tempfile::tempdir().map_err(SiftError::Broken)?;
@@ -107,9 +109,9 @@ impl Sift {
 
 impl Drop for Sift {
     fn drop(&mut self) {
-        // The end of its input ends the script.
+        // The script ends at the end of its input.
         self.requests = None;
-        // Nothing is left to be told if it cannot be waited for.
+        // A failure to wait has no consequence.
         let _ = self.process.wait();
     }
 }

@@ -181,7 +181,7 @@ pub enum BackendError {
     Model {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         source: ModelError,
     },
     /// The backend refuses the model.
@@ -208,7 +208,7 @@ pub enum BackendError {
     Output {
         /// The layer.
         layer: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
 }

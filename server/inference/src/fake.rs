@@ -31,7 +31,7 @@ impl BackendModel for FakeModel {
     }
 }
 
-/// What an engine did. Engines are numbered from 0.
+/// An event of an engine. Engines are numbered from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FakeEvent {
     /// An engine ran a batch. `built` says that it had to build the session first.
@@ -44,7 +44,7 @@ pub enum FakeEvent {
         images: usize,
         /// How busy the machine was.
         load: Load,
-        /// Whether there was no session before.
+        /// True if there was no session before.
         built: bool,
     },
     /// A session was built for an engine, on another thread.

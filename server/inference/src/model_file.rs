@@ -1,4 +1,4 @@
-//! The file of one version of a model, held open for as long as somebody may run it.
+//! The file of one version of a model, held open for as long as requests may run it.
 //!
 //! Its bytes are read again for each new cut, so that no parsed copy of the weights stays in memory
 //! beside the sessions' own. An open file outlives its name: a model that was replaced by a rename,
@@ -74,7 +74,7 @@ impl ModelFile {
         self.0.version
     }
 
-    /// Where it was found; somebody else may be there by now.
+    /// The path that it was opened at; another file may be there by now.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
@@ -84,7 +84,7 @@ impl ModelFile {
         &self.0.digest
     }
 
-    /// What it says of itself.
+    /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.0.manifest
     }
@@ -189,7 +189,7 @@ pub(crate) mod tests {
         assert_ne!(ModelFile::open("m", 1, &path).expect("a model").digest(), file.digest());
     }
 
-    /// The smallest model, with a number that nobody needs in the file `weights`.
+    /// The smallest model, with an unused number in the file `weights`.
     fn probe_with_weights_beside() -> Vec<u8> {
         use densecl_models::proto::{ModelProto, StringStringEntryProto, TensorProto, tensor_proto};
         use prost::Message as _;

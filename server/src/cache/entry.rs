@@ -32,11 +32,11 @@ const FLOAT_BYTES: usize = size_of::<f32>();
 /// Reason why bytes are not a valid entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EntryError {
-    #[error("it does not begin as an entry does")]
+    #[error("it does not begin with the magic number and the format of an entry")]
     Prefix,
-    #[error("its length is not what its header says")]
+    #[error("its length does not match its header")]
     Length,
-    #[error("its checksum is another")]
+    #[error("its checksum is wrong")]
     Checksum,
     #[error("its header cannot be read")]
     Header,

@@ -23,7 +23,7 @@ impl MemoryTier {
         let evicted = metrics.clone();
         let entries = Cache::builder()
             .max_capacity(max_bytes)
-            // Not by frequency: an id that was just sent to a client was never asked for so far, and will be.
+            // Not by frequency: an id that was just sent to a client has no uses yet, and will be used soon.
             .eviction_policy(EvictionPolicy::lru())
             .weigher(|_, features: &Arc<CachedFeatures>| u32::try_from(features.bytes()).unwrap_or(u32::MAX))
             .eviction_listener(move |_, _, cause| {

@@ -12,6 +12,7 @@ mod features;
 mod key;
 mod memory;
 mod metrics;
+mod redis_address;
 mod redis_tier;
 mod settings;
 mod single_flight;
@@ -23,8 +24,8 @@ pub use self::key::{FeatureId, FeatureIdError, FeatureKey, Recipe};
 use self::memory::MemoryTier;
 pub use self::metrics::CacheMetrics;
 use self::metrics::CacheTier;
+pub use self::redis_address::{RedisAddress, RedisAddressError};
 use self::redis_tier::RedisTier;
-pub use self::redis_tier::{RedisAddress, RedisAddressError};
 pub use self::settings::{CacheSettings, RedisSettings};
 pub use self::single_flight::{Role, SharedComputation, SingleFlight};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::RedisAddress;
+use super::redis_address::RedisAddress;
 
 /// Tiers of the cache.
 #[derive(Clone, Debug)]

@@ -109,7 +109,7 @@ pub enum Baseline {
 }
 
 impl EvaluateArgs {
-    /// EvaluationOptions of the engines: one image at a time, without waiting for others.
+    /// Options of the engines: one image at a time, without waiting for others.
     pub fn batcher(&self) -> BatcherOptions {
         BatcherOptions {
             engine: self.engine.options(),

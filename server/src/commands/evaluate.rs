@@ -164,7 +164,7 @@ impl<'a> Evaluation<'a> {
             Err(error @ (SiftError::NotStarted { .. } | SiftError::Refused(_))) => {
                 return Ok(ReportRow::absent("SIFT".to_owned(), MethodKind::Sift, error.to_string()));
             }
-            Err(error) => return Err(error.into()),
+            Err(error @ (SiftError::Broken(_) | SiftError::Descriptors(_))) => return Err(error.into()),
         };
         let measured = self.measure(&mut sift, &variant.options)?;
         self.row(sift.name().to_owned(), MethodKind::Sift, vec![measured])

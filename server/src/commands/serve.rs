@@ -29,7 +29,7 @@ pub(crate) fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
             async move {
                 // One reload at a time; signals during a reload cause one more.
                 while hangup.recv().await.is_some() {
-                    tracing::info!(signal = "SIGHUP", "told to reload");
+                    tracing::info!(signal = "SIGHUP", "reloading");
                     app::reload(&state).await;
                 }
             }
@@ -50,7 +50,7 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        tracing::info!(signal = name, "told to stop");
+        tracing::info!(signal = name, "stopping");
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}

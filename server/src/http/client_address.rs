@@ -1,4 +1,4 @@
-//! Which client a request is from: the other end of its connection, or whom a trusted proxy names.
+//! Address of the client: the peer of the connection, or the address that a trusted proxy names.
 
 use std::net::IpAddr;
 
@@ -9,13 +9,12 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address of the client behind `peer`.
 ///
-/// Each proxy appends to `X-Forwarded-For` the address that it was asked from, so the list is read
-/// from its end, and only as far as those who wrote it are trusted: whatever stands before is what
-/// the client says of itself.
+/// Each proxy appends the address of its own client to `X-Forwarded-For`. The list is therefore read from its end, and
+/// only as long as the address before was a trusted proxy's; a client can forge all earlier entries.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
-    // Several lines of a header are one list.
+    // Repeated headers form one list.
     let lines = headers.get_all(FORWARDED_FOR).iter().rev();
     let mut entries = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
     while is_trusted(&client) {
@@ -25,7 +24,7 @@ pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
     client
 }
 
-/// An address, with or without a port.
+/// Parses an address, with or without a port.
 fn read_address(text: &str) -> Option<IpAddr> {
     let with_port = || text.parse().ok().map(|address: std::net::SocketAddr| address.ip());
     text.trim_matches(['[', ']']).parse().ok().or_else(with_port)
@@ -42,14 +41,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
+    fn the_header_of_an_untrusted_peer_is_ignored() {
         assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
     }
 
     #[test]
-    fn a_proxy_is_believed_about_whom_it_was_asked_by() {
+    fn a_trusted_proxy_names_its_client() {
         assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
-        assert_eq!(client("10.0.0.1", &["203.0.113.9, 198.51.100.7"]), "198.51.100.7", "the first is hearsay");
+        assert_eq!(client("10.0.0.1", &["203.0.113.9, 198.51.100.7"]), "198.51.100.7", "the first entry can be forged");
         assert_eq!(client("10.0.0.1", &["198.51.100.7, 10.0.0.2"]), "198.51.100.7", "two proxies");
         assert_eq!(client("10.0.0.1", &["203.0.113.9", "198.51.100.7"]), "198.51.100.7", "two lines");
         assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.7:4711"]), "198.51.100.7");
@@ -58,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_ends_the_search() {
+    fn an_unreadable_entry_ends_the_search() {
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.7, unknown"]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["10.0.0.2"]), "10.0.0.2");

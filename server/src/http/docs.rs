@@ -16,7 +16,7 @@ use super::guard::authenticate::is_open;
 use super::problem::responses::unauthorized;
 use super::state::AppState;
 
-/// The pages style themselves as they go; scripts come from this server alone.
+/// Swagger UI needs inline styles; scripts come from this server alone.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'";
 
 #[derive(OpenApi)]
@@ -28,14 +28,14 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-
     ),
     tags(
         (name = "features", description = "Images in, features and matches out"),
-        (name = "models", description = "What is served"),
-        (name = "open inference protocol", description = "KServe v2, with Triton's extensions for binary tensors and model repositories. Problems have a member `error` besides"),
-        (name = "operations", description = "For orchestrators and monitoring"),
+        (name = "models", description = "The models that are served"),
+        (name = "open inference protocol", description = "KServe v2, with Triton's extensions for binary tensors and model repositories. Problems also have a member `error`"),
+        (name = "operations", description = "Probes and metrics, for orchestrators and monitoring"),
     )
 )]
 struct Base;
 
-/// Bytes as they are, for the types of bodies that are no text.
+/// Schema of a body of raw bytes.
 pub(super) struct Binary;
 
 impl PartialSchema for Binary {
@@ -47,8 +47,8 @@ impl PartialSchema for Binary {
 
 impl ToSchema for Binary {}
 
-/// Corrects objects that are described by several others at once. Each is closed to fields that it
-/// does not know, as the reader of all together is; read by itself it would refuse the others'.
+/// Corrects schemas that combine several objects by `allOf`. Each part forbids unknown fields, and would therefore
+/// refuse the fields of the other parts.
 pub(super) fn open_flattened_objects(document: &mut Document) {
     let schemas = document.components.iter_mut().flat_map(|components| components.schemas.values_mut());
     for schema in schemas {
@@ -61,30 +61,30 @@ pub(super) fn open_flattened_objects(document: &mut Document) {
     }
 }
 
-/// Says of every route that is not open to everyone how a key is sent, and what happens without. A
-/// server has keys only if it was given some, so that none is a way, too.
+/// Describes how a key is sent to every route that needs one, and the 401 of a request without. Sending no key is
+/// listed as well: a server that was given no keys asks for none.
 pub(super) fn describe_keys(document: &mut Document) {
     let components = document.components.get_or_insert_default();
     let key = ApiKeyValue::with_description("X-API-Key", "Instead of `Authorization`");
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
-    let bearer = bearer.description(Some("A key from whoever runs the server, if it asks for keys at all")).build();
+    let bearer = bearer.description(Some("A key from the operator of the server, if it asks for keys")).build();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(key)));
     let none: [&str; 0] = [];
-    let ways = [
+    let alternatives = [
         SecurityRequirement::new("bearer", none),
         SecurityRequirement::new("apiKey", none),
         SecurityRequirement::default(),
     ];
     let locked = document.paths.paths.iter_mut().filter(|(path, _)| !is_open(path));
     for operation in locked.flat_map(|(_, item)| [item.get.as_mut(), item.post.as_mut()]).flatten() {
-        operation.security = Some(ways.to_vec());
+        operation.security = Some(alternatives.to_vec());
         operation.responses.responses.entry("401".to_owned()).or_insert_with(|| unauthorized().into());
     }
 }
 
-/// What the document says beside the routes.
-pub(super) fn base() -> Document {
+/// The document without routes.
+pub(super) fn base_document() -> Document {
     Base::openapi()
 }
 
@@ -98,7 +98,7 @@ pub(super) fn router(document: Document) -> Router<AppState> {
     pages.layer(middleware::map_response(async |mut response: Response| {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        // A newer server brings newer pages.
+        // The pages change with the server's version.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     }))

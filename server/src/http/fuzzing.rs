@@ -1,4 +1,4 @@
-//! A way for fuzz targets to what is private here. Not a part of what the crate offers.
+//! Access to private parsers for the fuzz targets; not part of the crate's interface.
 
 use std::sync::OnceLock;
 
@@ -12,33 +12,33 @@ pub use super::open_inference::{
 };
 pub use super::problem::{Problem, ToProblem};
 pub use super::request::RequestError;
-use super::request::{Count, Expected, ImageField, Upload};
+use super::request::{Expected, ImageCount, ImageField, Upload};
 use crate::config::RequestLimits;
 use crate::serving::CpuPool;
 
-/// Fields as those of all routes together: one image or none, one or more, any number.
+/// Image fields with every kind of count that a route uses.
 const EXPECTED: Expected<3> = Expected {
     images: [
-        ImageField { part: "image", json: "images", count: Count::Several },
-        ImageField { part: "source", json: "source", count: Count::OneOrNone },
-        ImageField { part: "target", json: "target", count: Count::SeveralOrNone },
+        ImageField { part: "image", json: "images", count: ImageCount::AtLeastOne },
+        ImageField { part: "source", json: "source", count: ImageCount::AtMostOne },
+        ImageField { part: "target", json: "target", count: ImageCount::Any },
     ],
     raw: true,
 };
 
-/// What a body was read as.
+/// The images and parameters of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadBody {
     /// The images of each field: `image`, `source` and `target`.
     pub images: [Vec<Bytes>; 3],
-    /// Names and values.
+    /// Names and values of the parameters.
     pub parameters: Vec<(String, String)>,
 }
 
-/// Reads a request's body, which comes in `pieces`, as the routes do.
+/// Reads a request's body, which arrives in `pieces`, as the routes do.
 ///
 /// # Errors
-/// What the sender would be told.
+/// The error that the sender would be answered with.
 pub async fn read_body(
     limits: &RequestLimits,
     content_type: &[u8],
@@ -48,7 +48,7 @@ pub async fn read_body(
     let cpu = CPU.get_or_init(|| CpuPool::new(1).expect("there is room for one thread"));
     let body = Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>)));
     let request = Request::post("/features").header(header::CONTENT_TYPE, content_type).body(body);
-    // Such a request does not get as far as this server's own code.
+    // hyper refuses such a request before it reaches a handler.
     let mut request = request.map_err(|error| RequestError::MalformedBody(error.to_string()))?;
     DefaultBodyLimit::apply(DefaultBodyLimit::max(limits.max_body_bytes as usize), &mut request);
     let Upload { images, parameters } = Upload::read(limits, cpu, request, EXPECTED).await?;

@@ -1,8 +1,8 @@
 //! The wire: routes, bodies, parameters, replies.
 //!
 //! `request` reads bodies and parameters into valid values, the use cases in [`crate::serving`] do the work, `reply`
-//! writes the format that was asked for, and `problem` says what went wrong. `guard` stands before all handlers, `observe`
-//! around them. This is the only module that knows axum and the wire types.
+//! writes the negotiated format, and `problem` describes failures. The middleware in `guard` refuses requests before
+//! they reach a handler; `observe` wraps every request. This is the only module that uses axum and the wire types.
 
 mod client_address;
 mod correspondence;
@@ -42,26 +42,26 @@ pub use self::request::RequestError;
 pub use self::state::{AppState, Phase, StateError};
 use crate::config::CorsOrigin;
 
-/// The whole server, without a listener.
+/// All routes of the server, without a listener.
 pub fn router(state: AppState) -> Router {
-    let work = work().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
-    let (api, document) = describe(work).split_for_parts();
+    let work = work_routes().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
+    let (api, document) = described_routes(work).split_for_parts();
     let routes = api.merge(page::router()).merge(docs::router(document));
-    finish(routes.layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate)), state)
+    with_shared_layers(routes.layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate)), state)
 }
 
-/// The second listener's routes, for administrators: everything about the server, and nothing that computes.
+/// Routes of the second listener, for administrators: probes, metrics, models and administration, no inference.
 pub(crate) fn admin_router(state: AppState) -> Router {
-    let routes = operations()
+    let routes = operations_routes()
         .merge(models::routes())
         .merge(open_inference::descriptions())
         .merge(open_inference::administration());
     let (routes, _) = routes.split_for_parts();
-    finish(routes.layer(middleware::from_fn(administration::as_administrator)), state)
+    with_shared_layers(routes.layer(middleware::from_fn(administration::as_administrator)), state)
 }
 
-/// Adds what all routes have in common.
-fn finish(routes: Router<AppState>, state: AppState) -> Router {
+/// Adds the fallbacks and layers that all routes share.
+fn with_shared_layers(routes: Router<AppState>, state: AppState) -> Router {
     let cors = cors_layer(&state.config().cors_origins);
     let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
     routes
@@ -71,29 +71,29 @@ fn finish(routes: Router<AppState>, state: AppState) -> Router {
         })
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(CatchPanicLayer::custom(observe::PanicReply(state.clone())))
-        .layer(middleware::from_fn(open_inference::name_errors))
+        .layer(middleware::from_fn(open_inference::add_error_member))
         .layer(zstd_layer())
         .layer(gzip_layer())
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .layer(cors)
-        .layer(middleware::map_response_with_state(state.clone(), reply::protect))
+        .layer(middleware::map_response_with_state(state.clone(), reply::set_default_headers))
         .with_state(state)
 }
 
-/// The routes that the `OpenAPI` document describes, each listed once.
+/// Routes that the `OpenAPI` document describes, each listed once.
 fn api() -> OpenApiRouter<AppState> {
-    describe(work())
+    described_routes(work_routes())
 }
 
-fn describe(work: OpenApiRouter<AppState>) -> OpenApiRouter<AppState> {
-    let mut routes = OpenApiRouter::with_openapi(docs::base()).merge(work).merge(operations());
+fn described_routes(work: OpenApiRouter<AppState>) -> OpenApiRouter<AppState> {
+    let mut routes = OpenApiRouter::with_openapi(docs::base_document()).merge(work).merge(operations_routes());
     docs::open_flattened_objects(routes.get_openapi_mut());
     docs::describe_keys(routes.get_openapi_mut());
     routes
 }
 
-/// What clients come for, as often as their rate allows.
-fn work() -> OpenApiRouter<AppState> {
+/// Routes that compute or administer, limited by each client's rate.
+fn work_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(features::post_features))
         .routes(routes!(correspondence::post_correspondence))
@@ -103,8 +103,8 @@ fn work() -> OpenApiRouter<AppState> {
         .merge(open_inference::administration())
 }
 
-/// What must answer whatever the load.
-fn operations() -> OpenApiRouter<AppState> {
+/// Probes and metrics, which answer at any load.
+fn operations_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(probes::livez))
         .routes(routes!(probes::readyz))
@@ -112,29 +112,32 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(open_inference::health())
 }
 
-/// Compresses with zstd what is not a picture, where a client asks for it.
+/// Compresses all replies but images with zstd, if the client accepts it.
 ///
-/// A reply of numbers loses about half its size in any form, at hundreds of megabytes a second.
+/// Numbers shrink to about half their size in any form, at hundreds of megabytes a second.
 fn zstd_layer() -> CompressionLayer<impl Predicate> {
-    let is_dense = |content_type: &str| content_type.starts_with("image/");
-    CompressionLayer::new().no_gzip().quality(CompressionLevel::Fastest).compress_when(content(move |it| !is_dense(it)))
+    let is_compressed = |content_type: &str| content_type.starts_with("image/");
+    CompressionLayer::new()
+        .no_gzip()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(large_reply(move |it| !is_compressed(it)))
 }
 
-/// Compresses text with gzip, where a client asks for it and not for zstd.
+/// Compresses text with gzip, if the client accepts gzip and not zstd.
 ///
-/// Not numbers as bytes: gzip is slower than most networks, and many clients ask for it without their users knowing.
+/// Binary numbers are left alone: gzip is slower than most networks, and many clients accept it by default.
 fn gzip_layer() -> CompressionLayer<impl Predicate> {
     let is_text =
         |content_type: &str| content_type.starts_with("application/json") || content_type.starts_with("text/");
-    CompressionLayer::new().no_zstd().quality(CompressionLevel::Fastest).compress_when(content(is_text))
+    CompressionLayer::new().no_zstd().quality(CompressionLevel::Fastest).compress_when(large_reply(is_text))
 }
 
-/// Replies of some size whose type is one that `is_meant`.
-fn content(is_meant: impl Fn(&str) -> bool + Clone) -> impl Predicate {
+/// Selects replies of at least 1 KiB whose content type satisfies `has_type`.
+fn large_reply(has_type: impl Fn(&str) -> bool + Clone) -> impl Predicate {
     const SMALLEST_BYTES: u64 = 1024;
     SizeAbove::new(SMALLEST_BYTES).and(move |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        is_meant(content_type.unwrap_or_default())
+        has_type(content_type.unwrap_or_default())
     })
 }
 

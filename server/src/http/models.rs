@@ -1,4 +1,4 @@
-//! `GET /models`: what is served.
+//! `GET /models`: the models in the repository and their states.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -12,7 +12,7 @@ use super::request::RequestError;
 use super::state::AppState;
 use densecl_inference::registry::{LookupError, Provider, Registry, VersionState, VersionStatus};
 
-/// Where the models are described.
+/// Routes that describe the models.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list_models)).routes(routes!(get_model))
 }
@@ -20,31 +20,31 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// All models.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ModelsDocument {
-    /// By name and ascending version.
+    /// Ordered by name and ascending version.
     models: Vec<ModelDocument>,
 }
 
 /// One version of a model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ModelDocument {
-    /// Its name in the repository.
+    /// Name in the repository.
     name: String,
-    /// Its version; the highest that is ready is served by default.
+    /// Version; the highest that is ready is served by default.
     version: u32,
     /// Only a version that is ready answers.
     state: ModelState,
-    /// Why it is unavailable; of one that is ready, what is wrong with the file that should have replaced it.
+    /// Reason why the version is unavailable or, if it is ready, why the file that should have replaced it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// What it really runs on: `cpu`, or `cuda:` and a number; several GPUs are separated by commas.
+    /// Device that the model runs on: `cpu`, or `cuda:` and a number; several GPUs are separated by commas.
     provider: String,
-    /// What the model says of itself: layers, normalisation, training, licence. Only of one that is ready.
+    /// Manifest of the model: layers, normalisation, training, licence. Only if it is ready.
     #[schema(value_type = Option<Object>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     manifest: Option<densecl_models::Manifest>,
 }
 
-/// Where a version is in its life.
+/// State of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ModelState {
@@ -70,20 +70,20 @@ impl ModelDocument {
             version: version.version,
             state: version.state.into(),
             reason: version.reason.map(str::to_owned),
-            provider: devices(registry.providers()),
+            provider: device_names(registry.providers()),
             manifest: version.served.map(|model| model.manifest().clone()),
         }
     }
 }
 
-/// Each device once: several engines may share one.
-fn devices(providers: &[Provider]) -> String {
+/// Names each device once, as several engines may share one.
+fn device_names(providers: &[Provider]) -> String {
     let mut names: Vec<String> = providers.iter().map(Provider::to_string).collect();
     names.dedup();
     names.join(",")
 }
 
-/// All models with their manifests, also those that cannot be served, with the reason.
+/// All models with their manifests; those that cannot be served come with the reason.
 #[utoipa::path(
     get,
     path = "/models",
@@ -99,7 +99,7 @@ pub(super) async fn list_models(State(app): State<AppState>) -> Result<Json<Mode
     Ok(Json(ModelsDocument { models }))
 }
 
-/// The newest version of one model that is ready; if none is, the newest.
+/// The newest ready version of one model, or its newest version if none is ready.
 #[utoipa::path(
     get,
     path = "/models/{name}",

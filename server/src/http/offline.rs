@@ -13,31 +13,31 @@ use super::{Problem, correspondence, features};
 
 /// Images of a request to `/correspondence`, each as the bytes of a file.
 pub struct CorrespondenceFiles {
-    /// The image whose points are looked for.
+    /// The image whose points are searched for.
     pub source: Bytes,
-    /// The images that they are looked for in.
+    /// The images that are searched.
     pub targets: Vec<Bytes>,
-    /// Labels of the source's pixels, to be carried over instead of points.
+    /// Labels of the source's pixels, which are carried over instead of points.
     pub mask: Option<Bytes>,
 }
 
 /// A reply.
 pub struct OfflineReply {
-    /// Its body.
+    /// The body.
     pub body: Bytes,
-    /// Whether the body is text.
+    /// True if the body is text.
     pub is_text: bool,
 }
 
 /// Answers as `POST /features` does, for one image and parameters by name.
 ///
 /// # Errors
-/// The problem that a client would read.
+/// The [`Problem`] that the route would answer with.
 pub async fn features(app: &AppState, image: Bytes, parameters: &[(String, String)]) -> Result<OfflineReply, Problem> {
     let answer = async {
-        let (images, parameters) = (not_empty("image", vec![image])?, read(app, parameters)?);
+        let (images, parameters) = (check_not_empty("image", vec![image])?, parse_parameters(app, parameters)?);
         let response = features::answer(app, context(app), images, parameters, HeaderMap::new()).await?;
-        whole(response).await
+        read_reply(response).await
     };
     answer.await.map_err(|error: RequestError| error.problem())
 }
@@ -45,7 +45,7 @@ pub async fn features(app: &AppState, image: Bytes, parameters: &[(String, Strin
 /// Answers as `POST /correspondence` does, for files and parameters by name.
 ///
 /// # Errors
-/// The problem that a client would read.
+/// The [`Problem`] that the route would answer with.
 pub async fn correspondence(
     app: &AppState,
     files: CorrespondenceFiles,
@@ -53,13 +53,13 @@ pub async fn correspondence(
 ) -> Result<OfflineReply, Problem> {
     let answer = async {
         let images = [
-            not_empty("source", vec![files.source])?,
-            not_empty("target", files.targets)?,
-            not_empty("mask", files.mask.into_iter().collect())?,
+            check_not_empty("source", vec![files.source])?,
+            check_not_empty("target", files.targets)?,
+            check_not_empty("mask", files.mask.into_iter().collect())?,
         ];
-        let upload = Upload { images, parameters: read(app, parameters)? };
+        let upload = Upload { images, parameters: parse_parameters(app, parameters)? };
         let response = correspondence::answer(app, context(app), upload, HeaderMap::new()).await?;
-        whole(response).await
+        read_reply(response).await
     };
     answer.await.map_err(|error: RequestError| error.problem())
 }
@@ -68,20 +68,20 @@ fn context(app: &AppState) -> RequestContext {
     RequestContext::unobserved(Instant::now() + app.service().limits().timeout)
 }
 
-fn read(app: &AppState, pairs: &[(String, String)]) -> Result<Parameters, RequestError> {
+fn parse_parameters(app: &AppState, pairs: &[(String, String)]) -> Result<Parameters, RequestError> {
     let mut parameters = Parameters::new(app.service().limits().max_points);
     pairs.iter().try_for_each(|(name, value)| parameters.push(name.clone(), value.clone()))?;
     Ok(parameters)
 }
 
-fn not_empty(name: &str, files: Vec<Bytes>) -> Result<Vec<Bytes>, RequestError> {
+fn check_not_empty(name: &str, files: Vec<Bytes>) -> Result<Vec<Bytes>, RequestError> {
     if files.iter().any(Bytes::is_empty) {
         return Err(RequestError::EmptyPart { name: name.to_owned() });
     }
     Ok(files)
 }
 
-async fn whole(response: axum::response::Response) -> Result<OfflineReply, RequestError> {
+async fn read_reply(response: axum::response::Response) -> Result<OfflineReply, RequestError> {
     let content_type = response.headers().get(header::CONTENT_TYPE);
     let is_text = content_type.is_some_and(|value| value.as_bytes().ends_with(b"json"));
     let body = to_bytes(response.into_body(), usize::MAX).await.map_err(RequestError::internal)?;

@@ -1,4 +1,4 @@
-//! For orchestrators and monitoring: `/livez`, `/readyz`, `/metrics`.
+//! Probes and metrics, for orchestrators and monitoring: `/livez`, `/readyz`, `/metrics`.
 
 use axum::extract::State;
 use axum::http::header;
@@ -9,20 +9,20 @@ use super::request::RequestError;
 use super::state::{AppState, Phase};
 use crate::serving::ServingError;
 
-/// Whether the process works at all. It needs no restart while this answers.
-#[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, description = "It does", body = String)))]
+/// Liveness: answers as long as the process works and needs no restart.
+#[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, description = "The process works", body = String)))]
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Whether requests should be sent here: not while loading, warming up or shutting down.
+/// Readiness: 503 while the server is loading, warming up or shutting down.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "operations",
     responses(
-        (status = 200, description = "They should", body = String),
-        (status = 503, description = "Not yet, or no longer", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The server takes requests", body = String),
+        (status = 503, description = "The server is loading, or shutting down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn readyz(State(app): State<AppState>) -> Result<&'static str, RequestError> {

@@ -1,4 +1,4 @@
-//! What all requests share.
+//! State that all requests share.
 
 use std::sync::Arc;
 
@@ -14,21 +14,21 @@ use crate::rate_limits::RateLimits;
 use crate::serving::Service;
 use crate::spans::{ExportError, SpanExport};
 
-/// Where the server is in its life.
+/// Phase of the server's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Models are being read and warmed up.
     Loading,
     /// Requests are answered.
     Ready,
-    /// It has been told to stop.
+    /// The server was told to stop; requests that have begun are finished.
     Draining,
 }
 
 /// The state could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// The operating system gives no threads.
+    /// The operating system refused to start threads.
     #[error("cannot start the threads that decode and match")]
     Threads(#[from] rayon::ThreadPoolBuildError),
     /// The file of API keys cannot be used.
@@ -37,12 +37,12 @@ pub enum StateError {
     /// Traces cannot be exported.
     #[error(transparent)]
     Traces(#[from] ExportError),
-    /// Features cannot be kept where they are meant to be.
+    /// The cache of features cannot be set up.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
 
-/// What all requests share; cloning shares it.
+/// State that all requests share; clones refer to the same state.
 #[derive(Clone)]
 pub struct AppState(Arc<Shared>);
 
@@ -57,13 +57,13 @@ struct Shared {
 }
 
 impl AppState {
-    /// A server that has no models yet.
+    /// Creates the state of a server that has no models yet.
     ///
     /// # Errors
-    /// If its threads or its cache cannot be started, or what it is told of keys and traces cannot be used.
+    /// If threads or the cache cannot be started, or the settings of keys and traces cannot be used.
     ///
     /// # Panics
-    /// Outside a runtime of tokio, if a Redis is to be used.
+    /// If it is called outside a tokio runtime and a Redis is configured.
     pub fn new(config: Config) -> Result<Self, StateError> {
         let metrics = Metrics::new();
         let cache = FeatureCache::start(&config.cache, &metrics.cache)?;
@@ -88,17 +88,17 @@ impl AppState {
         &self.0.metrics
     }
 
-    /// Where the server is in its life.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         *self.0.phase.borrow()
     }
 
-    /// To wait for a phase.
+    /// Subscribes to changes of the phase.
     pub fn watch_phase(&self) -> watch::Receiver<Phase> {
         self.0.phase.subscribe()
     }
 
-    /// The models are loaded: requests are answered from now on.
+    /// Sets the loaded models; requests are answered from now on.
     pub fn become_ready(&self, models: ModelLoader) {
         self.0.service.set_models(models);
         self.0.phase.send_if_modified(|phase| {
@@ -110,7 +110,7 @@ impl AppState {
         });
     }
 
-    /// The server has been told to stop.
+    /// Enters [`Phase::Draining`].
     pub fn begin_draining(&self) {
         self.0.phase.send_replace(Phase::Draining);
     }
@@ -120,18 +120,18 @@ impl AppState {
         &self.0.service
     }
 
-    /// How often each client may ask for work, if that is limited.
+    /// Rate limits of the clients, if there are any.
     pub(super) fn client_rates(&self) -> Option<&RateLimits> {
         self.0.rates.as_ref()
     }
 
-    /// Who may ask, if not everyone.
+    /// API keys, if requests need one.
     pub(super) fn api_keys(&self) -> Option<&ApiKeys> {
         self.0.api_keys.as_ref()
     }
 
-    /// Reads the file of API keys again, if there is one. If it cannot be used the old keys stay,
-    /// and the log says why. This blocks.
+    /// Reads the file of API keys again, if there is one. If it cannot be used, the old keys stay and the reason is
+    /// logged. Blocks.
     pub fn reload_api_keys(&self) {
         let Some(keys) = self.api_keys() else { return };
         match keys.reload() {
@@ -141,16 +141,16 @@ impl AppState {
                 }
                 tracing::info!(keys = keys.count(), gone = gone.len(), "read the API keys again");
             }
-            Err(error) => tracing::error!(error = describe(&error), "the old API keys stay"),
+            Err(error) => tracing::error!(error = error_chain(&error), "the old API keys stay"),
         }
     }
 
-    /// The way to a collector of traces, if there is one.
+    /// Export of spans, if a collector is configured.
     pub(super) fn span_export(&self) -> Option<&SpanExport> {
         self.0.spans.as_ref()
     }
 
-    /// Sends the traces that have not been sent yet. This blocks, but not for long.
+    /// Sends the spans that have not been sent yet. Blocks while they are sent.
     pub fn flush_traces(&self) {
         if let Some(export) = self.span_export() {
             export.shut_down();
@@ -158,8 +158,8 @@ impl AppState {
     }
 }
 
-/// An error with what caused it.
-fn describe(error: &dyn std::error::Error) -> String {
+/// The messages of an error and its sources, separated by colons.
+fn error_chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

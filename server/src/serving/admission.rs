@@ -1,7 +1,7 @@
-//! Admission: a bounded number of images at a time, in bounded memory, and nothing that could not be answered in time.
+//! Admission: bounds the images and the memory under way, and refuses what could not be answered in time.
 //!
-//! A request reserves memory for all that it holds, and takes places only for images that must be computed: an answer
-//! from the cache needs none. What cannot be admitted is refused at once; nothing waits.
+//! A request reserves memory for all that it holds, and takes slots only for images that must be computed: an answer
+//! from the cache needs none. A request that cannot be admitted is refused at once; nothing waits.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use super::error::ServingError;
 use crate::config::RequestLimits;
 use crate::metrics::{BudgetGauges, BudgetMetrics, BudgetName};
 
-/// Bodies may take this part of the memory for work, on top of it: compressed images are small.
+/// Divisor of the memory for work that gives the additional memory for bodies: compressed images are small.
 const BODIES_SHARE: u64 = 4;
 
 /// The server's bounds on work under way.
@@ -37,7 +37,7 @@ impl Admission {
         }
     }
 
-    /// A body that is about to arrive.
+    /// Begins a body, which holds no memory yet.
     pub(crate) fn body(&self) -> BodyMemory {
         BodyMemory(Arc::new(ArrivedBody {
             budget: self.bodies.clone(),
@@ -48,8 +48,8 @@ impl Admission {
 
     /// Begins a request, which holds nothing yet.
     pub(crate) fn begin(&self) -> Admitted {
-        Admitted(Arc::new(Held {
-            places: Mutex::default(),
+        Admitted(Arc::new(Reservations {
+            slots: Mutex::default(),
             images: Arc::clone(&self.images),
             max_images: self.max_images,
             memory: self.memory.clone(),
@@ -58,7 +58,7 @@ impl Admission {
     }
 }
 
-/// Memory for one body, as much as has arrived so far. It is free again when the last clone is dropped: after the answer.
+/// Memory for one body, as much as has arrived so far. It is released when the last clone is dropped, after the answer.
 #[derive(Clone)]
 pub(crate) struct BodyMemory(Arc<ArrivedBody>);
 
@@ -69,10 +69,10 @@ struct ArrivedBody {
 }
 
 impl BodyMemory {
-    /// Takes memory for bytes that have arrived, or that the body becomes.
+    /// Takes memory for bytes that have arrived, or that the body is expanded to.
     ///
     /// # Errors
-    /// [`ServingError::Overloaded`] if others hold it.
+    /// [`ServingError::Overloaded`] if other requests hold it.
     pub(crate) fn take(&self, bytes: u64) -> Result<(), ServingError> {
         if self.0.budget.take(bytes) {
             self.0.taken.fetch_add(bytes, Ordering::Relaxed);
@@ -82,7 +82,7 @@ impl BodyMemory {
         Err(ServingError::Overloaded { retry_after: Duration::ZERO })
     }
 
-    /// Whether reading the body failed for want of memory, and not by the client's fault.
+    /// True if reading the body failed because there was no memory, and not because of the client.
     pub(crate) fn was_refused(&self) -> bool {
         self.0.was_refused.load(Ordering::Relaxed)
     }
@@ -90,17 +90,17 @@ impl BodyMemory {
 
 impl Drop for ArrivedBody {
     fn drop(&mut self) {
-        self.budget.give_back(*self.taken.get_mut());
+        self.budget.release(*self.taken.get_mut());
     }
 }
 
-/// A request and what it was granted. Its places and its memory are free again when the last clone is
-/// dropped: after the last byte of the reply.
+/// Slots and memory of an admitted request. They are released when the last clone is dropped, after the last byte of
+/// the reply.
 #[derive(Clone)]
-pub(crate) struct Admitted(Arc<Held>);
+pub(crate) struct Admitted(Arc<Reservations>);
 
-struct Held {
-    places: Mutex<Vec<OwnedSemaphorePermit>>,
+struct Reservations {
+    slots: Mutex<Vec<OwnedSemaphorePermit>>,
     images: Arc<Semaphore>,
     max_images: usize,
     memory: Budget,
@@ -108,12 +108,12 @@ struct Held {
 }
 
 impl Admitted {
-    /// Takes places for this many images more. `wait` is how long they would have to wait for their turn, `time_left`
-    /// how long they can.
+    /// Takes slots for `images` more. `wait` is the predicted time until they run, `time_left` the time to the
+    /// deadline.
     ///
     /// # Errors
-    /// [`ServingError::Overloaded`] if there are too many already, or it would be in vain.
-    pub(crate) fn take_places(&self, images: usize, wait: Duration, time_left: Duration) -> Result<(), ServingError> {
+    /// [`ServingError::Overloaded`] if there are no slots, or the images could not run in time.
+    pub(crate) fn take_slots(&self, images: usize, wait: Duration, time_left: Duration) -> Result<(), ServingError> {
         let overloaded = || ServingError::Overloaded { retry_after: wait };
         if images == 0 {
             return Ok(());
@@ -121,22 +121,22 @@ impl Admitted {
         if !wait.is_zero() && wait >= time_left {
             return Err(overloaded());
         }
-        let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let held: usize = places.iter().map(OwnedSemaphorePermit::num_permits).sum();
-        // A request with more images than fit at all still runs, alone.
+        let mut slots = self.0.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let held: usize = slots.iter().map(OwnedSemaphorePermit::num_permits).sum();
+        // A request with more images than there are slots runs alone.
         let permits = images.min(self.0.max_images - held) as u32;
         let more = Arc::clone(&self.0.images).try_acquire_many_owned(permits).map_err(|_| overloaded())?;
-        places.push(more);
+        slots.push(more);
         Ok(())
     }
 
-    /// Sets memory aside for this request, before it is allocated.
+    /// Reserves memory for this request, before it is allocated.
     ///
     /// # Errors
-    /// [`ServingError::Overloaded`] if others hold it, [`ServingError::TooMuchMemory`] if there is never
-    /// that much.
+    /// [`ServingError::Overloaded`] if other requests hold it, [`ServingError::TooMuchMemory`] if it exceeds the limit
+    /// of all requests.
     pub(crate) fn reserve(&self, bytes: u64) -> Result<(), ServingError> {
-        let Held { memory, reserved, .. } = &*self.0;
+        let Reservations { memory, reserved, .. } = &*self.0;
         let limit = memory.limit();
         if bytes.saturating_add(reserved.load(Ordering::Relaxed)) > limit {
             return Err(ServingError::TooMuchMemory { bytes, limit });
@@ -149,17 +149,17 @@ impl Admitted {
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservations {
     fn drop(&mut self) {
-        self.memory.give_back(*self.reserved.get_mut());
+        self.memory.release(*self.reserved.get_mut());
     }
 }
 
-/// Bytes that can be taken and given back.
+/// A limited number of bytes, which are taken and released.
 #[derive(Clone)]
-struct Budget(Arc<Account>);
+struct Budget(Arc<BudgetState>);
 
-struct Account {
+struct BudgetState {
     limit: u64,
     taken: AtomicU64,
     metrics: BudgetGauges,
@@ -168,16 +168,16 @@ struct Account {
 impl Budget {
     fn new(limit: u64, metrics: BudgetGauges) -> Self {
         metrics.set_limit(limit);
-        Self(Arc::new(Account { limit, taken: AtomicU64::new(0), metrics }))
+        Self(Arc::new(BudgetState { limit, taken: AtomicU64::new(0), metrics }))
     }
 
     fn limit(&self) -> u64 {
         self.0.limit
     }
 
-    /// Whether there was room for `bytes`, which are then taken.
+    /// Takes `bytes` if that many are left, and returns true if so.
     fn take(&self, bytes: u64) -> bool {
-        let Account { limit, taken, metrics } = &*self.0;
+        let BudgetState { limit, taken, metrics } = &*self.0;
         let add = |now: u64| now.checked_add(bytes).filter(|sum| sum <= limit);
         let before = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         if let Ok(before) = before {
@@ -186,7 +186,7 @@ impl Budget {
         before.is_ok()
     }
 
-    fn give_back(&self, bytes: u64) {
+    fn release(&self, bytes: u64) {
         let before = self.0.taken.fetch_sub(bytes, Ordering::Relaxed);
         self.0.metrics.set_reserved(before - bytes);
     }
@@ -208,41 +208,41 @@ pub(crate) mod tests {
         }
     }
 
-    /// A request that needs so many places.
+    /// Begins a request with slots for `images`.
     pub(crate) fn admit(admission: &Admission, images: usize, wait: Duration) -> Result<Admitted, ServingError> {
         let admitted = admission.begin();
-        admitted.take_places(images, wait, SOON).map(|()| admitted)
+        admitted.take_slots(images, wait, SOON).map(|()| admitted)
     }
 
     #[test]
-    fn places_are_given_back() {
+    fn slots_are_released() {
         let admission = admission(2, 100);
         let two = admit(&admission, 2, Duration::ZERO).unwrap();
         assert!(matches!(admit(&admission, 1, Duration::ZERO), Err(ServingError::Overloaded { .. })));
         drop(two);
         let large = admit(&admission, 5, Duration::ZERO).expect("a large request runs alone");
-        assert!(large.take_places(1, Duration::ZERO, SOON).is_ok(), "it has all there is");
+        assert!(large.take_slots(1, Duration::ZERO, SOON).is_ok(), "it has all slots");
         assert!(admit(&admission, 1, Duration::ZERO).is_err());
     }
 
     #[test]
-    fn what_need_not_be_computed_needs_no_place() {
+    fn cached_images_need_memory_but_no_slot() {
         let admission = admission(1, 100);
         let _all = admit(&admission, 1, Duration::ZERO).unwrap();
         let hit = admit(&admission, 0, Duration::from_secs(9)).unwrap();
         assert!(hit.reserve(60).is_ok());
-        assert!(matches!(hit.reserve(60), Err(ServingError::TooMuchMemory { .. })), "but memory");
+        assert!(matches!(hit.reserve(60), Err(ServingError::TooMuchMemory { .. })));
     }
 
     #[test]
-    fn what_would_come_too_late_is_refused() {
+    fn a_request_that_would_run_too_late_is_refused() {
         let wait = Duration::from_secs(3);
         let refused = admit(&admission(2, 100), 1, wait);
         assert!(matches!(refused, Err(ServingError::Overloaded { retry_after }) if retry_after == wait));
     }
 
     #[test]
-    fn memory_is_taken_once_and_given_back() {
+    fn memory_is_bounded_and_released() {
         let admission = admission(9, 100);
         let one = admit(&admission, 1, Duration::ZERO).unwrap();
         let other = admit(&admission, 1, Duration::ZERO).unwrap();

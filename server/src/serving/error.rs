@@ -1,4 +1,4 @@
-//! Failures of the use cases. What a client is told of each is in `http/problem/serving.rs`.
+//! Errors of the use cases. Their problem documents are in `http/problem/serving.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::cpu_pool::JobError;
 
 /// Features or correspondences that were not computed.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the message of each variant says it all")]
+#[expect(missing_docs, reason = "the message of each variant describes it")]
 pub enum ServingError {
     #[error("the models are still loading")]
     Loading,
@@ -64,18 +64,18 @@ pub enum ServingError {
 }
 
 impl ServingError {
-    /// A failure of the server's own; `cause` goes to the log and nowhere else.
+    /// Creates the error of a failure inside the server; `cause` is logged and never sent.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self::Internal(cause.into())
     }
 
-    /// Names the image that the failure is about. Failures that any image would have met stay as they are.
+    /// Adds the name of the image that the error is about. Errors that do not depend on the image stay as they are.
     #[must_use]
     pub fn for_image(self, name: String) -> Self {
         if self.is_about_an_image() { Self::OfImage { name, error: Box::new(self) } } else { self }
     }
 
-    /// The server's own failure that this is, for the log.
+    /// The cause of an internal error, for the log.
     pub fn cause(&self) -> Option<&anyhow::Error> {
         match self {
             Self::Internal(cause) => Some(cause),
@@ -84,7 +84,8 @@ impl ServingError {
         }
     }
 
-    /// Whether another request with the same image fails alike: nothing depends on this request's own time and memory.
+    /// True if another request with the same image fails as well: the error does not depend on this request's time and
+    /// memory.
     pub(super) fn is_caused_by_image(&self) -> bool {
         matches!(self, Self::Decode(_) | Self::Internal(_))
     }
@@ -130,7 +131,7 @@ impl From<BatchError> for ServingError {
         match error {
             BatchError::Overloaded { retry_after } => Self::Overloaded { retry_after },
             BatchError::Closed => Self::Draining,
-            // The request's own deadline fires first and knows the limit; this is the race's other end.
+            // The request's deadline, which sets the limit, usually passes first.
             BatchError::DeadlinePassed => Self::DeadlinePassed { limit: Duration::ZERO },
             BatchError::Panicked(_) => Self::internal(error),
             BatchError::Backend(ref inner) => match &**inner {
@@ -149,7 +150,7 @@ impl From<BatchError> for ServingError {
 impl From<MatchError> for ServingError {
     fn from(error: MatchError) -> Self {
         match error {
-            // Nobody waits for the answer any more. The request's own deadline knows the limit.
+            // The request was dropped or its deadline has passed, so the limit is not sent.
             MatchError::Cancelled(_) => Self::DeadlinePassed { limit: Duration::ZERO },
             // Both maps come from one model and one layer set.
             MatchError::Channels { .. } => Self::internal(error),

@@ -1,4 +1,4 @@
-//! The features of a request's images: found in the cache, awaited together with other requests, or computed.
+//! Features of a request's images: found in the cache, computed, or shared with another request that computes them.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::cache::{CachedFeatures, CachedMaps, FeatureCache, FeatureId, FeatureK
 use densecl_inference::batch::LayerOutput;
 use densecl_inference::registry::ModelInput;
 use densecl_vision::features::FeatureMap;
-use densecl_vision::image::{DecodeLimits, Header, ImageSize, RgbImage, decode, probe};
+use densecl_vision::image::{DecodeLimits, ImageSize, PictureHeader, RgbImage, decode, probe};
 
-/// Files up to this size are hashed where they are: a thread that serves connections is held up for less than a
-/// millisecond, which is what handing them to another one may take.
+/// Files up to this size are hashed on the async thread, which takes less than a millisecond, about as long as a
+/// hand-over to another thread.
 const HASHED_INLINE_BYTES: usize = 256 << 10;
 
-/// The work on one request: the service, the request's own time and memory, and the selected features.
+/// Extraction for one request: the service, the request's deadline and memory, and the selected features.
 #[derive(Clone)]
 pub(crate) struct FeatureExtraction {
     pub(crate) service: Service,
@@ -30,7 +30,7 @@ pub(crate) struct FeatureExtraction {
     pub(crate) admitted: Admitted,
 }
 
-/// An image of a request, before its features are there.
+/// An image of a request whose features may not be computed yet.
 pub(crate) struct RequestedImage {
     pub(crate) size: ImageSize,
     pub(crate) id: FeatureId,
@@ -42,44 +42,48 @@ enum FeatureState {
     Missing(Missing),
 }
 
-/// A picture whose features are not in the cache.
+/// An image whose features are not in the cache.
 #[derive(Clone)]
 struct Missing {
     file: Bytes,
-    header: Header,
+    header: PictureHeader,
     key: FeatureKey,
-    /// Whether the request has a place for it among those that are computed.
-    has_place: bool,
+    /// True if the request has taken a slot for it.
+    has_slot: bool,
 }
 
 impl RequestedImage {
-    /// A picture whose features are there already, as [`find_known_features`](super::known_features::find_known_features) found them.
-    pub(crate) fn known(extraction: &FeatureExtraction, features: Arc<CachedFeatures>) -> Result<Self, ServingError> {
-        // Even of features that are shared: they may leave the cache before the reply is sent.
+    /// Creates an image from cached features, as [`find_known_features`](super::known_features::find_known_features)
+    /// returns them.
+    pub(crate) fn from_features(
+        extraction: &FeatureExtraction,
+        features: Arc<CachedFeatures>,
+    ) -> Result<Self, ServingError> {
+        // Reserved even though the features are shared: the cache may evict them before the reply is sent.
         extraction.admitted.reserve(extraction.selection.map_bytes(features.image))?;
         Ok(Self { size: features.image, id: features.id(), features: FeatureState::Found(features) })
     }
 
-    /// Looks for the features of an uploaded picture; of one that is not known only the header is read.
-    pub(crate) async fn open(
+    /// Looks up the features of an uploaded image. If they are not cached, reads the header of the file.
+    pub(crate) async fn look_up(
         extraction: &FeatureExtraction,
         file: Bytes,
         form: MapsKind,
     ) -> Result<Self, ServingError> {
-        let key = key_of(&file, extraction.selection.recipe()).await?;
+        let key = feature_key(&file, extraction.selection.recipe()).await?;
         let id = key.id();
         if let Some(cache) = extraction.service.cache()
             && let Some(found) = cache.find(id, form, is_served_here(&extraction.service)).await
         {
-            return Self::known(extraction, found);
+            return Self::from_features(extraction, found);
         }
         let header = probe(&file, &extraction.decode_limits())?;
         extraction.admitted.reserve(extraction.selection.map_bytes(header.size))?;
-        let missing = Missing { file, header, key, has_place: false };
+        let missing = Missing { file, header, key, has_slot: false };
         Ok(Self { size: header.size, id, features: FeatureState::Missing(missing) })
     }
 
-    /// The features, in `form` or as their layers.
+    /// Returns the features, in `form` or as layers, and computes them if they are missing.
     pub(crate) async fn features(
         self,
         extraction: &FeatureExtraction,
@@ -98,8 +102,8 @@ impl RequestedImage {
                 (features, Role::Joined) => features,
             },
         };
-        // What is asked for a second time may be asked for often.
-        if form == MapsKind::Unit { extraction.prepared(cache, found).await } else { Ok(found) }
+        // Features that are requested again are normalised once and kept.
+        if form == MapsKind::Unit { extraction.unit_features(cache, found).await } else { Ok(found) }
     }
 }
 
@@ -128,33 +132,33 @@ impl FeatureExtraction {
         Ok(reply.layers)
     }
 
-    /// Takes places for those pictures that must be computed, and nobody else computes; at least so many.
-    pub(crate) fn take_places<'a>(
+    /// Takes slots for the images that must be computed and that no other request computes, but at least `min_slots`.
+    pub(crate) fn take_slots<'a>(
         &self,
-        pictures: impl IntoIterator<Item = &'a mut RequestedImage>,
-        least: usize,
+        images: impl IntoIterator<Item = &'a mut RequestedImage>,
+        min_slots: usize,
     ) -> Result<(), ServingError> {
         let mut count = 0;
-        for picture in pictures {
-            if let FeatureState::Missing(missing) = &mut picture.features
-                && !self.service.computations().is_running(&picture.id)
+        for image in images {
+            if let FeatureState::Missing(missing) = &mut image.features
+                && !self.service.computations().is_running(&image.id)
             {
-                missing.has_place = true;
+                missing.has_slot = true;
                 count += 1;
             }
         }
-        self.service.take_places(&self.admitted, count.max(least), self.context.deadline)
+        self.service.take_slots(&self.admitted, count.max(min_slots), self.context.deadline)
     }
 
-    /// The pixels of an uploaded picture.
+    /// Decodes an uploaded image.
     pub(crate) async fn pixels(&self, file: Bytes) -> Result<RgbImage, ServingError> {
         let limits = self.decode_limits();
         self.admitted.reserve(probe(&file, &limits)?.peak_bytes)?;
         self.on_cpu(Stage::Decode, move || Ok(decode(&file, &limits)?)).await
     }
 
-    /// Waits for whoever computes these features, or computes them for all who wait. Another's failure for want of time
-    /// or means is not taken for this request's: it then tries with its own.
+    /// Joins the running computation of these features, or starts one. If a joined computation fails because the other
+    /// request lacks time or memory, this request starts its own.
     async fn join_or_compute(
         &self,
         cache: &FeatureCache,
@@ -163,20 +167,20 @@ impl FeatureExtraction {
     ) -> Result<(Arc<CachedFeatures>, Role), ServingError> {
         let computations = self.service.computations();
         loop {
-            if !missing.has_place && !computations.is_running(&id) {
-                // Whoever computed them has ended a moment ago.
+            if !missing.has_slot && !computations.is_running(&id) {
+                // The computation that this request would have joined has just ended.
                 if let Some(found) = cache.find_in_memory(id, MapsKind::Layers).await {
                     return Ok((found, Role::Joined));
                 }
-                self.service.take_places(&self.admitted, 1, self.context.deadline)?;
-                missing.has_place = true;
+                self.service.take_slots(&self.admitted, 1, self.context.deadline)?;
+                missing.has_slot = true;
             }
             let work = self.clone().compute_and_keep(cache.clone(), id, missing.clone());
-            let (flight, role) = computations.join_or_start(id, work);
+            let (computation, role) = computations.join_or_start(id, work);
             if role == Role::Joined {
                 cache.count_coalesced();
             }
-            match flight.await {
+            match computation.await {
                 Ok(features) => return Ok((features, role)),
                 Err(error) if role == Role::Joined && !error.is_caused_by_image() => {}
                 Err(error) => return Err(ServingError::Shared(error)),
@@ -184,27 +188,27 @@ impl FeatureExtraction {
         }
     }
 
-    /// Features as [`MapsKind::Unit`], made once for all who want them, and kept.
-    async fn prepared(
+    /// Returns the features as [`MapsKind::Unit`]. They are normalised once for all waiting requests, and cached.
+    async fn unit_features(
         &self,
         cache: &FeatureCache,
         features: Arc<CachedFeatures>,
     ) -> Result<Arc<CachedFeatures>, ServingError> {
         let id = features.id();
-        // Another request may have brought them into it since.
+        // Another request may have normalised them in the meantime.
         let features = cache.find_in_memory(id, MapsKind::Unit).await.unwrap_or(features);
         if features.kind() == MapsKind::Unit {
             return Ok(features);
         }
         let (extraction, cache) = (self.clone(), cache.clone());
-        let preparing = async move {
+        let normalizing = async move {
             let to_unit = move || Ok(Arc::new(features.to_unit().map_err(ServingError::internal)?));
             let unit = extraction.on_cpu(Stage::Encode, to_unit).await.map_err(Arc::new)?;
             cache.insert(Arc::clone(&unit)).await;
             Ok(unit)
         };
-        let (flight, _) = self.service.preparations().join_or_start(id, preparing);
-        flight.await.map_err(ServingError::Shared)
+        let (computation, _) = self.service.normalizations().join_or_start(id, normalizing);
+        computation.await.map_err(ServingError::Shared)
     }
 
     async fn compute_and_keep(
@@ -213,7 +217,7 @@ impl FeatureExtraction {
         id: FeatureId,
         missing: Missing,
     ) -> Result<Arc<CachedFeatures>, Arc<ServingError>> {
-        // Another computation may have ended between this request's look into the cache and now.
+        // Another computation may have ended since this request looked into the cache.
         if let Some(found) = cache.find_in_memory(id, MapsKind::Layers).await {
             return Ok(found);
         }
@@ -222,12 +226,12 @@ impl FeatureExtraction {
         Ok(features)
     }
 
-    /// Decodes and resizes the picture on the CPU pool, after memory for all of it was set aside, and runs the model.
+    /// Reserves memory, decodes and resizes the image on the CPU pool, and runs the model.
     async fn compute(&self, missing: Missing) -> Result<CachedFeatures, ServingError> {
         let Missing { file, header, key, .. } = missing;
         let selection = &self.selection;
         let input_bytes = selection.input_bytes(header.size).saturating_add(header.peak_bytes);
-        // The map is counted already; once more while it is made.
+        // The map is reserved already; a second time while it is made.
         let output_bytes = selection.layers_bytes(header.size).saturating_add(selection.map_bytes(header.size));
         self.admitted.reserve(input_bytes.saturating_add(output_bytes))?;
         let (limits, side_px) = (self.decode_limits(), self.selection.side_px);
@@ -243,13 +247,13 @@ impl FeatureExtraction {
         Ok(CachedFeatures { key, image, maps: CachedMaps::Layers(maps) })
     }
 
-    /// What a picture may cost.
+    /// Limits of decoding an image.
     pub(crate) fn decode_limits(&self) -> DecodeLimits {
         DecodeLimits { max_pixels: self.service.limits().max_pixels }
     }
 }
 
-async fn key_of(file: &Bytes, recipe: Arc<Recipe>) -> Result<FeatureKey, ServingError> {
+async fn feature_key(file: &Bytes, recipe: Arc<Recipe>) -> Result<FeatureKey, ServingError> {
     if file.len() <= HASHED_INLINE_BYTES {
         return Ok(FeatureKey::from_file(file, recipe));
     }

@@ -1,4 +1,4 @@
-//! Features for callers that may block: the evaluation runs the very path that serves.
+//! Features for callers that may block, such as the evaluation, by the code that serves requests.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use densecl_models::geometry::{CELL_MULTIPLE_PX, inference_size};
 use densecl_vision::features::{FeatureMap, HypercolumnError, LayerScaling, ShapeError, hypercolumn};
 use densecl_vision::image::{ImageSize, ResizeError, RgbImage, resize};
 
-/// The picture at the size that the model is to see.
+/// Resizes an image to the input size of the model.
 pub(super) fn model_input(image: &RgbImage, side_px: u32) -> Result<ModelInput, ResizeError> {
     let size = inference_size(ImageSize::from(image.dimensions()), side_px);
     let resized = resize(image, size)?;
     Ok(ModelInput { height: size.height as usize, width: size.width as usize, rgb: resized.into_raw() })
 }
 
-/// The layers of one picture as one map.
+/// Stacks the layers of one image to one map.
 fn stack(layers: Vec<LayerOutput>, scaling: LayerScaling) -> Result<FeatureMap, ExtractorError> {
     let maps = layers.into_iter().map(|layer| FeatureMap::new(layer.channels, layer.height, layer.width, layer.data));
     Ok(hypercolumn(maps.collect::<Result<_, _>>()?, scaling)?)
@@ -28,7 +28,7 @@ pub enum ExtractorError {
     /// The model or layer does not exist.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// The picture cannot be resized.
+    /// The image cannot be resized.
     #[error(transparent)]
     Resize(#[from] ResizeError),
     /// The model could not be run.
@@ -42,8 +42,7 @@ pub enum ExtractorError {
     Hypercolumn(#[from] HypercolumnError),
 }
 
-/// Computes features of pictures as the server does, for callers that may wait: the evaluation
-/// runs the very path that serves.
+/// Computes features of images as the server does, for callers that may block.
 pub struct FeatureExtractor {
     model: ServedModel,
     layers: LayerSet,
@@ -51,10 +50,10 @@ pub struct FeatureExtractor {
 }
 
 impl FeatureExtractor {
-    /// Long enough for any picture; there is nobody who would lose patience.
+    /// Time for one image. No client waits, so it is longer than any image needs.
     const TIMEOUT: Duration = Duration::from_mins(10);
 
-    /// Features of `model` (the first if `None`), `layer` and `side_px` (the manifest's if `None`).
+    /// Creates an extractor of `model` (the first if `None`), `layer` and `side_px` (the manifest's if `None`).
     ///
     /// # Errors
     /// If there is no such model or layer.
@@ -80,15 +79,15 @@ impl FeatureExtractor {
         self.layers.names().join("+")
     }
 
-    /// Pixels per cell of the resized picture.
+    /// Pixels per cell of the resized image.
     pub fn stride_px(&self) -> u32 {
         let manifest = self.model.manifest();
         let strides = self.layers.names().iter().filter_map(|name| Some(manifest.layer(name)?.stride));
-        // The layers are the manifest's, and at least one.
+        // The set has at least one layer, and all are in the manifest.
         strides.min().unwrap_or(CELL_MULTIPLE_PX)
     }
 
-    /// The longer side that pictures are resized to.
+    /// The longer side that images are resized to.
     pub fn side_px(&self) -> u32 {
         self.side_px
     }
@@ -96,7 +95,7 @@ impl FeatureExtractor {
     /// The features that `/correspondence` would match: each layer scaled to unit length, stacked.
     ///
     /// # Errors
-    /// If the picture is empty or the model fails.
+    /// If the image is empty or the model fails.
     pub fn extract(&self, image: &RgbImage) -> Result<FeatureMap, ExtractorError> {
         let input = model_input(image, self.side_px)?;
         let reply = self.model.run_blocking(input, self.layers.clone(), Instant::now() + Self::TIMEOUT)?;

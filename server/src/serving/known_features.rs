@@ -1,4 +1,4 @@
-//! Features that a request names by an id instead of sending an image.
+//! Lookup of features by the id that a request sends instead of an image.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use super::error::ServingError;
 use super::service::Service;
 use crate::cache::{CachedFeatures, EntryCheck, FeatureMismatch, MapsKind, Recipe};
 
-/// Features that a request names by their id.
+/// Finds the features of an id.
 ///
 /// # Errors
-/// [`ServingError::UnknownFeatureId`] if the text is no id, or nothing is kept under it, or what is kept is not of a model
-/// that is served now.
+/// [`ServingError::UnknownFeatureId`] if the text is no id, the cache has no such entry, or its model is not served
+/// now.
 pub(crate) async fn find_known_features(service: &Service, text: &str) -> Result<Arc<CachedFeatures>, ServingError> {
     let unknown = || ServingError::UnknownFeatureId { id: text.chars().take(64).collect() };
     let id = text.parse().map_err(|_| unknown())?;
@@ -21,7 +21,7 @@ pub(crate) async fn find_known_features(service: &Service, text: &str) -> Result
     if served_layers(service, &found.key.recipe).is_none() { Err(unknown()) } else { Ok(found) }
 }
 
-/// Checks that an entry of another process is of a model that is served here, with the shapes that it computes.
+/// Returns the check of a cache entry of another process: its model must be served here, with the same shapes.
 pub(super) fn is_served_here(service: &Service) -> EntryCheck {
     let service = service.clone();
     Arc::new(move |features| {
@@ -30,7 +30,7 @@ pub(super) fn is_served_here(service: &Service) -> EntryCheck {
     })
 }
 
-/// Layers of the model of `recipe`, if that very model is served.
+/// Layers of the model of `recipe`, if a model with the same digest is served.
 fn served_layers(service: &Service, recipe: &Recipe) -> Option<Vec<Layer>> {
     let registry = service.registry().ok()?;
     let model = registry.find(Some(&recipe.model), Some(recipe.version)).ok()?;

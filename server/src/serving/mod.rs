@@ -1,11 +1,11 @@
 //! The use cases: features of images, and correspondences between images, within the server's bounds.
 //!
-//! A request makes a [`FeatureExtraction`] from its [`Service`], its [`WorkContext`] and what it selected ([`Selection`]);
-//! that admits it ([`admission`]), finds or computes features ([`features`]) and matches them ([`correspondence`]).
-//! Decoding, matching and encoding run on the [`CpuPool`], never on the threads that serve connections.
+//! A request creates a [`FeatureExtraction`] from the [`Service`], its [`WorkContext`] and its [`Selection`]. It is
+//! admitted ([`admission`]), features are found or computed ([`features`]) and matched ([`correspondence`]). Decoding,
+//! matching and encoding run on the [`CpuPool`], never on the threads that serve connections.
 //!
-//! Not here: HTTP, parameters, formats of replies. Invariants: nothing of axum or hyper; memory is reserved before it is
-//! allocated; nothing waits to be admitted.
+//! HTTP, parameters and formats of replies are not here. Invariants: no axum, no hyper; memory is reserved before it is
+//! allocated; no request waits for admission.
 
 pub(crate) mod admission;
 pub(crate) mod correspondence;

@@ -1,4 +1,4 @@
-//! The features that a request wants: which model, which layers, at which size.
+//! Selection of features: model, layers and image size.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(crate) struct SelectionChoice<'a> {
     pub(crate) side: Option<u64>,
 }
 
-/// A model that is served, layers that it has, and a side within the limits.
+/// A served model, some of its layers, and an image side within the limits.
 #[derive(Clone)]
 pub(crate) struct Selection {
     pub(crate) model: ServedModel,
@@ -32,26 +32,26 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// Finds what `choice` names, with the defaults of the model.
+    /// Resolves `choice`, with the defaults of the model.
     ///
     /// # Errors
-    /// If there is no such model, version or layer, or the side is not within the limits.
+    /// If there is no such model, version or layer, or the side is out of range.
     pub(crate) fn resolve(service: &Service, choice: &SelectionChoice<'_>) -> Result<Self, ServingError> {
         let model = service.registry()?.find(choice.model, choice.version)?.clone();
         let layers = model.layers(choice.layer)?;
         let max_side_px = service.limits().max_side_px;
         // A server with a low limit still answers requests that name no side.
         let default = u64::from(model.manifest().default_side.min(max_side_px));
-        let asked = choice.side.unwrap_or(default);
-        let side_px = u32::try_from(asked).ok().filter(|side| (CELL_MULTIPLE_PX..=max_side_px).contains(side));
-        let side_px = side_px.ok_or(ServingError::SideOutOfRange { side_px: asked, max_side_px })?;
+        let requested = choice.side.unwrap_or(default);
+        let side_px = u32::try_from(requested).ok().filter(|side| (CELL_MULTIPLE_PX..=max_side_px).contains(side));
+        let side_px = side_px.ok_or(ServingError::SideOutOfRange { side_px: requested, max_side_px })?;
         Ok(Self { model, layers, side_px })
     }
 
-    /// The selection that kept features were computed with.
+    /// Returns the selection that cached features were computed by.
     ///
     /// # Errors
-    /// If it is not served any more.
+    /// If its model is no longer served.
     pub(crate) fn from_recipe(service: &Service, recipe: &Recipe) -> Result<Self, ServingError> {
         let layer = recipe.layer_name();
         let choice = SelectionChoice {
@@ -63,25 +63,25 @@ impl Selection {
         Self::resolve(service, &choice)
     }
 
-    /// The bytes of a picture of this size as the model sees it.
-    pub(crate) fn input_bytes(&self, picture: ImageSize) -> u64 {
-        3 * inference_size(picture, self.side_px).pixels()
+    /// Bytes of the model's input for an image of this size.
+    pub(crate) fn input_bytes(&self, image: ImageSize) -> u64 {
+        3 * inference_size(image, self.side_px).pixels()
     }
 
-    /// The bytes of its layers, each at its own resolution.
-    pub(crate) fn layers_bytes(&self, picture: ImageSize) -> u64 {
-        let input = inference_size(picture, self.side_px);
+    /// Bytes of the layers of an image of this size, each at its own resolution.
+    pub(crate) fn layers_bytes(&self, image: ImageSize) -> u64 {
+        let input = inference_size(image, self.side_px);
         let values = |layer: &Layer| u64::from(layer.channels) * layer.grid(input).cells() as u64;
         FLOAT_BYTES * self.manifest_layers().map(values).sum::<u64>()
     }
 
-    /// The bytes of its layers as one map.
-    pub(crate) fn map_bytes(&self, picture: ImageSize) -> u64 {
-        let (channels, grid) = self.expected_map(picture);
+    /// Bytes of the layers of an image of this size, stacked to one map.
+    pub(crate) fn map_bytes(&self, image: ImageSize) -> u64 {
+        let (channels, grid) = self.expected_map(image);
         FLOAT_BYTES * (channels as u64).saturating_mul(grid.cells() as u64)
     }
 
-    /// What its features depend on beside the picture.
+    /// Recipe of the features: all that they depend on beside the image.
     pub(crate) fn recipe(&self) -> Arc<Recipe> {
         Arc::new(Recipe {
             model: self.model.name().to_owned(),
@@ -92,12 +92,12 @@ impl Selection {
         })
     }
 
-    /// The layers as a request names them.
+    /// Names of the layers, joined by `+`.
     pub(crate) fn layer_name(&self) -> String {
         self.layers.names().join("+")
     }
 
-    /// Channels and grid of the stacked map, by the manifest, for an image of this size.
+    /// Channels and grid of the stacked map of an image of this size, by the manifest.
     pub(crate) fn expected_map(&self, image: ImageSize) -> (usize, GridSize) {
         let channels = self.manifest_layers().map(|layer| layer.channels as usize).sum();
         let finest = self.manifest_layers().map(|layer| layer.stride).min().unwrap_or(1).max(1);

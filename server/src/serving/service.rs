@@ -1,4 +1,4 @@
-//! What all requests share to do their work.
+//! Resources that all requests share: models, cache, CPU pool and admission.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -26,14 +26,14 @@ struct Shared {
     admission: Admission,
     cache: Option<FeatureCache>,
     computations: Computations,
-    preparations: Computations,
+    normalizations: Computations,
 }
 
 impl Service {
-    /// A service that has no models yet.
+    /// Creates a service that has no models yet.
     ///
     /// # Errors
-    /// If the operating system gives no threads.
+    /// If the operating system refuses to start threads.
     pub(crate) fn new(
         limits: RequestLimits,
         threads: usize,
@@ -47,7 +47,7 @@ impl Service {
             cpu: CpuPool::new(threads)?,
             cache,
             computations: Computations::default(),
-            preparations: Computations::default(),
+            normalizations: Computations::default(),
         })))
     }
 
@@ -62,7 +62,7 @@ impl Service {
         &self.0.limits
     }
 
-    /// The models as they are served now. A request asks once, and keeps what it found.
+    /// The models that are served now. A request calls this once, and keeps the result.
     ///
     /// # Errors
     /// [`ServingError::Loading`] while they are loading.
@@ -78,7 +78,7 @@ impl Service {
         self.0.models.get().ok_or(ServingError::Loading)
     }
 
-    /// The pool for work that would block the async threads.
+    /// Pool for work that would block the async threads.
     pub(crate) fn cpu(&self) -> &CpuPool {
         &self.0.cpu
     }
@@ -93,32 +93,27 @@ impl Service {
         self.0.admission.begin()
     }
 
-    /// Takes places for images that must be computed by `deadline`.
+    /// Takes slots for images that must be computed by `deadline`.
     ///
     /// # Errors
-    /// If the models are still loading, or there is as much to do as can be done in time.
-    pub(crate) fn take_places(
-        &self,
-        admitted: &Admitted,
-        images: usize,
-        deadline: Instant,
-    ) -> Result<(), ServingError> {
+    /// If the models are still loading, there are no slots, or the images could not run in time.
+    pub(crate) fn take_slots(&self, admitted: &Admitted, images: usize, deadline: Instant) -> Result<(), ServingError> {
         let wait = self.registry()?.predicted_wait();
-        admitted.take_places(images, wait, deadline.saturating_duration_since(Instant::now()))
+        admitted.take_slots(images, wait, deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Features that were computed before, if any are kept.
+    /// The cache of features, if it is enabled.
     pub(super) fn cache(&self) -> Option<&FeatureCache> {
         self.0.cache.as_ref()
     }
 
-    /// Computations of features, if any will be kept.
+    /// Running computations of features, which requests join if the cache is enabled.
     pub(super) fn computations(&self) -> &Computations {
         &self.0.computations
     }
 
-    /// Computations that bring kept features into the form that matching and most replies use.
-    pub(super) fn preparations(&self) -> &Computations {
-        &self.0.preparations
+    /// Running normalisations of cached features to [`MapsKind::Unit`](crate::cache::MapsKind::Unit).
+    pub(super) fn normalizations(&self) -> &Computations {
+        &self.0.normalizations
     }
 }

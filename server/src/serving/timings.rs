@@ -1,4 +1,4 @@
-//! Where the time of a request goes: for `Server-Timing`, the metrics, the log and traces.
+//! Time of a request per stage, for `Server-Timing`, the metrics, the log and traces.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::error::ServingError;
 
-/// Intervals that are kept of one request. More images only add to the sums.
+/// Limit of the intervals of one request. Further ones are only added to the sums.
 const MAX_INTERVALS: usize = 64;
 
-/// A part of the work on a request.
+/// Stage of the work on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Decode,
@@ -34,7 +34,7 @@ impl Stage {
     }
 }
 
-/// One stage of one image, from when until when.
+/// Begin and end of one stage of one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Interval {
     pub(crate) stage: Stage,
@@ -42,7 +42,7 @@ pub(crate) struct Interval {
     pub(crate) ended: Instant,
 }
 
-/// Time spent per stage. Two images of one request add up, though they may run side by side.
+/// Time per stage, summed over the images of a request, which may run concurrently.
 #[derive(Debug, Default)]
 pub(crate) struct Timings {
     micros: [AtomicU64; Stage::ALL.len()],
@@ -80,12 +80,12 @@ impl Timings {
         result
     }
 
-    /// All the time of a stage so far.
+    /// Total time of a stage so far.
     pub(crate) fn total(&self, stage: Stage) -> Duration {
         Duration::from_micros(self.micros[stage as usize].load(Ordering::Relaxed))
     }
 
-    /// Takes the intervals so far, in the order in which they ended.
+    /// Removes and returns the intervals so far, in the order of their ends.
     pub(crate) fn take_intervals(&self) -> Vec<Interval> {
         std::mem::take(&mut self.intervals.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -100,24 +100,24 @@ impl Timings {
     }
 }
 
-/// The deadline of a request, and where its time goes.
+/// Deadline and timings of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkContext {
-    /// When the reply must have begun.
+    /// Time by which the reply must have begun.
     pub(crate) deadline: Instant,
     /// Time per stage.
     pub(crate) timings: Arc<Timings>,
 }
 
 impl WorkContext {
-    /// Waits for an answer, but not past the deadline. What was not begun by then never is.
+    /// Waits for an answer until the deadline. Work that has not begun by then is dropped.
     pub(crate) async fn answer<T>(
         &self,
         limit: Duration,
         answer: impl Future<Output = Result<T, ServingError>>,
     ) -> Result<T, ServingError> {
         match tokio::time::timeout_at(self.deadline.into(), answer).await {
-            // The queue may notice first; it does not know the limit.
+            // The queue may detect it first, but does not know the limit.
             Ok(Err(ServingError::DeadlinePassed { .. })) | Err(_) => Err(ServingError::DeadlinePassed { limit }),
             Ok(result) => result,
         }
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timings_are_milliseconds() {
+    fn the_header_has_milliseconds() {
         let timings = Timings::default();
         timings.add(Stage::Decode, Duration::from_micros(1250));
         timings.add(Stage::Decode, Duration::from_micros(250));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_where_its_run_begins_and_intervals_are_bounded() {
+    fn a_wait_ends_when_its_run_begins_and_intervals_are_bounded() {
         let timings = Timings::default();
         timings.add_run(Duration::from_millis(3), Duration::from_millis(5));
         let [queue, inference] = timings.take_intervals()[..] else { panic!("two intervals") };

@@ -65,7 +65,7 @@ impl SpanExport {
         RequestSpan { span, tracer: self.tracer.clone(), clock }
     }
 
-    /// Sends the remaining spans. Blocks for at most [`TIMEOUT`].
+    /// Sends the remaining spans. Blocks for at most 3 s.
     pub fn shut_down(&self) {
         if let Err(error) = self.provider.shutdown_with_timeout(TIMEOUT) {
             tracing::warn!(%error, "the last spans were not exported");

@@ -1,7 +1,7 @@
-//! The trainer's command line as a process of its own.
+//! The trainer's command line as a separate process.
 //!
-//! ONNX Runtime allows one environment per process, so tests that run the server's engine leave
-//! exports, which are checked in the trainer's ONNX Runtime, to this program.
+//! ONNX Runtime allows one environment per process. Tests that run the server's engine therefore export models by this
+//! program, which checks them in the trainer's ONNX Runtime.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -65,7 +65,7 @@ pub(super) fn grey_where(images: &Tensor, mask: &Tensor) -> Tensor {
 /// Luma of ITU-R BT.601 with torchvision's rounding of the weights: `[N, 1, H, W]`.
 fn grey(images: &Tensor) -> Tensor {
     let channel = |c: i64| images.narrow(1, c, 1);
-    let mut grey = channel(0) * 0.2989;
+    let mut grey = channel(0) * 0.2989; // [N, 1, H, W]
     grey += channel(1) * 0.587;
     grey += channel(2) * 0.114;
     grey
@@ -80,24 +80,24 @@ fn turn_hue(images: &Tensor, shift: &Tensor) -> Tensor {
     // Channels behind rows, as they lie in memory after a resampling.
     let rows = images.transpose(1, 2); // [N, H, 3, W]
     let (r, g, b) = (rows.narrow(2, 0, 1), rows.narrow(2, 1, 1), rows.narrow(2, 2, 1)); // [N, H, 1, W]
-    let value = r.maximum(&g).maximum(&b);
-    let chroma = &value - r.minimum(&g).minimum(&b);
-    // A grey pixel has no hue: any divisor will do, as all differences are 0.
-    let scale = chroma.clamp_min(f64::from(f32::MIN_POSITIVE)).reciprocal_();
+    let value = r.maximum(&g).maximum(&b); // [N, H, 1, W]
+    let chroma = &value - r.minimum(&g).minimum(&b); // [N, H, 1, W]
+    // A grey pixel has no hue: any divisor is right, as all differences are 0.
+    let scale = chroma.clamp_min(f64::from(f32::MIN_POSITIVE)).reciprocal_(); // [N, H, 1, W]
     // Sixths of the circle, counted from the largest channel.
-    let from_red = (&g - &b) * &scale;
-    let from_green = ((&b - &r) * &scale).g_add_scalar_(2.0);
-    let from_blue = ((&r - &g) * &scale).g_add_scalar_(4.0);
-    let sixths = from_green.where_self(&g.eq_tensor(&value), &from_blue);
-    let sixths = from_red.where_self(&r.eq_tensor(&value), &sixths);
-    let sixths = (sixths + shift * 6.0).remainder_(6.0);
-    // Each channel is the value less as much of the chroma as its distance on the circle from the
-    // hues where it is largest says: red from 0 and 6, green from 2, blue from 4.
+    let from_red = (&g - &b) * &scale; // [N, H, 1, W]
+    let from_green = ((&b - &r) * &scale).g_add_scalar_(2.0); // [N, H, 1, W]
+    let from_blue = ((&r - &g) * &scale).g_add_scalar_(4.0); // [N, H, 1, W]
+    let sixths = from_green.where_self(&g.eq_tensor(&value), &from_blue); // [N, H, 1, W]
+    let sixths = from_red.where_self(&r.eq_tensor(&value), &sixths); // [N, H, 1, W]
+    let sixths = (sixths + shift * 6.0).remainder_(6.0); // [N, H, 1, W]
+    // Each channel is the value minus a share of the chroma that grows with the distance on the circle
+    // from the hues where the channel is largest: red at 0 and 6, green at 2, blue at 4.
     let distance = |from: f64| (&sixths - from).abs_();
     let channel = |mut share: Tensor| &value - share.clamp_(0.0, 1.0) * &chroma;
-    let red = channel(2.0 - distance(3.0));
+    let red = channel(2.0 - distance(3.0)); // [N, H, 1, W]
     let [green, blue] = [2.0, 4.0].map(|from| channel(distance(from) - 1.0));
-    Tensor::cat(&[red, green, blue], 2).transpose(1, 2)
+    Tensor::cat(&[red, green, blue], 2).transpose(1, 2) // [N, 3, H, W]
 }
 
 #[cfg(test)]

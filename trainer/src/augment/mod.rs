@@ -20,7 +20,7 @@ pub use densecl_vision::image::ImageSize;
 
 use tch::{Device, Tensor};
 
-/// What [`view`] subtracts and divides by, of RGB in [0, 1].
+/// Mean and deviation by which RGB in [0, 1] is normalised.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalization {
     /// Per-channel mean.
@@ -33,12 +33,12 @@ impl Normalization {
     /// ImageNet's.
     pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
-    /// RGB `[N, 3, H, W]` in [0, 1] → normalised.
+    /// Normalises RGB `[N, 3, H, W]` in [0, 1].
     pub fn apply(&self, images: &Tensor) -> Tensor {
         let channels = |values: &[f32; 3]| Tensor::from_slice(values).view([1, 3, 1, 1]).to_device(images.device());
         let scale = channels(&self.std.map(|std| 1.0 / std));
-        let offset = -channels(&self.mean) * &scale;
-        offset.addcmul(images, &scale) // in one pass
+        let offset = -channels(&self.mean) * &scale; // [1, 3, 1, 1]
+        offset.addcmul(images, &scale) // [N, 3, H, W], in one pass
     }
 }
 
@@ -50,11 +50,11 @@ pub fn view(canvases: &Tensor, parameters: &ViewParameters, size_px: i64, normal
         let horizontal =
             resample::crop_rows(&crops.x, &crops.width, Some(&parameters.flips), canvases.size()[2], size_px, device);
         let x = resample::apply_to_canvases(canvases, &vertical, &horizontal).clamp_(0.0, 1.0); // [N, 3, s, s]
-        let x = colour::jitter(x, &parameters.jitter);
-        let x = colour::grey_where(&x, &column(&parameters.greys, device));
-        // A flip commutes with everything between the crop and here, so the crop has done it.
+        let x = colour::jitter(x, &parameters.jitter); // [N, 3, s, s]
+        let x = colour::grey_where(&x, &column(&parameters.greys, device)); // [N, 3, s, s]
+        // The crop has also flipped: a flip commutes with the jitter.
         let blur = resample::blur_rows(&parameters.blur_sigmas_px, size_px, device); // [N, s, s]
-        let x = resample::apply(&x, &blur, &blur);
+        let x = resample::apply(&x, &blur, &blur); // [N, 3, s, s]
         normalization.apply(&x).contiguous()
     })
 }

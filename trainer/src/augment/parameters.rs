@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::colour::{Jitter, JitterStep};
 use super::{ImageSize, StepRandom};
 
-/// How views are drawn; the defaults are MoCo-v2's.
+/// Options of random views; the defaults are MoCo-v2's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AugmentOptions {
@@ -54,10 +54,10 @@ impl Default for AugmentOptions {
 }
 
 impl AugmentOptions {
-    /// Checks that ranges are ordered and probabilities are such.
+    /// Checks that ranges are ordered and probabilities lie within [0, 1].
     ///
     /// # Errors
-    /// Names the first option that is not.
+    /// Names the first invalid option.
     pub fn check(&self) -> Result<(), String> {
         let probabilities = [
             ("jitter_probability", self.jitter_probability),
@@ -108,12 +108,12 @@ pub struct Crops {
     pub height: Vec<f32>,
 }
 
-/// Everything random about one view of each image of a batch.
+/// The random parameters of one view of each image of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ViewParameters {
     /// Crop windows.
     pub crops: Crops,
-    /// Which views are mirrored.
+    /// `true` for views that are mirrored.
     pub flips: Vec<bool>,
     /// Colour jitter.
     pub jitter: Jitter,
@@ -124,8 +124,7 @@ pub struct ViewParameters {
 }
 
 impl ViewParameters {
-    /// Draws one view of each image; the images have been squeezed onto canvases `canvas_px` wide
-    /// and high.
+    /// Draws one view of each image; the images have been resized to canvases `canvas_px` wide and high.
     pub fn draw(options: &AugmentOptions, sizes: &[ImageSize], canvas_px: u32, random: &mut StepRandom) -> Self {
         let mut parameters = Self::identity(&[], canvas_px);
         parameters.jitter.order = random_order(&mut random.batch);
@@ -156,7 +155,7 @@ impl ViewParameters {
         self.flips.push(rng.random_bool(options.flip_probability));
     }
 
-    /// The whole of each image, unchanged but for its size.
+    /// Views of whole images, resized only.
     pub fn identity(sizes: &[ImageSize], canvas_px: u32) -> Self {
         let n = sizes.len();
         let mut parameters = Self {
@@ -181,8 +180,8 @@ impl ViewParameters {
     }
 }
 
-/// `[x, y, width, height]` in pixels of the image: ten tries at an area and a ratio that fit, then
-/// the largest centred window of an allowed ratio, as in torchvision.
+/// Draws `[x, y, width, height]` in pixels of the image as torchvision does: at most ten random areas
+/// and ratios until one fits, then the largest centred window of an allowed ratio.
 fn draw_crop(options: &AugmentOptions, size: ImageSize, rng: &mut impl Rng) -> [u32; 4] {
     let (width, height) = (f64::from(size.width), f64::from(size.height));
     let [least, most] = options.crop_ratio;

@@ -9,9 +9,9 @@ use rand_chacha::ChaCha8Rng;
 /// Words of a step's stream between the numbers of one image and those of the next.
 const WORDS_OF_IMAGE: u128 = 1 << 20;
 
-/// The random numbers of one step: a few for the batch, and some for each image, a function of the
-/// run's seed, the step and the image's place in the batch. What an image gets does not depend on
-/// the others, so that a process need not know those that it does not have.
+/// The random numbers of one step, for the batch and for each image: a function of the run's seed, the
+/// step and the image's index in the batch. Those of an image do not depend on the other images, so
+/// that a process draws only those of its share.
 #[derive(Clone, Debug)]
 pub struct StepRandom {
     pub(super) batch: ChaCha8Rng,
@@ -19,20 +19,20 @@ pub struct StepRandom {
 }
 
 impl StepRandom {
-    /// Those of step `step`, for the batch and the images at these places of it.
-    pub fn new(seed: u64, step: u64, places: Range<usize>) -> Self {
+    /// The random numbers of step `step`, for the batch and its images at these indices.
+    pub fn new(seed: u64, step: u64, indices: Range<usize>) -> Self {
         let mut batch = ChaCha8Rng::seed_from_u64(seed);
         batch.set_stream(step);
-        let of_image = |place: usize| {
+        let of_image = |index: usize| {
             let mut rng = batch.clone();
-            rng.set_word_pos((place as u128 + 1) * WORDS_OF_IMAGE);
+            rng.set_word_pos((index as u128 + 1) * WORDS_OF_IMAGE);
             rng
         };
-        let images = places.map(of_image).collect();
+        let images = indices.map(of_image).collect();
         Self { batch, images }
     }
 
-    /// A permutation of 0 to `n` − 1.
+    /// Draws a permutation of 0 to `n` − 1.
     pub fn permutation(&mut self, n: usize) -> Vec<i64> {
         let mut order: Vec<i64> = (0..n as i64).collect();
         order.shuffle(&mut self.batch);
@@ -46,12 +46,12 @@ mod tests {
     use crate::augment::{AugmentOptions, ImageSize, ViewParameters};
 
     #[test]
-    fn an_image_gets_the_same_view_whoever_has_it() {
+    fn an_image_gets_the_same_view_in_any_process() {
         let sizes: Vec<_> = (0..6).map(|i| ImageSize { width: 300 - 40 * i, height: 64 + 9 * i }).collect();
-        let draw = |places: Range<usize>| {
-            let mut random = StepRandom::new(3, 11, places.clone());
+        let draw = |indices: Range<usize>| {
+            let mut random = StepRandom::new(3, 11, indices.clone());
             let views = [(); 2]
-                .map(|()| ViewParameters::draw(&AugmentOptions::default(), &sizes[places.clone()], 96, &mut random));
+                .map(|()| ViewParameters::draw(&AugmentOptions::default(), &sizes[indices.clone()], 96, &mut random));
             (views, random.permutation(6))
         };
         let ((whole, order), (share, order_of_share)) = (draw(0..6), draw(2..5));

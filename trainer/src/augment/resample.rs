@@ -15,27 +15,27 @@ use tch::{Device, Kind, Tensor};
 pub(super) fn apply(images: &Tensor, rows_y: &Tensor, rows_x: &Tensor) -> Tensor {
     let (n, c, height, width) = images.size4().expect("images have four axes");
     let x = images.transpose(1, 2).reshape([n, height, c * width]); // [N, H, C·W]
-    apply_x(&rows_y.bmm(&x).view([n, -1, c, width]), rows_x)
+    apply_x(&rows_y.bmm(&x).view([n, -1, c, width]), rows_x) // [N, C, h, w]
 }
 
-/// The same for uint8 canvases `[N, H, W, C]`, whose values become [0, 1].
+/// Applies both to uint8 canvases `[N, H, W, C]`, whose values become [0, 1].
 pub(super) fn apply_to_canvases(canvases: &Tensor, rows_y: &Tensor, rows_x: &Tensor) -> Tensor {
     let (n, height, width, c) = canvases.size4().expect("canvases have four axes");
     let x = canvases.to_kind(Kind::Float).view([n, height, width * c]); // [N, H, W·C]
     // Scaling the rows is cheaper than scaling the images.
     let x = (rows_y / 255.0).bmm(&x).view([n, -1, width, c]); // [N, h, W, C]
-    apply_x(&x.transpose(2, 3), rows_x)
+    apply_x(&x.transpose(2, 3), rows_x) // [N, C, h, w]
 }
 
 /// `[N, h, C, W]` and rows `[N, w, W]` → `[N, C, h, w]`.
 fn apply_x(x: &Tensor, rows_x: &Tensor) -> Tensor {
     let (n, height, c, width) = x.size4().expect("images have four axes");
     let x = x.reshape([n, height * c, width]).bmm(&rows_x.transpose(1, 2)); // [N, h·C, w]
-    x.view([n, height, c, -1]).transpose(1, 2)
+    x.view([n, height, c, -1]).transpose(1, 2) // [N, C, h, w]
 }
 
 /// Rows that crop `[start, start + length)` of `input` pixels and resize it to `output` with an
-/// antialiased bilinear filter: `[N, output, input]`. Mirrored where `flips` says so.
+/// antialiased bilinear filter: `[N, output, input]`. Mirrored where `flips` is `true`.
 pub(super) fn crop_rows(
     starts: &[f32],
     lengths: &[f32],
@@ -46,8 +46,8 @@ pub(super) fn crop_rows(
 ) -> Tensor {
     let n = starts.len() as i64;
     let tensor = |values: &[f32]| Tensor::from_slice(values).view([n, 1, 1]).to_device(device);
-    let (start, length) = (tensor(starts), tensor(lengths));
-    let at = Tensor::arange(output, (Kind::Float, device)).view([1, output, 1]) + 0.5;
+    let (start, length) = (tensor(starts), tensor(lengths)); // [N, 1, 1]
+    let at = Tensor::arange(output, (Kind::Float, device)).view([1, output, 1]) + 0.5; // [1, output, 1]
     let at = match flips {
         Some(flips) => {
             let mirror = tensor(&flips.iter().map(|&flip| f32::from(flip)).collect::<Vec<_>>());
@@ -57,16 +57,16 @@ pub(super) fn crop_rows(
     };
     let centre = &start + at * (&length / output as f64); // [N, output, 1]
     let support = (&length / output as f64).clamp_min(1.0); // [N, 1, 1]
-    let pixel = Tensor::arange(input, (Kind::Float, device)).view([1, 1, input]) + 0.5;
-    // Pixels outside the window do not exist for the resizing. A window narrower than a pixel
-    // still sees the pixel it lies in.
+    let pixel = Tensor::arange(input, (Kind::Float, device)).view([1, 1, input]) + 0.5; // [1, 1, input]
+    // Pixels outside the window have no weight. A window narrower than a pixel keeps the pixel in which
+    // it lies.
     let inside = pixel.gt_tensor(&(&start - 0.5)).logical_and(&pixel.lt_tensor(&(start + length + 0.5)));
-    // A triangle of any height, which the division by the sum sets right.
+    // A triangle of any height: the rows are divided by their sums.
     let mut weight = support - (&pixel - centre).abs_(); // [N, output, input]
     let _ = weight.clamp_min_(0.0);
     weight *= inside.to_kind(Kind::Float);
-    let sum = weight.sum_dim_intlist([2].as_slice(), true, Kind::Float);
-    weight / sum.clamp_min(1e-6)
+    let sum = weight.sum_dim_intlist([2].as_slice(), true, Kind::Float); // [N, output, 1]
+    weight / sum.clamp_min(1e-6) // [N, output, input]
 }
 
 /// Below this a weight is 0: it adds nothing to a float32, and denormal numbers are slow.
@@ -89,7 +89,7 @@ pub(super) fn blur_rows(sigmas_px: &[f32], size: i64, device: Device) -> Tensor 
     let mut weight = slide(&both_sides).flip([1]);
     weight += slide(&gauss) * pixel.gt(0.0); // the border pixels themselves are seen once
     weight += slide(&gauss.flip([1])) * pixel.lt(size as f64 - 1.0);
-    let sum = weight.sum_dim_intlist([2].as_slice(), true, Kind::Float);
+    let sum = weight.sum_dim_intlist([2].as_slice(), true, Kind::Float); // [N, output, 1]
     weight / sum
 }
 
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_outside_the_window_is_seen() {
+    fn pixels_outside_the_window_have_no_influence() {
         let rows = crop_rows(&[2.0], &[3.0], None, 8, 6, Device::Cpu);
         for i in 0..6 {
             let row = row(&rows, i);

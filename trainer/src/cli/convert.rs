@@ -17,12 +17,12 @@ pub(super) struct ConvertArgs {
     input: PathBuf,
     /// The file to write.
     output: PathBuf,
-    /// Whose layout to write [default: by OUTPUT's ending: .safetensors densecl, .pth torchvision,
+    /// Layout of the output [default: by OUTPUT's ending: .safetensors densecl, .pth torchvision,
     /// .pkl detectron2].
     #[arg(long, value_enum)]
     to: Option<To>,
     /// Names, with `*` for any characters, that may be missing, unexpected or of another shape;
-    /// they are left aside.
+    /// they are ignored.
     #[arg(long, value_name = "PATTERN")]
     allow: Vec<String>,
 }

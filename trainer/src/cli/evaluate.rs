@@ -47,7 +47,7 @@ struct CommonArgs {
     /// The features: `res2` to `res5`, or any other output of an ONNX model.
     #[arg(long, default_value = "res5")]
     layer: String,
-    /// Where libtorch computes; ONNX models run on the CPU.
+    /// Device of libtorch; ONNX models run on the CPU.
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
     /// Write the table, each repetition and all settings to this file.
@@ -124,7 +124,7 @@ struct SegmentationLinearArgs {
     /// The first learning rate.
     #[arg(long, default_value_t = 0.01, value_parser = positive_number)]
     learning_rate: f64,
-    /// How the learning rate falls.
+    /// Schedule of the learning rate.
     #[arg(long, value_enum, default_value_t = Schedule::Poly)]
     schedule: Schedule,
     /// Weight decay.
@@ -147,7 +147,7 @@ struct SegmentationFcnArgs {
     /// The first learning rate.
     #[arg(long, default_value_t = 0.003, value_parser = positive_number)]
     learning_rate: f64,
-    /// How the learning rate falls.
+    /// Schedule of the learning rate.
     #[arg(long, value_enum, default_value_t = Schedule::Steps)]
     schedule: Schedule,
     /// Weight decay.

@@ -23,7 +23,7 @@ pub(super) struct ExportArgs {
     /// `<repository>/<name>/<version>`.
     #[arg(long)]
     out: PathBuf,
-    /// How weights are stored; with int8 the convolutions compute in integers, else in float32.
+    /// Storage of weights; with int8 the convolutions compute in integers, else in float32.
     #[arg(long, value_enum, default_value_t = Weights::Float32)]
     weights: Weights,
     /// Input pixels per cell of the last layers: 16 and 8 put dilations in the place of strides.
@@ -47,16 +47,16 @@ pub(super) struct ExportArgs {
 
 #[derive(Debug, Args)]
 struct CalibrationArgs {
-    /// Of int8: images like those that the model will see; a folder, a list, or shards [default: synthetic].
+    /// For int8: images like those that the model will see; a folder, a list, or shards [default: synthetic].
     #[arg(long, value_name = "PATH|synthetic")]
     calibration: Option<String>,
-    /// Of int8: how many images are measured [default: 32].
+    /// For int8: number of calibration images [default: 32].
     #[arg(long, value_name = "N")]
     calibration_images: Option<usize>,
-    /// Of int8: seed of procedural images, or of the choice among files [default: 0].
+    /// For int8: seed of procedural images, or of the choice among files [default: 0].
     #[arg(long, value_name = "SEED")]
     calibration_seed: Option<u64>,
-    /// Of int8: the side, in pixels, that images are resized to [default: the default side].
+    /// For int8: side in pixels to which images are resized [default: the default side].
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(32..))]
     calibration_side: Option<u32>,
 }

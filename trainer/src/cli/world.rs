@@ -11,14 +11,14 @@ use crate::distributed::{Launch, World};
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct WorldArgs {
-    /// Seconds without a sign of life after which another rank counts as lost, where a launcher such
-    /// as torchrun has started several.
+    /// Seconds without a heartbeat after which another rank counts as lost, if a launcher such as
+    /// torchrun has started several.
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
     distributed_timeout: u64,
 }
 
 impl WorldArgs {
-    /// Meets the other processes that the environment tells of, each on its own device.
+    /// Connects to the other processes of the environment, each on its own device.
     pub(super) fn connect(self, device: DeviceChoice) -> Result<(World, Device)> {
         let Some(launch) = Launch::from_env()? else {
             return Ok((World::alone(), device.resolve()?));

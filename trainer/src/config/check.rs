@@ -1,4 +1,4 @@
-//! What makes a configuration a valid one.
+//! Validation of a configuration.
 
 use anyhow::{Result, anyhow, ensure};
 

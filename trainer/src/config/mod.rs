@@ -18,7 +18,7 @@ use crate::densecl::ContrastOptions;
 use crate::network::EncoderSpec;
 use crate::optimizer::{Algorithm, OptimizerOptions};
 
-/// Which method trains.
+/// Training method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
@@ -66,7 +66,7 @@ pub struct NetworkConfig {
     /// Type in which convolutions and matrix products are computed.
     #[serde(default)]
     pub precision: Precision,
-    /// How images and weights lie in memory.
+    /// Memory layout of images and weights.
     #[serde(default)]
     pub memory_format: MemoryFormat,
 }
@@ -85,7 +85,7 @@ pub enum Precision {
     Float64,
 }
 
-/// How images and weights lie in memory.
+/// Memory layout of images and weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemoryFormat {
@@ -122,7 +122,7 @@ pub struct DataConfig {
     pub shard_readers: usize,
 }
 
-/// As many as in ImageNet-1k.
+/// Number of images of ImageNet-1k.
 fn default_images_per_epoch() -> u64 {
     1_281_167
 }
@@ -194,7 +194,7 @@ fn default_trust_coefficient() -> f64 {
     0.001
 }
 
-/// How often the cosine schedule moves on.
+/// Granularity of the cosine schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stepping {
@@ -210,7 +210,7 @@ pub enum Stepping {
 pub struct ScheduleConfig {
     /// Passes over the data; 0 writes the random weights and stops.
     pub epochs: u64,
-    /// When the learning rate moves.
+    /// Granularity of the learning rate.
     pub cosine: Stepping,
     /// Steps at the start over which the learning rate rises in a line.
     #[serde(default)]
@@ -245,7 +245,7 @@ impl Config {
     /// Reads TOML text and applies overrides.
     ///
     /// # Errors
-    /// As for [`Config::read`].
+    /// The errors of [`Config::read`].
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
         let mut table: toml::Table = toml::from_str(text)?;
         keys::apply(&mut table, overrides)?;
@@ -331,7 +331,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_wrong_key() {
         let message = |line: &str| format!("{:#}", Config::parse(TINY, &[line.to_owned()]).unwrap_err());
         assert!(message("optimizer.bach=16").contains("`optimizer.batch`"));
         assert!(message("contrast.queue_length=100").contains("multiple of optimizer.batch"));

@@ -1,4 +1,4 @@
-//! Which image comes when: a function of seed and position, so that a run can go on from anywhere.
+//! The order of images: a function of seed and position, so that a run can be resumed at any step.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 #[derive(Debug)]
 pub struct Order {
     seed: u64,
-    /// `None` for an endless source, whose images simply follow one another.
+    /// `None` for an endless source, whose images follow in order.
     len: Option<u64>,
     shuffled: Option<(u64, Vec<u64>)>,
 }
@@ -21,18 +21,18 @@ impl Order {
 
     /// Numbers of the images of batch `step`, where an epoch holds `steps_per_epoch` batches.
     ///
-    /// A finite source is permuted anew in every epoch; what does not fill a batch is left out.
+    /// Every epoch has another permutation of a finite source; images that do not fill a batch are left out.
     pub fn batch(&mut self, step: u64, steps_per_epoch: u64, batch: usize) -> Vec<u64> {
         let Some(len) = self.len else {
             let first = step * batch as u64;
             return (first..first + batch as u64).collect();
         };
-        let (epoch, place) = (step / steps_per_epoch, (step % steps_per_epoch) as usize);
+        let (epoch, index) = (step / steps_per_epoch, (step % steps_per_epoch) as usize);
         if self.shuffled.as_ref().is_none_or(|(shuffled, _)| *shuffled != epoch) {
             self.shuffled = Some((epoch, permutation(self.seed, epoch, len)));
         }
         let order = self.shuffled.as_ref().map_or(&[][..], |(_, order)| order);
-        (place * batch..(place + 1) * batch).map(|i| order[i % order.len()]).collect()
+        (index * batch..(index + 1) * batch).map(|i| order[i % order.len()]).collect()
     }
 }
 

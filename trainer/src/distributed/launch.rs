@@ -18,7 +18,7 @@ pub struct Launch {
     pub master_host: String,
     /// A free port there, or that of the launcher's store.
     pub master_port: u16,
-    /// Whether the launcher has opened a store there (`torchrun` does).
+    /// `true` if the launcher has opened a store there (`torchrun` does).
     pub launchers_store: bool,
     /// Number of times that the launcher has restarted the processes.
     pub restarts: String,

@@ -139,7 +139,7 @@ impl World {
         self.process.size
     }
 
-    /// Whether this is process 0, which writes files and reports.
+    /// Returns `true` for process 0, which writes files and reports.
     pub fn is_first(&self) -> bool {
         self.process.rank == 0
     }

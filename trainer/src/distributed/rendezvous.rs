@@ -65,7 +65,7 @@ fn local_endpoint(host: &str, port: u16) -> LocalEndpoint {
     LocalEndpoint::Address(address.map_or_else(|| "localhost".to_owned(), |address| address.ip().to_string()))
 }
 
-/// Binds the watch's port at process 0, tells the others its number, and connects.
+/// Binds the watch's port at process 0, sends its number to the others, and connects.
 fn start_watch(
     group: &Group,
     process: ProcessRank,

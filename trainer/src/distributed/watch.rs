@@ -99,7 +99,7 @@ struct State {
     loss: Option<LostRank>,
     /// Number of connections that have ended, as expected or not.
     ended: usize,
-    /// Whether this process has finished.
+    /// `true` once this process has finished.
     over: bool,
 }
 
@@ -259,7 +259,7 @@ impl PeerWatch {
         self.close();
     }
 
-    /// Whether this process has finished without a loss.
+    /// Returns `true` if this process has finished without a loss.
     pub fn is_finished(&self) -> bool {
         let state = self.shared.state();
         state.over && state.loss.is_none()

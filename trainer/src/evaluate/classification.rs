@@ -12,14 +12,14 @@ use super::model::Model;
 use super::table::{Repetition, Report};
 use super::{Comparison, compare, knn, name_of};
 
-/// What is done with the features of a labelled folder.
+/// Classifier of the features of a labelled folder.
 #[derive(Clone, Debug)]
 pub enum Classifier {
     /// Neighbours vote.
     NearestNeighbours {
-        /// How many; a column of the table each.
+        /// Numbers of neighbours; each has a column of the table.
         k: Vec<i64>,
-        /// Of the votes' weights.
+        /// Temperature of the weights of votes.
         temperature: f64,
     },
     /// Logistic regression.
@@ -31,18 +31,18 @@ pub enum Classifier {
 pub struct Classification {
     /// The labelled folder.
     pub data: PathBuf,
-    /// What is done with the features.
+    /// The classifier.
     pub classifier: Classifier,
     /// `res2` to `res5`, averaged over their cells, or any other output of an ONNX model.
     pub layer: String,
-    /// How images go through the network.
+    /// Size of the images and of the batches.
     pub batches: ImageBatches,
-    /// Where to write the features of the one model and its first seed.
+    /// File for the features of a single model with its first seed.
     pub features_out: Option<PathBuf>,
 }
 
 impl Classifier {
-    /// The task's name, what the table says of it, and the measures.
+    /// Name of the task, its description in the report, and the measures.
     fn described(&self) -> (&'static str, String, Vec<String>) {
         match self {
             Self::NearestNeighbours { k, temperature } => {

@@ -70,7 +70,7 @@ impl LabelledFeatures {
     }
 }
 
-/// How images go through a network.
+/// Size of the images and of the batches.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageBatches {
     /// Side of the square that the network sees.

@@ -22,16 +22,16 @@ pub(super) fn classify(train: &LabelledFeatures, test: &LabelledFeatures, k: i64
         let voters = train.labels.take(&nearest); // [M, k]
         // Relative to the nearest one, so that no power of a small temperature overflows.
         let weights = ((&cosines - cosines.narrow(1, 0, 1)) / temperature).exp(); // [M, k]
-        let votes = Tensor::zeros([queries.size()[0], classes], (Kind::Float, queries.device()));
+        let votes = Tensor::zeros([queries.size()[0], classes], (Kind::Float, queries.device())); // [M, K]
         let votes = votes.scatter_add(1, &voters, &weights); // [M, K]
         matrix.add(&truth, &votes.argmax(1, false));
     }
     matrix
 }
 
-/// Rows of unit length.
+/// Scales rows `[N, C]` to unit length.
 fn unit_length(features: &Tensor) -> Tensor {
-    features / features.norm_scalaropt_dim(2, [1].as_slice(), true).clamp_min(1e-12)
+    features / features.norm_scalaropt_dim(2, [1].as_slice(), true).clamp_min(1e-12) // [N, C]
 }
 
 #[cfg(test)]

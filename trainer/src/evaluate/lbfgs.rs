@@ -17,12 +17,12 @@ const SUFFICIENT_DECREASE: f64 = 1e-4;
 /// Halvings of a step before it is given up: the function is flat to the last digit then.
 const MAX_HALVINGS: usize = 30;
 
-/// When to stop.
+/// Conditions that end the minimisation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StopWhen {
     /// After so many steps.
     pub(super) iterations: usize,
-    /// When no element of the gradient is larger.
+    /// Bound of all elements of the gradient.
     pub(super) gradient_below: f64,
 }
 
@@ -61,7 +61,7 @@ pub(super) fn minimize(x: Tensor, stop: StopWhen, mut evaluate: impl FnMut(&Tens
     x
 }
 
-/// What one step taught about the curvature.
+/// Curvature information of one step.
 struct Update {
     step: Tensor,
     change: Tensor,

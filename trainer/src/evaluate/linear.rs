@@ -24,7 +24,7 @@ const WEIGHT_DECAYS: [f64; 8] = [1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
 /// Share of the training images that choose the weight decay.
 const HELD_OUT: f64 = 0.2;
 
-/// Deviations below this are taken for constants, which no scaling makes telling.
+/// Features with a smaller deviation count as constants and are not scaled.
 const MIN_DEVIATION: f64 = 1e-6;
 
 /// A probe's outcome.
@@ -43,8 +43,8 @@ pub struct Probe {
 pub fn probe(train: &LabelledFeatures, test: &LabelledFeatures, seed: u64) -> Probe {
     let (fitted, held_out) = hold_out(train, seed);
     let weight_decay = choose(&fitted, &held_out);
-    let scale = Scale::from_features(&train.features);
-    let start = zeros(train);
+    let scale = Scale::from_features(&train.features); // [1, C]
+    let start = zeros(train); // [C + 1, K]
     let weights = fit(&scale.apply(&train.features), &train.labels, &start, weight_decay);
     Probe { matrix: classify(&scale.apply(&test.features), &test.labels, &weights), weight_decay }
 }
@@ -98,8 +98,8 @@ fn fit(features: &Tensor, labels: &Tensor, start: &Tensor, weight_decay: f64) ->
         let weights = flat.view(size.as_slice()); // [C + 1, K]
         let decayed = weights.narrow(0, 0, size[0] - 1); // [C, K]: all but the biases
         let log_probabilities = features.matmul(&weights).log_softmax(1, Kind::Double); // [N, K]
-        let loss = log_probabilities.nll_loss(labels);
-        let penalty = decayed.square().sum(Kind::Double) * (weight_decay / 2.0);
+        let loss = log_probabilities.nll_loss(labels); // []
+        let penalty = decayed.square().sum(Kind::Double) * (weight_decay / 2.0); // []
         let errors = log_probabilities.exp() - labels.one_hot(size[1]).to_kind(Kind::Double); // [N, K]
         let gradient = features.tr().matmul(&errors) / features.size()[0]; // [C + 1, K]
         let _ = gradient.narrow(0, 0, size[0] - 1).g_add_(&(decayed * weight_decay));
@@ -114,7 +114,7 @@ fn classify(features: &Tensor, labels: &Tensor, weights: &Tensor) -> ConfusionMa
     matrix
 }
 
-/// How features are standardised.
+/// Mean and deviation by which features are standardised.
 struct Scale {
     mean: Tensor,
     deviation: Tensor,
@@ -124,7 +124,7 @@ impl Scale {
     fn from_features(features: &Tensor) -> Self {
         let features = features.to_kind(Kind::Double);
         let deviation = features.std_dim(Some([0].as_slice()), false, true); // [1, C]
-        let constant = deviation.lt(MIN_DEVIATION);
+        let constant = deviation.lt(MIN_DEVIATION); // [1, C]
         Self {
             mean: features.mean_dim([0].as_slice(), true, Kind::Double), // [1, C]
             deviation: deviation.masked_fill(&constant, 1.0),
@@ -135,7 +135,7 @@ impl Scale {
     fn apply(&self, features: &Tensor) -> Tensor {
         let scaled = (features.to_kind(Kind::Double) - &self.mean) / &self.deviation; // [N, C]
         let one = Tensor::ones([scaled.size()[0], 1], (Kind::Double, scaled.device()));
-        Tensor::cat(&[scaled, one], 1)
+        Tensor::cat(&[scaled, one], 1) // [N, C + 1]
     }
 }
 

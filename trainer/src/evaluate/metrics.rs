@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 /// Label of pixels that are neither trained on nor counted.
 pub const VOID: u8 = 255;
 
-/// How often each class was taken for each: row the truth, column the prediction.
+/// Counts of predictions: a row for each true class, a column for each predicted one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfusionMatrix {
     classes: usize,

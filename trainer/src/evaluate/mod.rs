@@ -1,12 +1,12 @@
-//! What features are worth: trained networks, ONNX models and random weights compared on labelled
+//! Evaluation of features: trained networks, ONNX models and random weights are compared on labelled
 //! data, each with several seeds.
 //!
-//! A *task* says how one model is measured once; `compare` repeats it over models and seeds and
+//! A *task* measures one model once; `compare` repeats it over models and seeds and
 //! makes a table. Everything random is drawn from the seed, so that a command repeated on a CPU
 //! gives the same numbers; and every model sees the same draws.
 //!
-//! What is not done here: detection, which is judged by other people's programs (`tests/transfer`),
-//! and matching, which is measured through the server.
+//! Not here: detection, which established programs evaluate (`tests/transfer`), and matching, which
+//! is evaluated through the server.
 
 mod classification;
 pub mod data;
@@ -31,19 +31,19 @@ pub use model::{FrozenNetwork, Model, ModelSource, Setup, TorchNetwork};
 pub use segmentation::{Protocol, Schedule, Segmentation, TrainingOptions, segment};
 pub use table::{Repetition, Report, ReportRow, Spread};
 
-/// Which models are measured how often.
+/// The models of an evaluation and their seeds.
 #[derive(Clone, Debug)]
 pub struct Comparison {
     /// The models, one row each.
     pub models: Vec<ModelSource>,
     /// A repetition each.
     pub seeds: Vec<u64>,
-    /// How networks are set up.
+    /// Output stride and device.
     pub setup: Setup,
 }
 
-/// Runs `measure` with the number and the model of each row and with each seed. `written` is a file
-/// that only the first repetition would write.
+/// Runs `measure` with the index and the model of each row and with each seed. `written` is a file
+/// that only the first repetition writes.
 fn compare(
     comparison: &Comparison,
     written: Option<&Path>,

@@ -14,7 +14,7 @@ use crate::network::{Backbone, BatchPart, Encoder, EncoderSpec, Statistics};
 use crate::onnx_session::OnnxSession;
 use crate::pretrained::Pretrained;
 
-/// The backbone of random weights where no other model says which.
+/// The backbone of random weights if no other model determines it.
 const DEFAULT_ARCHITECTURE: Architecture = Architecture::ResNet50;
 
 /// Channels of the standard stem.
@@ -23,7 +23,7 @@ const STANDARD_STEM: i64 = 64;
 /// The layers of a backbone, by stage.
 const LAYERS: [&str; 4] = ["res2", "res3", "res4", "res5"];
 
-/// What the command line names.
+/// A model as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
     /// `random` or `random:ARCHITECTURE`: weights as training begins with, new ones for each seed.
@@ -57,9 +57,9 @@ impl fmt::Display for ModelSource {
 /// A model to evaluate.
 #[derive(Debug)]
 pub struct Model {
-    /// As it was named.
+    /// Its name on the command line.
     pub name: String,
-    /// How its weights came about.
+    /// Origin of its weights.
     pub method: String,
     source: LoadedModel,
 }
@@ -71,19 +71,19 @@ enum LoadedModel {
     Random(NetworkSize),
 }
 
-/// Which ResNet, and how wide.
+/// Architecture and width of a ResNet.
 #[derive(Clone, Copy, Debug)]
 struct NetworkSize {
     architecture: Architecture,
     stem_width: i64,
 }
 
-/// How a network is set up for an evaluation.
+/// Output stride and device of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     /// Pixels of the image to a cell of `res5`. An ONNX model has its own.
     pub output_stride: OutputStride,
-    /// Where libtorch computes.
+    /// Device of libtorch.
     pub device: Device,
 }
 
@@ -136,7 +136,7 @@ impl Model {
         }
     }
 
-    /// Whether every seed has weights of its own.
+    /// Returns `true` if every seed has its own weights.
     pub fn is_random(&self) -> bool {
         matches!(self.source, LoadedModel::Random(_))
     }
@@ -158,7 +158,7 @@ impl Model {
         }
     }
 
-    /// The network as it is, for its features; `seed` draws random weights.
+    /// Builds the network for its features; `seed` draws random weights.
     ///
     /// # Errors
     /// If the weights do not make up the network, or it has no such `layer`.
@@ -175,10 +175,10 @@ impl Model {
         Ok(FrozenNetwork(FrozenBackend::Onnx { session, layer: layer.to_owned(), device: setup.device }))
     }
 
-    /// The backbone with gradients, to be fine-tuned; `seed` draws random weights.
+    /// Builds the backbone with gradients, to be fine-tuned; `seed` draws random weights.
     ///
     /// # Errors
-    /// As for [`Model::frozen`], and if it is an ONNX model.
+    /// The errors of [`Model::frozen`], and an error for an ONNX model.
     pub fn trainable(&self, layer: &str, seed: u64, setup: Setup) -> Result<TorchNetwork> {
         if let LoadedModel::Onnx(_) = self.source {
             bail!("an ONNX model cannot be fine-tuned; name the checkpoint that it was exported from");
@@ -211,7 +211,7 @@ fn random_weights(size: NetworkSize, seed: u64) -> Weights {
     Encoder::new(spec, Kind::Float, Device::Cpu).weights()
 }
 
-/// A network that is used as it is.
+/// A network without gradients.
 #[derive(Debug)]
 pub struct FrozenNetwork(FrozenBackend);
 
@@ -256,7 +256,7 @@ impl TorchNetwork {
         maps.stages[self.stage].shallow_clone()
     }
 
-    /// What is fine-tuned.
+    /// The parameters that are fine-tuned.
     pub fn parameters(&self) -> impl Iterator<Item = &Tensor> {
         self.backbone.tensors().parameters()
     }
@@ -287,8 +287,8 @@ mod tests {
         Model::open_all(&sources).unwrap().remove(0)
     }
 
-    /// That equal seeds give equal weights is checked from outside (`tests/transfer/test_evaluate.py`):
-    /// libtorch's generator belongs to the process, and other tests draw from it meanwhile.
+    /// `tests/transfer/test_evaluate.py` checks that equal seeds give equal weights: here other tests
+    /// draw from libtorch's generator, of which a process has one.
     #[test]
     fn seeds_have_weights_of_their_own() {
         let images = Tensor::full([1, 64, 96, 3], 77, (Kind::Uint8, Device::Cpu));
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_there_is_not_is_said() {
+    fn an_unknown_layer_is_an_error_that_lists_the_known_ones() {
         let error = random().frozen("dense", 0, SETUP).unwrap_err().to_string();
         assert!(error.contains("`dense`") && error.contains("res2, res3, res4, res5"), "{error}");
     }

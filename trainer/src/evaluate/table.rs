@@ -1,4 +1,4 @@
-//! What an evaluation found: for each model the mean over repetitions, and how far they spread.
+//! Results of an evaluation: for each model, mean and standard deviation over repetitions.
 
 use std::fmt::Write as _;
 
@@ -11,14 +11,14 @@ pub struct Repetition {
     pub seed: u64,
     /// The measures in the order of the report's names, as shares of 1.
     pub measures: Vec<f64>,
-    /// What else there is to know: the classes' own measures, what was chosen.
+    /// Further results: measures of the classes, chosen hyper-parameters.
     pub details: serde_json::Value,
 }
 
-/// A model and what it reached.
+/// A model and its results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReportRow {
-    /// As it was named on the command line.
+    /// Its name on the command line.
     pub model: String,
     /// `densecl`, `moco-v2`, `random`, …
     pub method: String,
@@ -33,7 +33,7 @@ pub struct ReportRow {
 pub struct Report {
     /// The subcommand.
     pub task: &'static str,
-    /// What was trained and tested on, and how; a sentence or two.
+    /// Data and method of the evaluation, in a sentence or two.
     pub description: String,
     /// Every setting that the outcome depends on.
     pub settings: serde_json::Value,
@@ -53,7 +53,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of at least one value.
+    /// Computes both of at least one value.
     pub fn from_values(values: &[f64]) -> Self {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
@@ -61,7 +61,7 @@ impl Spread {
         Self { mean, deviation }
     }
 
-    /// In percent.
+    /// Formats it in percent.
     fn percent(self) -> String {
         match self.deviation {
             Some(deviation) => format!("{:.1} ± {:.1}", self.mean * 100.0, deviation * 100.0),
@@ -71,7 +71,7 @@ impl Spread {
 }
 
 impl ReportRow {
-    /// Over the repetitions, for each measure.
+    /// Mean and deviation over the repetitions, for each measure.
     pub fn spreads(&self) -> Vec<Spread> {
         let count = self.repetitions.first().map_or(0, |repetition| repetition.measures.len());
         let values = |i: usize| self.repetitions.iter().map(|repetition| repetition.measures[i]).collect::<Vec<_>>();
@@ -80,7 +80,7 @@ impl ReportRow {
 }
 
 impl Report {
-    /// A table for people.
+    /// Formats the report as a table.
     pub fn text(&self) -> String {
         let header = ["model", "method", "backbone"].map(str::to_owned).into_iter();
         let mut lines = vec![header.chain(self.measures.iter().cloned()).collect::<Vec<_>>()];
@@ -98,10 +98,10 @@ impl Report {
         text
     }
 
-    /// The whole report, with mean and deviation for each measure by name.
+    /// Formats the report as JSON, with mean and deviation for each measure by name.
     ///
     /// # Errors
-    /// If a measure is no number.
+    /// If a measure is not finite.
     pub fn json(&self) -> serde_json::Result<String> {
         let mut value = serde_json::to_value(self)?;
         for (row, to) in self.rows.iter().zip(value["rows"].as_array_mut().into_iter().flatten()) {

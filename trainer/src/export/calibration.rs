@@ -12,21 +12,22 @@ use tch::Tensor;
 
 use crate::data::DataSource;
 
-/// The images that an int8 model's ranges are measured on: like those that it will see.
+/// The images on which the ranges of an int8 model are measured; they should be like those that the
+/// model will be used on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calibration {
     /// A folder of images, a list of them, shards, or `synthetic`; as for training.
     pub source: String,
-    /// How many of them; all if there are fewer.
+    /// Number of images; all if there are fewer.
     pub images: usize,
     /// Seed of procedural images, or of the choice among files.
     pub seed: u64,
-    /// What they are resized to, height and width, in pixels.
+    /// Height and width to which they are resized, in pixels.
     pub side_px: u32,
 }
 
 impl Calibration {
-    /// What the manifest says of it.
+    /// Entry of the manifest.
     pub(super) fn record(&self) -> CalibrationRecord {
         let path = Path::new(&self.source);
         CalibrationRecord {
@@ -38,7 +39,7 @@ impl Calibration {
         }
     }
 
-    /// The ranges of everything that an int8 form of the float32 `graph` rounds.
+    /// Measures the ranges of all values that the int8 variant of the float32 `graph` rounds.
     ///
     /// # Errors
     /// If there is no image that can be read, or values are not finite.
@@ -57,7 +58,7 @@ impl Calibration {
         Ok(ranges)
     }
 
-    /// One uint8 `[1, S, S, 3]` an image.
+    /// Reads the images, uint8 `[1, S, S, 3]` each.
     fn read_images(&self) -> Result<Vec<Tensor>> {
         ensure!(self.images > 0, "no images were asked for");
         let side = i64::from(self.side_px);
@@ -72,14 +73,14 @@ impl Calibration {
             Some(count) => (0..count).collect(),
             None => (0..self.images as u64).collect(),
         };
-        // Files lie sorted, often by what they show.
+        // Files are often sorted by their content.
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed));
         let mut canvas = vec![0; (3 * side * side) as usize];
         let mut images = Vec::with_capacity(self.images);
         for index in order {
             match source.draw(index, self.side_px, &mut canvas) {
                 Ok(_) => images.push(Tensor::from_slice(&canvas).view([1, side, side, 3])),
-                Err(error) => tracing::warn!(error = format_args!("{:#}", anyhow::Error::from(error)), "passed over"),
+                Err(error) => tracing::warn!(error = format_args!("{:#}", anyhow::Error::from(error)), "image skipped"),
             }
             if images.len() == self.images {
                 break;
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn images_are_chosen_by_the_seed_and_broken_ones_passed_over() {
+    fn images_are_chosen_by_the_seed_and_broken_ones_skipped() {
         let root = tempfile::tempdir().unwrap();
         for level in 0..8_u8 {
             let picture = image::RgbImage::from_pixel(40, 20, image::Rgb([10 * level; 3]));

@@ -1,9 +1,9 @@
 //! Compares a model in ONNX Runtime with its network in libtorch.
 //!
-//! The images are procedural ones that no training and no calibration has seen: square, wide and
-//! tall, two at once, of sides that are no multiples of the stride, and of the default side. Two
-//! measures: the cosine between the descriptors of a cell, which is what matching sees, and the
-//! largest difference over the largest value, which is what a wrong graph cannot hide from.
+//! The images are held-out procedural ones: square, wide and tall, two at once, of sides that are no
+//! multiples of the stride, and of the default side. Two measures: the cosine between the descriptors
+//! of a cell, which matching depends on, and the largest difference over the largest value, which
+//! detects a wrong graph.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::network::FeatureNetwork;
 use crate::onnx_session::OnnxSession;
 use densecl_procedural::{Frame, ProceduralImages, Split};
 
-/// Largest relative error of a float32 model: what another order of summation can cost.
+/// Largest relative error of a float32 model, which sums in another order.
 const MAX_FLOAT32_ERROR: f64 = 1e-4;
 /// Least cosine of any cell of a float16 model, whose weights have 11 significant bits.
 const MIN_FLOAT16_COSINE: f64 = 0.999;
@@ -27,11 +27,11 @@ const MIN_INT8_MEAN_COSINE: f64 = 0.99;
 /// Batches that are compared, `[N, H, W]`, besides one of the default side.
 const SHAPES: [[u32; 3]; 4] = [[1, 150, 250], [2, 224, 224], [1, 192, 320], [1, 320, 192]];
 
-/// No image larger than this is compared, whatever the default side.
+/// Largest side of a compared image, even if the default side is larger.
 const MAX_SIDE_PX: u32 = 512;
 
-/// Two descriptors of less than this are both nothing.
-const NO_LENGTH: f64 = 1e-12;
+/// Descriptors shorter than this count as zero.
+const ZERO_LENGTH: f64 = 1e-12;
 
 /// Compares all outputs of the model behind `session` with the network; the longest side is
 /// `side_px`, or what is compared at most.
@@ -58,7 +58,7 @@ pub(super) fn measure(
 /// Loads the file that was written and compares once more, on one shape.
 ///
 /// # Errors
-/// As for [`measure`].
+/// The errors of [`measure`].
 pub(super) fn check_file(file: &Path, network: &FeatureNetwork, weights: &WeightFormat) -> Result<()> {
     let mut session = OnnxSession::open(file, super::threads())?;
     weights.ensure_close(&compare(&mut session, network, &SHAPES[..1])?)
@@ -124,7 +124,7 @@ fn pictures(batch: u64, [count, height, width]: [u32; 3]) -> Tensor {
     Tensor::from_slice(&pixels).view([count, height, width, 3].map(i64::from))
 }
 
-/// What is known of one output after some batches.
+/// Differences of one output over several batches.
 struct Comparison {
     cosines: f64,
     cells: f64,
@@ -146,8 +146,8 @@ impl Comparison {
         self.cosines += cosines.sum(Kind::Double).double_value(&[]);
         self.cells += cosines.numel() as f64;
         let largest = |x: &Tensor| x.abs().max().double_value(&[]);
-        let error = largest(&(&found - &expected)) / largest(&expected).max(NO_LENGTH);
-        // `min` and `max` would pass over what is not a number.
+        let error = largest(&(&found - &expected)) / largest(&expected).max(ZERO_LENGTH);
+        // `f64::min` and `f64::max` would ignore NaN.
         let least = cosines.min().double_value(&[]);
         self.minimum_cosine = if least >= self.minimum_cosine { self.minimum_cosine } else { least };
         self.relative_error = if error <= self.relative_error { self.relative_error } else { error };
@@ -163,12 +163,12 @@ impl Comparison {
     }
 }
 
-/// Along axis 1; 1 where both are nothing, 0 where one is.
+/// Cosines along axis 1: `[N, C, …]` → `[N, …]`; 1 if both are zero, 0 if one is.
 fn cosines(a: &Tensor, b: &Tensor) -> Tensor {
     let length = |x: &Tensor| x.norm_scalaropt_dim(2, [1].as_slice(), false);
     let (product, lengths) = ((a * b).sum_dim_intlist([1].as_slice(), false, Kind::Double), length(a) * length(b));
-    let both_nothing = (length(a) + length(b)).lt(NO_LENGTH);
-    let cosines = product / lengths.clamp_min(NO_LENGTH * NO_LENGTH);
+    let both_nothing = (length(a) + length(b)).lt(ZERO_LENGTH);
+    let cosines = product / lengths.clamp_min(ZERO_LENGTH * ZERO_LENGTH);
     cosines.where_self(&both_nothing.logical_not(), &Tensor::from(1.0_f64))
 }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_far_off_is_an_error_that_names_the_output() {
+    fn a_large_difference_is_an_error_that_names_the_output() {
         let output = |cosine: f64, error: f64| {
             let name = "res4".to_owned();
             [OutputFidelity { name, mean_cosine: cosine, minimum_cosine: cosine, relative_error: error }]

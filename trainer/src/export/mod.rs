@@ -1,7 +1,7 @@
 //! From a trained network to an ONNX model with its manifest.
 //!
-//! The graph is built from the weights without libtorch; what it computes is then compared with
-//! libtorch, and a file that is not close enough never takes its place (`fidelity`).
+//! The graph is built from the weights without libtorch; its outputs are then compared with
+//! libtorch's, and a model that is not close enough is never written (`fidelity`).
 
 mod calibration;
 mod fidelity;
@@ -24,10 +24,10 @@ use crate::network::FeatureNetwork;
 use crate::onnx_session::OnnxSession;
 use crate::pretrained::Pretrained;
 
-/// What answers requests that name no layer, where the model has it.
+/// Default layer of requests, if the model has it.
 const DEFAULT_LAYER: &str = "res4";
 
-/// How weights are stored, and what the convolutions compute in.
+/// Storage of weights and arithmetic of convolutions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WeightFormat {
     /// Exact.
@@ -48,21 +48,21 @@ impl fmt::Display for WeightFormat {
     }
 }
 
-/// What a network becomes.
+/// Variant of a network as an ONNX model.
 #[derive(Clone, Debug)]
 pub struct ExportVariant {
-    /// How weights are stored.
+    /// Storage of weights.
     pub weights: WeightFormat,
-    /// Which of the backbone's strides are dilations instead.
+    /// Output stride of the backbone; strides beyond it become dilations.
     pub output_stride: OutputStride,
-    /// The outputs that the model has, `global` among them; all that there are weights for if `None`.
+    /// Outputs of the model, which may include `global`; `None` for all that the weights allow.
     pub layers: Option<Vec<String>>,
 }
 
-/// What an export can choose.
+/// Options of an export.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
-    /// What the graph computes, and in what.
+    /// Weights, output stride and layers.
     pub variant: ExportVariant,
     /// The layer, or several joined by `+`, for requests that name none; `res4` by default, or the
     /// last layer of a model without it.
@@ -73,17 +73,17 @@ pub struct ExportOptions {
     pub licence: String,
 }
 
-/// A model that has taken its place.
+/// A model that has been written.
 #[derive(Clone, Debug)]
 pub struct Exported {
     /// The file.
     pub path: PathBuf,
-    /// How close its outputs are to libtorch's.
+    /// Differences of its outputs from libtorch's.
     pub fidelity: Fidelity,
 }
 
-/// Writes a network to `out/model.onnx`, where `out` is `<repository>/<name>/<version>`, if what it
-/// computes is what libtorch computes. `checkpoint` is whatever [`Pretrained::read`] reads.
+/// Writes a network to `out/model.onnx`, where `out` is `<repository>/<name>/<version>`, if its outputs
+/// are close to libtorch's. `checkpoint` is any file or folder that [`Pretrained::read`] reads.
 ///
 /// # Errors
 /// If the checkpoint cannot be read, `out` names no model version, a layer does not exist, there are
@@ -124,7 +124,7 @@ pub fn export(checkpoint: &Path, out: &Path, options: &ExportOptions) -> Result<
     Ok(Exported { path, fidelity })
 }
 
-/// A network in the form asked for.
+/// Builds the graph of a variant.
 fn build_graph(architecture: Architecture, weights: &Weights, variant: &ExportVariant) -> Result<BuiltGraph> {
     let Normalization { mean, std } = Normalization::IMAGENET;
     let storage = match variant.weights {

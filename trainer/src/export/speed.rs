@@ -1,8 +1,8 @@
-//! How fast the forms of a model are on this machine: output strides and kinds of weights,
-//! compared in one run.
+//! Speed of the variants of a model on this machine: output strides and weight formats, compared in
+//! one run.
 //!
 //! All models take turns, image by image, so that a machine whose speed drifts slows all of them
-//! alike; what is compared is medians.
+//! alike. Medians are compared.
 
 use std::time::Instant;
 
@@ -16,10 +16,10 @@ use super::{Calibration, ExportVariant, WeightFormat, build_graph};
 use crate::bench::median;
 use crate::onnx_session::OnnxSession;
 
-/// Calibrations for speed alone: the numbers that ranges come to do not change it.
+/// Images of the calibration; the measured ranges do not influence the speed.
 const CALIBRATION_IMAGES: usize = 2;
 
-/// What to time.
+/// A comparison of the variants of a model.
 #[derive(Clone, Debug)]
 pub struct SpeedTest {
     /// The backbone.
@@ -30,24 +30,24 @@ pub struct SpeedTest {
     pub layer: String,
     /// Height and width of the images, in pixels.
     pub side_px: u32,
-    /// Of ONNX Runtime.
+    /// Threads of ONNX Runtime.
     pub threads: usize,
     /// Timed runs of each model, one image each.
     pub rounds: usize,
 }
 
-/// How fast one model is.
+/// Speed of one variant.
 #[derive(Clone, Debug, Serialize)]
 pub struct Speed {
     /// Input pixels per cell of `res5`.
     pub output_stride: u32,
-    /// How weights are stored.
+    /// Weight format.
     pub weights: String,
-    /// Of the images, in pixels.
+    /// Side of the images, in pixels.
     pub side_px: u32,
-    /// Of a run on one image.
+    /// Median time of a run on one image.
     pub median_seconds: f64,
-    /// One after the other.
+    /// Images per second, one after the other.
     pub images_per_second: f64,
     /// Images per second over those of float32 at the same output stride.
     pub over_float32: f64,
@@ -76,7 +76,7 @@ impl SpeedTest {
         let mut models = Vec::new();
         for output_stride in OutputStride::ALL {
             for weights in &formats {
-                models.push(self.model(output_stride, weights)?);
+                models.push(self.timed_model(output_stride, weights)?);
             }
         }
         let side = i64::from(self.side_px);
@@ -104,7 +104,7 @@ impl SpeedTest {
         Ok(models.iter().enumerate().map(speed).collect())
     }
 
-    fn model(&self, output_stride: OutputStride, weights: &WeightFormat) -> Result<TimedModel> {
+    fn timed_model(&self, output_stride: OutputStride, weights: &WeightFormat) -> Result<TimedModel> {
         let layers = Some(vec![self.layer.clone()]);
         let built = build_graph(
             self.architecture,

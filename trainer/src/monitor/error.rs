@@ -1,4 +1,4 @@
-//! What can go wrong while a run is being watched.
+//! Errors of the monitor.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub enum MonitorError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -20,16 +20,16 @@ pub enum MonitorError {
     Picture {
         /// The file it was for.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         #[source]
         source: image::ImageError,
     },
     /// A line of metrics could not be encoded.
     #[error("cannot encode the metrics of step {step}")]
     Metrics {
-        /// Their step.
+        /// The step.
         step: u64,
-        /// Why not.
+        /// The error.
         #[source]
         source: serde_json::Error,
     },

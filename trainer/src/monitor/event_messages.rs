@@ -15,7 +15,7 @@ pub(super) struct Event {
     pub what: Option<What>,
 }
 
-/// What a record holds.
+/// Content of a record.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(super) enum What {
     /// The first record of a file says its format.
@@ -73,7 +73,7 @@ pub(super) struct SessionLog {
     pub status: i32,
 }
 
-/// What a mark means.
+/// Meaning of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub(super) enum SessionStatus {

@@ -13,7 +13,7 @@ use prost::Message as _;
 use super::error::MonitorError;
 use super::event_messages::{Datum, Event, Image, SessionLog, SessionStatus, Summary, Value, What};
 
-/// What is added to the rotated checksum, so that one of data that hold checksums stays good.
+/// Added to the rotated checksum, so that checksums of data with embedded checksums stay strong.
 const MASK_DELTA: u32 = 0xa282_ead8;
 
 /// `Image.colorspace` of RGB.
@@ -41,7 +41,7 @@ impl EventFile {
         let mut events = Self { path, file };
         events.put(0, What::FileVersion("brain.Event:2".to_owned()))?;
         if taken > 0 {
-            // TensorBoard forgets the step of the mark too, so it is the first one to be taken.
+            // TensorBoard discards all steps from that of the mark on, so it is the first one to be taken.
             events.put(taken + 1, What::SessionLog(SessionLog { status: SessionStatus::Start.into() }))?;
         }
         Ok(events)

@@ -1,4 +1,4 @@
-//! How much memory the process has needed.
+//! Peak memory of the process.
 
 use std::fs;
 

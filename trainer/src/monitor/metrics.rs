@@ -1,4 +1,4 @@
-//! What is measured of a run at a step.
+//! Metrics of a run at a step.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ pub struct Metrics {
     pub step: u64,
     /// Passes over the data, `step / steps_per_epoch`.
     pub epoch: f64,
-    /// What gradient descent lowers, (1 − λ)·global + λ·dense, in nats.
+    /// The minimised loss, (1 − λ)·global + λ·dense, in nats.
     pub loss: f64,
     /// InfoNCE of the global projections, in nats.
     pub loss_global: f64,
@@ -20,7 +20,7 @@ pub struct Metrics {
     pub loss_dense: Option<f64>,
     /// Share of global queries whose key is nearer than all negatives, in percent.
     pub global_top1: f64,
-    /// The same of the cells, in percent; absent for MoCo-v2.
+    /// Share of cells whose key is nearer than all negatives, in percent; absent for MoCo-v2.
     #[serde(default)]
     pub dense_top1: Option<f64>,
     /// Share of cells matched with the cell at the same place of the other view, in percent;
@@ -34,7 +34,7 @@ pub struct Metrics {
     /// Standard deviation over the batch of the unit-length global projections, mean over
     /// channels: 1/√D when they spread evenly, 0 when they have collapsed.
     pub embedding_std: f64,
-    /// The same of the backbone's unit-length features.
+    /// Standard deviation of the backbone's unit-length features.
     #[serde(default)]
     pub feature_std: f64,
     /// Learning rate of the step.

@@ -1,6 +1,6 @@
 //! `metrics.jsonl`: a JSON object a line, each step once, steps ascending.
 //!
-//! A run that dies may have written lines after its last checkpoint, and half of one. When it is
+//! A killed run may have written lines after its last checkpoint, and an incomplete line. When it is
 //! resumed they are cut off, because those steps will be taken and written again.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::error::MonitorError;
 use super::metrics::Metrics;
 use densecl_models::atomic_file;
 
-/// Its name in a run's folder.
+/// Name of the file in a run's folder.
 pub(crate) const METRICS: &str = "metrics.jsonl";
 
 /// The file, open for more lines.
@@ -25,7 +25,7 @@ pub(super) struct MetricsFile {
     seconds: f64,
 }
 
-/// What resuming has to know of a line.
+/// The fields of a line that resuming needs.
 #[derive(Deserialize)]
 struct Line {
     step: u64,
@@ -66,10 +66,10 @@ fn cut(path: &Path, taken: u64) -> io::Result<f64> {
     let mut kept = BTreeMap::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         match serde_json::from_str::<Line>(line) {
-            // Of a step that was taken twice, what came last belongs to the state that went on.
+            // Of a step that was taken twice, the last line belongs to the state that was continued.
             Ok(Line { step, seconds }) if step <= taken => drop(kept.insert(step, (line, seconds))),
             Ok(_) => {}
-            Err(_) => tracing::warn!(path = %path.display(), "a line of metrics that cannot be read is left out"),
+            Err(_) => tracing::warn!(path = %path.display(), "an unreadable line of metrics is left out"),
         }
     }
     let whole: String = kept.values().flat_map(|(line, _)| [*line, "\n"]).collect();

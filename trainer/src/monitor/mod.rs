@@ -1,8 +1,8 @@
-//! By what a run is seen while it goes on: `metrics.jsonl`, TensorBoard's event files, pictures,
-//! and progress on the terminal.
+//! Output of a run during training: `metrics.jsonl`, TensorBoard's event files, pictures, and progress
+//! on the terminal.
 //!
-//! The training loop measures; this module writes down and draws, and never touches what is
-//! trained. In a run's folder:
+//! The training loop measures; this module writes and draws, and does not change the model. Files in a
+//! run's folder:
 //!
 //! ```text
 //! metrics.jsonl                            a line a report
@@ -10,7 +10,7 @@
 //! pictures/<name>/step-00000100.png        the pictures, for people and `report`
 //! ```
 //!
-//! Invariant: whatever died in between, a run's files hold each step once.
+//! Invariant: a run's files hold each step once, however often it was killed and resumed.
 
 mod error;
 mod event_messages;
@@ -37,7 +37,7 @@ use events::{EncodedPicture, EventFile};
 use metrics_file::MetricsFile;
 use progress::Progress;
 
-/// Watches one run, or the part of it that this process takes.
+/// Writes the output of one run, or of the part of it that this process trains.
 #[derive(Debug)]
 pub struct Monitor {
     run: PathBuf,
@@ -48,7 +48,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Watches the run in the folder `run`, which is there.
+    /// Opens the output of the run in the folder `run`, which exists.
     ///
     /// `first_step` is the first step that will be taken, counted from 0, and so the number of
     /// steps in the checkpoint that the run goes on from. What an earlier process reported of
@@ -69,7 +69,7 @@ impl Monitor {
         self.metrics.seconds() + self.opened.elapsed().as_secs_f64()
     }
 
-    /// Writes a report down and shows it.
+    /// Writes and shows a report.
     ///
     /// # Errors
     /// If a file cannot be written, because the disk is full for example.
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_leaves_metrics_events_and_pictures() {
+    fn a_run_writes_metrics_events_and_pictures() {
         let run = tempfile::tempdir().unwrap();
         let mut monitor = Monitor::open(run.path(), 0, 8, ProgressStyle::Lines).unwrap();
         monitor.record(&Metrics::sample(4)).unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_goes_on_in_time() {
+    fn a_resumed_run_adds_to_the_time() {
         let run = tempfile::tempdir().unwrap();
         let mut monitor = Monitor::open(run.path(), 0, 8, ProgressStyle::Lines).unwrap();
         monitor.record(&Metrics { seconds: 100.0, ..Metrics::sample(4) }).unwrap();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_an_error() {
+    fn a_missing_folder_is_an_error() {
         let run = tempfile::tempdir().unwrap();
         let opened = Monitor::open(&run.path().join("none"), 0, 8, ProgressStyle::Lines);
         assert!(matches!(opened, Err(MonitorError::Io { .. })));

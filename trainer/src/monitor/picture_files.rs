@@ -10,7 +10,7 @@ use densecl_models::atomic_file;
 
 const FOLDER: &str = "pictures";
 
-/// Where the picture `name` of step `step` lies.
+/// Path of the picture `name` of step `step`.
 pub(super) fn path(run: &Path, name: &str, step: u64) -> PathBuf {
     run.join(FOLDER).join(name).join(format!("step-{step:08}.png"))
 }
@@ -53,7 +53,7 @@ fn step_of(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".png")?.parse().ok()
 }
 
-/// What is in a folder; nothing where there is none.
+/// The entries of a folder; none if it does not exist.
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -1,4 +1,4 @@
-//! What a person sees while a run goes on: a bar on a terminal, lines in a log otherwise.
+//! Progress of a run: a bar on a terminal, else lines in the log.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::LazyLock;
@@ -11,11 +11,11 @@ use super::metrics::Metrics;
 
 /// All bars of the process.
 ///
-/// The one global of this crate: there is one terminal, and the log, which is set up before
-/// anything else, has to know of bars that are drawn later.
+/// The only global of this crate: the process has one terminal, and the log, which is set up first,
+/// must not overwrite bars that are drawn later.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// How progress is shown.
+/// Display of the progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgressStyle {
     /// A bar on standard error that is drawn over again.
@@ -31,7 +31,7 @@ impl ProgressStyle {
     }
 }
 
-/// Where the log goes: standard error, above a bar if there is one.
+/// Writer of the log: standard error, above the bar if there is one.
 ///
 /// For `tracing_subscriber::fmt().with_writer(LogWriter)`. A bar is taken off the screen while a
 /// line is written and drawn again below it.
@@ -70,7 +70,7 @@ impl Progress {
         let bar = (style == ProgressStyle::Bar).then(|| {
             let bar = ProgressBar::new(total).with_position(taken).with_style(bar_style());
             let bar = BARS.add(bar);
-            // The clock goes on between reports, which may be a minute apart.
+            // Reports may be a minute apart; the clock is redrawn in between.
             bar.enable_steady_tick(Duration::from_secs(1));
             bar.reset_eta();
             bar
@@ -89,7 +89,7 @@ impl Progress {
         bar.set_position(metrics.step);
         bar.set_message(summary(metrics));
         if metrics.step >= self.total {
-            // The bar goes; this line stays.
+            // The bar is cleared at the end; this line stays.
             log(metrics, self.total, Duration::ZERO);
         }
     }
@@ -109,8 +109,8 @@ fn bar_style() -> BarStyle {
         .progress_chars("━╸─")
 }
 
-/// What tells at a glance whether a run goes well: loss, dense top-1, speed, and the share of the
-/// time spent waiting for images. Short, for terminals of 80 columns.
+/// Summary for a bar on 80 columns: loss, dense top-1, speed, and the share of time spent waiting for
+/// images.
 fn summary(metrics: &Metrics) -> String {
     let dense = metrics.dense_top1.map_or_else(String::new, |top1| format!("  dense {top1:.1}%"));
     let Metrics { loss, pairs_per_second, data_wait, .. } = metrics;

@@ -10,7 +10,7 @@ use std::ffi::{CStr, c_char, c_int};
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
-/// What libtorch said when it refused.
+/// An error message of libtorch.
 #[derive(Debug, thiserror::Error)]
 #[error("libtorch: {0}")]
 pub struct NativeError(String);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_libtorch_refuses_is_an_error() {
+    fn errors_of_libtorch_are_returned() {
         let [a, b] = [[random(&[2])], [random(&[3])]];
         assert!(lerp(&a, &b, 0.5).unwrap_err().to_string().contains("libtorch"));
         assert!(lerp(&a, &[], 0.5).is_err());

@@ -29,10 +29,10 @@ impl BatchPart {
     }
 }
 
-/// Which statistics a forward pass normalises with.
+/// Statistics of a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistics {
-    /// Those of the batch, in `splits` groups of consecutive images; the running statistics
+    /// Statistics of the batch, in `splits` groups of consecutive images; the running statistics
     /// then move towards the mean over the groups.
     ///
     /// One group on one device lets a contrastive network cheat: the keys leak to the queries
@@ -41,10 +41,10 @@ pub enum Statistics {
     Batch {
         /// Number of groups; it divides the batch.
         splits: i64,
-        /// Which part of a larger batch this is.
+        /// Position of this batch in a larger one.
         part: BatchPart,
     },
-    /// The running ones, which are left as they are.
+    /// Running statistics, which stay unchanged.
     Running,
 }
 

@@ -26,7 +26,7 @@ pub struct EncoderSpec {
     pub stem_width: i64,
     /// Length D of the projections.
     pub dim: i64,
-    /// Whether there is a dense head (DenseCL) beside the global one (MoCo-v2).
+    /// `true` for a dense head (DenseCL) beside the global one (MoCo-v2).
     pub dense: bool,
 }
 
@@ -193,7 +193,7 @@ impl Encoder {
     }
 }
 
-/// The same tensor `[N, C, H, W]`, stored in the order N, H, W, C.
+/// Stores a tensor `[N, C, H, W]` in the order N, H, W, C.
 pub(crate) fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
     use crate::network::{Encoder, EncoderSpec};
 
-    /// Of an encoder with both heads, and without the dense one.
+    /// Compares with an encoder with both heads, and with one without the dense head.
     #[test]
     fn outputs_are_those_of_the_encoder() {
         for dense in [true, false] {

@@ -1,6 +1,6 @@
 //! The networks: a ResNet with torchvision's names, and DenseCL's two projection heads.
 //!
-//! Nothing here knows how the networks are trained; see [`crate::densecl`] for that.
+//! [`crate::densecl`] trains them.
 
 mod backbone;
 mod batch_norm;

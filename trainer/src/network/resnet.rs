@@ -2,7 +2,7 @@
 //!
 //! Source: He et al., arXiv 1512.03385, table 1; the stride sits on the 3×3 convolution of a
 //! bottleneck, as in torchvision. `stem_width` scales every layer; 64 is the standard network.
-//! Which strides are dilations instead is [`OutputStride`]'s to say.
+//! [`OutputStride`] determines which strides become dilations.
 
 use densecl_models::resnet::{Architecture, OutputStride, Sampling, StageSampling};
 use tch::Tensor;
@@ -10,7 +10,7 @@ use tch::Tensor;
 use super::batch_norm::{BatchNorm, Statistics};
 use super::tensors::NamedTensors;
 
-/// What a backbone computes of `[N, 3, H, W]`.
+/// Output of a backbone for images `[N, 3, H, W]`.
 #[derive(Debug)]
 pub struct FeatureMaps {
     /// `res2` to `res5`: `[N, C_i, H/s, W/s]` at strides 4, 8, 16 and 32, or finer where they are
@@ -48,7 +48,7 @@ impl NormedConv {
     fn forward(&self, x: &Tensor, statistics: Statistics) -> Tensor {
         let Sampling { stride, dilation } = self.sampling;
         let pad = dilation * (self.weight.size()[2] / 2);
-        let y = x.conv2d(&self.weight, None::<Tensor>, [stride, stride], [pad, pad], [dilation, dilation], 1);
+        let y = x.conv2d(&self.weight, None::<Tensor>, [stride, stride], [pad, pad], [dilation, dilation], 1); // [N, C_out, H/stride, W/stride]
         self.norm.forward(&y, statistics)
     }
 }
@@ -60,13 +60,13 @@ struct Block {
     downsample: Option<NormedConv>,
 }
 
-/// Where a block stands: channels in, the width of its 3×3 convolutions, channels out.
+/// Shape and position of a block: input channels, width of its 3×3 convolutions, output channels.
 #[derive(Clone, Copy)]
 struct BlockShape {
     input: i64,
     width: i64,
     output: i64,
-    /// Its number in the stage.
+    /// Its index in the stage.
     index: usize,
     stage: StageSampling,
 }

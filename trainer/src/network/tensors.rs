@@ -2,10 +2,10 @@
 
 use tch::{Device, Kind, Tensor};
 
-/// What a tensor of a network is.
+/// Role of a tensor in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorRole {
-    /// Trained by gradient descent, or followed by the momentum encoder.
+    /// Trained by gradient descent or, in the momentum encoder, a moving average.
     Parameter,
     /// BatchNorm's running statistics.
     Buffer,
@@ -49,7 +49,7 @@ impl NamedTensors {
         self.kind
     }
 
-    /// All of them: name, role, tensor.
+    /// All tensors: name, role, tensor.
     pub fn iter(&self) -> impl Iterator<Item = (&str, TensorRole, &Tensor)> {
         self.entries.iter().map(|(name, role, tensor)| (name.as_str(), *role, tensor))
     }

@@ -1,4 +1,4 @@
-//! What the processes of a run have to agree on, beyond the arithmetic.
+//! Checks and exchanges between the processes of a run, besides those of the method.
 
 use anyhow::{Result, bail, ensure};
 use sha2::{Digest, Sha256};
@@ -9,19 +9,19 @@ use crate::checkpoint;
 use crate::data::{Batch, Loader};
 use crate::distributed::World;
 
-/// What the processes tell each other after a step.
+/// State that the processes exchange after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AfterStep {
-    /// Whether one of them was told to stop.
+    /// `true` if one of them got a request to stop.
     pub(super) stop: bool,
-    /// Images that they have passed over so far.
+    /// Number of images that all have skipped so far.
     pub(super) skipped: u64,
 }
 
-/// Makes sure that all processes are about to train the same model on the same data.
+/// Checks that all processes start from the same model, configuration and data.
 ///
 /// # Errors
-/// Names a process that is about to do something else than the first.
+/// Names a process that differs from the first.
 pub(super) fn same_start(run: &Run, trainer: &Trainer<'_>, first: u64) -> Result<()> {
     if run.world.size() == 1 {
         return Ok(());
@@ -48,7 +48,7 @@ pub(super) fn same_start(run: &Run, trainer: &Trainer<'_>, first: u64) -> Result
     Ok(())
 }
 
-/// The process's share of a batch, if every process has got its own.
+/// Returns the process's share of a batch, if every process could read its own.
 ///
 /// # Errors
 /// If the data of this process, or of another one, have failed.
@@ -61,7 +61,7 @@ pub(super) fn whole_batch(world: &World, batch: Result<Batch>) -> Result<Batch> 
     }
 }
 
-/// Exchanges what the processes have to say after a step.
+/// Exchanges the state after a step.
 ///
 /// # Errors
 /// If a process is lost.

@@ -1,4 +1,4 @@
-//! Says where a model has stopped being numbers.
+//! Finds the first tensor of a model that is not finite.
 
 use tch::Tensor;
 
@@ -6,12 +6,12 @@ use crate::densecl::DenseCl;
 
 /// Message for a loss that is not finite.
 pub(super) fn not_a_number(step: u64, loss: f64, model: &DenseCl) -> String {
-    let place = match first_bad(model) {
+    let cause = match first_bad(model) {
         Some(name) => format!("the first tensor that is not finite is {name}"),
         None => "all weights, gradients and queues are finite, so it overflowed within the step".to_owned(),
     };
     format!(
-        "the loss of step {step} is {loss}; {place}. Go on from the last checkpoint with a lower \
+        "the loss of step {step} is {loss}; {cause}. Go on from the last checkpoint with a lower \
          optimizer.learning_rate, or with schedule.warmup_steps"
     )
 }

@@ -33,15 +33,15 @@ pub struct Run {
     pub config: Config,
     /// Its folder.
     pub out: PathBuf,
-    /// Whether to go on from the newest checkpoint in it.
+    /// `true` to resume from the newest checkpoint in the folder.
     pub resume: bool,
-    /// Where tensors live.
+    /// Training device.
     pub device: Device,
     /// The processes that train together.
     pub world: World,
-    /// Asks for a checkpoint and an early return.
+    /// Request for a checkpoint and an early return.
     pub stop: Stop,
-    /// How progress is shown.
+    /// Display of the progress.
     pub progress: ProgressStyle,
 }
 
@@ -53,7 +53,7 @@ impl Run {
     }
 }
 
-/// How a run came to its end.
+/// End of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// Folder of the last checkpoint.
@@ -64,12 +64,11 @@ pub struct Outcome {
     pub total_steps: u64,
 }
 
-/// Trains to the end of the schedule, or until one of the processes is told to stop.
+/// Trains to the end of the schedule, or until one of the processes gets a request to stop.
 ///
 /// # Errors
-/// If the data cannot be read, the loss stops being a number, a file cannot be written, or another
-/// process is lost. What had been learnt until the last step is then in a checkpoint if the data
-/// failed, and until the last checkpoint otherwise.
+/// If the data cannot be read, the loss is not finite, a file cannot be written, or another process is
+/// lost. If the data failed, a checkpoint of the last step is written.
 pub fn pretrain(run: &Run) -> Result<Outcome> {
     run.world.conclude(train(run))
 }
@@ -96,16 +95,16 @@ fn train(run: &Run) -> Result<Outcome> {
     let mut step = first;
     loop {
         let batch = agreement::whole_batch(&run.world, loader.next_batch())
-            .or_else(|error| Err(keep_what_is_learnt(run, &trainer, step, error)?))?;
+            .or_else(|error| Err(save_after_data_error(run, &trainer, step, error)?))?;
         let measures = trainer.step(step, &batch)?;
         step += 1;
-        let told = agreement::after_step(run, &loader)?;
-        let last = told.stop || step == total_steps;
+        let after = agreement::after_step(run, &loader)?;
+        let last = after.stop || step == total_steps;
         if last || step.is_multiple_of(config.schedule.report_steps) {
             trainer.check_losses()?;
         }
         if let Some(reports) = &mut reports {
-            reports.after_step(&Reported { step, last, skipped: told.skipped }, &trainer, &measures, &mut loader)?;
+            reports.after_step(&Reported { step, last, skipped: after.skipped }, &trainer, &measures, &mut loader)?;
         }
         if last || step.is_multiple_of(config.schedule.checkpoint_steps) {
             trainer.check_losses()?;
@@ -117,8 +116,8 @@ fn train(run: &Run) -> Result<Outcome> {
     }
 }
 
-/// The data have failed, not the model: writes a checkpoint and says so in the error.
-fn keep_what_is_learnt(run: &Run, trainer: &Trainer<'_>, step: u64, error: Error) -> Result<Error> {
+/// Writes a checkpoint after the data have failed, and adds its path to the error.
+fn save_after_data_error(run: &Run, trainer: &Trainer<'_>, step: u64, error: Error) -> Result<Error> {
     if error.is::<WorldError>() {
         return Ok(error);
     }
@@ -127,8 +126,8 @@ fn keep_what_is_learnt(run: &Run, trainer: &Trainer<'_>, step: u64, error: Error
     Ok(error.context(kept))
 }
 
-/// Writes a checkpoint, but none that a run could not go on from. The first process writes it, the
-/// others only say where it is.
+/// Writes a checkpoint if the model is finite. The first process writes it, the others only return its
+/// path.
 fn save(run: &Run, trainer: &Trainer<'_>, step: u64) -> Result<PathBuf> {
     if let Some(name) = fault::first_bad(&trainer.model) {
         bail!("after step {step}, {name} is not finite; no checkpoint was written, the one before is kept");
@@ -154,7 +153,7 @@ pub fn open_data(config: &Config) -> Result<(DataSource, u64)> {
     Ok((source, images.unwrap_or(config.data.images_per_epoch) / config.optimizer.batch as u64))
 }
 
-/// How a process's share of a run's batches is drawn.
+/// Options of the loader of a process's share of a run's batches.
 pub fn loader_options(config: &Config, process: ProcessRank, device: Device, steps_per_epoch: u64) -> LoaderOptions {
     LoaderOptions {
         seed: config.seed,

@@ -1,4 +1,4 @@
-//! What a run tells of itself: measures every so many steps, pictures every so many more.
+//! Reports of a run: measures and pictures at regular steps.
 
 use std::time::Instant;
 
@@ -11,18 +11,18 @@ use crate::measures::Measures;
 use crate::monitor::pictures::FixedImages;
 use crate::monitor::{self, Metrics, Monitor};
 
-/// Images of which pictures show what the network sees.
+/// Number of images of which pictures are drawn.
 pub(super) const FIXED_IMAGES: usize = 6;
 
-/// Number of the step whose random views the fixed images get; no run takes it.
-const NO_STEP: u64 = u64::MAX;
+/// Step whose random numbers the views of the fixed images have; no run gets as far.
+const FIXED_VIEWS_STEP: u64 = u64::MAX;
 
 /// A step that may be due for a report.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reported {
     /// Steps taken.
     pub(super) step: u64,
-    /// Whether none follows.
+    /// `true` for the last step.
     pub(super) last: bool,
     /// Images that the processes have passed over so far.
     pub(super) skipped: u64,
@@ -41,7 +41,7 @@ impl Reports {
     /// Reports of the steps from `first` on; pictures show the images of `samples`.
     pub(super) fn open(run: &Run, trainer: &Trainer<'_>, samples: &Batch, first: u64) -> Result<Self> {
         let monitor = Monitor::open(&run.out, first, trainer.total_steps, run.progress)?;
-        let views = trainer.views(NO_STEP, samples);
+        let views = trainer.views(FIXED_VIEWS_STEP, samples);
         let fixed = FixedImages { images: trainer.whole(samples), query_views: views.query, key_views: views.key };
         Ok(Self { monitor, fixed, since: Instant::now(), from_step: first })
     }

@@ -1,4 +1,4 @@
-//! Where a run begins: in a new folder, or after the newest whole checkpoint of an old one.
+//! Start of a run: in a new folder, or from the newest undamaged checkpoint of an existing one.
 
 use std::fs;
 use std::path::Path;
@@ -9,8 +9,8 @@ use super::{Run, Trainer};
 use crate::checkpoint;
 use crate::config::Config;
 
-/// Keys without whose old value the tensors of a checkpoint do not fit.
-const OF_THE_MODEL: [&str; 5] =
+/// Keys that determine the shapes of a checkpoint's tensors.
+const MODEL_KEYS: [&str; 5] =
     ["method", "network.architecture", "network.stem_width", "network.dim", "contrast.queue_length"];
 
 /// Makes the run's folder, or reads where it stopped; returns the first step to take. Every process
@@ -41,7 +41,7 @@ fn go_on(run: &Run, trainer: &mut Trainer<'_>) -> Result<u64> {
     };
     let changes = newest.record.config.differences(&run.config)?;
     let changed: Vec<_> = changes.iter().map(|(key, old, new)| format!("{key}: {old} → {new}")).collect();
-    if changes.iter().any(|(key, ..)| OF_THE_MODEL.contains(&key.as_str())) {
+    if changes.iter().any(|(key, ..)| MODEL_KEYS.contains(&key.as_str())) {
         bail!("cannot resume {} with another model: {}", run.out.display(), changed.join(", "));
     }
     if !changed.is_empty() && run.world.is_first() {

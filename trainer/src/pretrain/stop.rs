@@ -1,4 +1,4 @@
-//! The wish to stop: SIGTERM and SIGINT ask for a checkpoint, a second one ends the process.
+//! Request to stop: the first SIGTERM or SIGINT asks for a checkpoint, the second one ends the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// Exit status of a process that is told to stop twice.
-const IMPATIENT: i32 = 130;
+/// Exit status after a second signal.
+const SECOND_SIGNAL_STATUS: i32 = 130;
 
 /// Set when the run is to write a checkpoint and return.
 #[derive(Clone, Debug, Default)]
@@ -22,19 +22,19 @@ impl Stop {
     pub fn on_signals() -> Result<Self> {
         let stop = Self::default();
         for signal in [SIGTERM, SIGINT] {
-            flag::register_conditional_shutdown(signal, IMPATIENT, Arc::clone(&stop.0))
+            flag::register_conditional_shutdown(signal, SECOND_SIGNAL_STATUS, Arc::clone(&stop.0))
                 .and_then(|_| flag::register(signal, Arc::clone(&stop.0)))
                 .with_context(|| format!("cannot handle signal {signal}"))?;
         }
         Ok(stop)
     }
 
-    /// Asks for the stop.
+    /// Requests the stop.
     pub fn request(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was asked for.
+    /// Returns `true` if the stop was requested.
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

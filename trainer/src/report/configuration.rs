@@ -1,4 +1,4 @@
-//! What differs between the configurations of runs.
+//! Differences between the configurations of runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,9 +2,9 @@
 
 use super::run_record::RunRecord;
 
-/// How a number is written.
+/// Format of a number.
 #[derive(Clone, Copy)]
-enum Form {
+enum NumberFormat {
     Whole,
     Digits(usize),
     Scientific,
@@ -13,38 +13,38 @@ enum Form {
     Mebibytes,
 }
 
-/// Which number of a run.
+/// Choice of a number among those of a run.
 #[derive(Clone, Copy)]
 enum Pick {
     Last,
     Mean,
 }
 
-/// What the table shows: label, key in the metrics, which number of the run, how it is written.
-const FIGURES: [(&str, &str, Pick, Form); 17] = [
-    ("steps", "step", Pick::Last, Form::Whole),
-    ("epochs", "epoch", Pick::Last, Form::Digits(2)),
-    ("loss, total", "loss", Pick::Last, Form::Digits(4)),
-    ("loss, global", "loss_global", Pick::Last, Form::Digits(4)),
-    ("loss, dense", "loss_dense", Pick::Last, Form::Digits(4)),
-    ("global top-1", "global_top1", Pick::Last, Form::Percent),
-    ("dense top-1", "dense_top1", Pick::Last, Form::Percent),
-    ("matched with the same cell", "same_cell", Pick::Last, Form::Percent),
-    ("place similarity", "place_similarity", Pick::Last, Form::Digits(2)),
-    ("embedding std", "embedding_std", Pick::Last, Form::Digits(4)),
-    ("feature std", "feature_std", Pick::Last, Form::Digits(4)),
-    ("learning rate", "learning_rate", Pick::Last, Form::Scientific),
-    ("pairs/s, mean", "pairs_per_second", Pick::Mean, Form::Digits(1)),
-    ("data wait, mean", "data_wait", Pick::Mean, Form::Percent),
-    ("skipped images", "skipped_images", Pick::Last, Form::Whole),
-    ("wall time", "seconds", Pick::Last, Form::Duration),
-    ("peak memory", "peak_memory_bytes", Pick::Last, Form::Mebibytes),
+/// Rows of the table: label, key in the metrics, choice of the number, format.
+const FIGURES: [(&str, &str, Pick, NumberFormat); 17] = [
+    ("steps", "step", Pick::Last, NumberFormat::Whole),
+    ("epochs", "epoch", Pick::Last, NumberFormat::Digits(2)),
+    ("loss, total", "loss", Pick::Last, NumberFormat::Digits(4)),
+    ("loss, global", "loss_global", Pick::Last, NumberFormat::Digits(4)),
+    ("loss, dense", "loss_dense", Pick::Last, NumberFormat::Digits(4)),
+    ("global top-1", "global_top1", Pick::Last, NumberFormat::Percent),
+    ("dense top-1", "dense_top1", Pick::Last, NumberFormat::Percent),
+    ("matched with the same cell", "same_cell", Pick::Last, NumberFormat::Percent),
+    ("place similarity", "place_similarity", Pick::Last, NumberFormat::Digits(2)),
+    ("embedding std", "embedding_std", Pick::Last, NumberFormat::Digits(4)),
+    ("feature std", "feature_std", Pick::Last, NumberFormat::Digits(4)),
+    ("learning rate", "learning_rate", Pick::Last, NumberFormat::Scientific),
+    ("pairs/s, mean", "pairs_per_second", Pick::Mean, NumberFormat::Digits(1)),
+    ("data wait, mean", "data_wait", Pick::Mean, NumberFormat::Percent),
+    ("skipped images", "skipped_images", Pick::Last, NumberFormat::Whole),
+    ("wall time", "seconds", Pick::Last, NumberFormat::Duration),
+    ("peak memory", "peak_memory_bytes", Pick::Last, NumberFormat::Mebibytes),
 ];
 
 /// Rows of the table: a label, and the figure of every run as text; `None` where a run has not
 /// measured it. Figures that no run has are left out.
 pub(super) fn rows(records: &[RunRecord]) -> Vec<(&'static str, Vec<Option<String>>)> {
-    let row = |(label, key, pick, form): (&'static str, &str, Pick, Form)| {
+    let row = |(label, key, pick, form): (&'static str, &str, Pick, NumberFormat)| {
         let figure = |record: &RunRecord| find(record, key, pick).map(|number| write(number, form));
         (label, records.iter().map(figure).collect::<Vec<_>>())
     };
@@ -61,14 +61,14 @@ fn find(record: &RunRecord, key: &str, pick: Pick) -> Option<f64> {
     }
 }
 
-fn write(number: f64, form: Form) -> String {
+fn write(number: f64, form: NumberFormat) -> String {
     match form {
-        Form::Whole => format!("{number:.0}"),
-        Form::Digits(digits) => format!("{number:.digits$}"),
-        Form::Scientific => format!("{number:.2e}"),
-        Form::Percent => format!("{number:.1} %"),
-        Form::Duration => duration(number as u64),
-        Form::Mebibytes => format!("{:.0} MiB", number / f64::from(1 << 20)),
+        NumberFormat::Whole => format!("{number:.0}"),
+        NumberFormat::Digits(digits) => format!("{number:.digits$}"),
+        NumberFormat::Scientific => format!("{number:.2e}"),
+        NumberFormat::Percent => format!("{number:.1} %"),
+        NumberFormat::Duration => duration(number as u64),
+        NumberFormat::Mebibytes => format!("{:.0} MiB", number / f64::from(1 << 20)),
     }
 }
 

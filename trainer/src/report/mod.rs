@@ -1,7 +1,7 @@
-//! Runs as one HTML page that needs nothing else: to look at, to compare, to send to a colleague.
+//! Reports: runs compared on one HTML page that needs no other file.
 //!
-//! Reads what [`crate::monitor`] wrote and each run's `config.toml`; runs may still be going on.
-//! Everything that comes from a run is escaped, and the page forbids itself to load anything.
+//! Reads the files of [`crate::monitor`] and each run's `config.toml`; runs may still be training.
+//! All text of a run is escaped, and the page's policy forbids to load anything.
 
 mod configuration;
 mod figures;
@@ -33,7 +33,7 @@ pub enum ReportError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         #[source]
         source: io::Error,
     },
@@ -42,7 +42,7 @@ pub enum ReportError {
     Write {
         /// The page.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },

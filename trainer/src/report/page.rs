@@ -17,7 +17,7 @@ const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// Of the pictures on the page; lines and small cells stay clear.
+/// JPEG quality of the pictures on the page; lines and small cells stay clear.
 const JPEG_QUALITY: u8 = 88;
 
 /// The whole page.
@@ -65,7 +65,7 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// What the script draws: every run's metrics as columns.
+/// Data of the script: every run's metrics as columns.
 fn data(records: &[RunRecord]) -> String {
     let run = |record: &RunRecord| {
         let lines: Vec<_> = record.drawn_lines().collect();
@@ -175,7 +175,7 @@ fn embedded(png: &[u8]) -> String {
     }
 }
 
-/// What the trainer's own pictures show.
+/// Explanations of the trainer's pictures.
 fn explanation(name: &str) -> Option<&'static str> {
     match name {
         "matched_cells" => Some(

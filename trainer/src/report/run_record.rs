@@ -1,4 +1,4 @@
-//! What a run left in its folder.
+//! The files in the folder of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,7 +24,7 @@ pub(super) type Line = BTreeMap<String, Option<f64>>;
 /// A run as it is shown.
 #[derive(Debug, Default)]
 pub(super) struct RunRecord {
-    /// What it is called on the page.
+    /// Its name on the page.
     pub(super) name: String,
     /// Its folder, as it was given.
     pub(super) folder: PathBuf,

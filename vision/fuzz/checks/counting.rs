@@ -1,11 +1,11 @@
-//! An allocator that counts, for checks of memory.
+//! Counting allocator for checks of memory.
 
 use super::image_decode::PeakMemory;
 
 #[global_allocator]
 static ALLOCATOR: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
 
-/// What the whole process takes.
+/// Memory of the whole process.
 pub(crate) struct Process;
 
 impl PeakMemory for Process {

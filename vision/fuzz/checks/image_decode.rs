@@ -1,19 +1,20 @@
-//! Pictures: what a probe says holds, what it refuses is refused, and memory stays within what it said.
+//! Decoding of pictures: the size and memory that a probe states hold, what it refuses is refused, nothing panics.
 
-use densecl_vision::image::{DecodeLimits, ImageSize, decode, probe};
+use densecl_vision::image::{DecodeLimits, ImageSize, decode_uncaught, probe};
 
 /// The counting allocator of the process.
 pub(crate) trait PeakMemory {
-    /// Forgets the peak; returns the bytes that are taken now.
+    /// Resets the peak and returns the bytes that are allocated now.
     fn reset(&self) -> usize;
-    /// Most bytes that were taken since.
+    /// Most bytes that were allocated at a time since the reset.
     fn peak(&self) -> usize;
 }
 
 const LIMITS: DecodeLimits = DecodeLimits { max_pixels: 1 << 18 };
-/// What readers take besides, whatever the picture: buffers, tables.
+/// Buffers and tables of decoders, whose size does not depend on the picture.
 const FIXED_BYTES: usize = 64 << 10;
-/// Sizes that a damaged WebP claims for its partitions are allocated, though never written: no page of them is taken.
+/// Buffers of the size that a damaged WebP states for its partitions, allocated but never written, so that no page of
+/// them is taken.
 const UNTOUCHED_BYTES: usize = 18 << 20;
 
 /// Runs one input.
@@ -22,11 +23,11 @@ pub(crate) fn check(file: &[u8], memory: &dyn PeakMemory) {
     let probed = probe(file, &LIMITS);
     let probing_bytes = memory.peak() - before;
     let is_webp = file.get(8..12) == Some(b"WEBP");
-    // A directory or a profile is read whole; it lies in the file.
+    // Directories and profiles are copied, and are no longer than the file.
     assert!(probing_bytes <= FIXED_BYTES + 2 * file.len(), "probing took {probing_bytes} bytes");
     let stated = probed.as_ref().map_or(0, |header| header.peak_bytes as usize);
     let before = memory.reset();
-    let decoded = decode(file, &LIMITS);
+    let decoded = decode_uncaught(file, &LIMITS);
     let taken = memory.peak() - before;
     let untouched = if is_webp && decoded.is_err() { UNTOUCHED_BYTES } else { 0 };
     assert!(taken <= stated + FIXED_BYTES + 2 * file.len() + untouched, "{taken} bytes taken, {stated} stated");

@@ -1,4 +1,4 @@
-//! Pictures of labels: what a probe says holds, and labels survive being written.
+//! Label pictures: the size that a probe states holds, and labels that are written are read back.
 
 use densecl_vision::image::{DecodeLimits, LabelPicture, encode_labels};
 

@@ -1,11 +1,10 @@
 //! Dense feature maps: a descriptor for every cell of a grid.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ndarray::{ArrayView2, ArrayView3};
-use rayon::prelude::*;
 
-use super::{Geometry, GridSize, Layout, NeighbourProducts};
+use super::{Geometry, GridSize, Layout};
 use crate::image::ImageSize;
 
 /// A feature map `[C, H, W]`, row-major in that order, as a model returns it. Clones share their values.
@@ -64,6 +63,11 @@ impl FeatureMap {
         Arc::clone(&self.data)
     }
 
+    /// The values, `[C, H, W]`, to be changed. Copies them if the map has clones.
+    pub(super) fn values_mut(&mut self) -> &mut Vec<f32> {
+        Arc::make_mut(&mut self.data)
+    }
+
     /// Memory that the values take, in bytes.
     pub fn bytes(&self) -> usize {
         self.data.capacity() * size_of::<f32>()
@@ -96,76 +100,10 @@ impl FeatureMap {
         ArrayView2::from_shape((self.channels, self.grid.cells()), self.data())
             .expect("the constructor checked the shape")
     }
-
-    /// The map with every descriptor scaled to length 1. A descriptor of zeros, or with values that are not finite,
-    /// becomes zeros, whose similarity to anything is 0. Copies the values if the map has clones.
-    pub fn into_normalized(mut self) -> NormalizedMap {
-        let cells = self.grid.cells();
-        let mut squares = vec![0.0_f32; cells];
-        for channel in self.data.chunks_exact(cells) {
-            for (sum, &value) in squares.iter_mut().zip(channel) {
-                *sum += value * value;
-            }
-        }
-        let inverse: Vec<f32> = squares.iter().map(|&sum| inverse_length(sum)).collect();
-        Arc::make_mut(&mut self.data).par_chunks_exact_mut(cells).for_each(|channel| {
-            for (value, &scale) in channel.iter_mut().zip(&inverse) {
-                // A product alone would make NaN of infinity times zero.
-                *value = if scale == 0.0 { 0.0 } else { *value * scale };
-            }
-        });
-        NormalizedMap { map: self, products: Arc::default() }
-    }
 }
 
 /// `1 / sqrt(sum_of_squares)`, or 0 if that is not a normal number.
 pub(super) fn inverse_length(sum_of_squares: f32) -> f32 {
     let inverse = sum_of_squares.sqrt().recip();
     if inverse.is_normal() { inverse } else { 0.0 }
-}
-
-/// A feature map whose descriptors have length 1, or 0, so that a dot product is a cosine similarity. Clones share their
-/// values.
-#[derive(Clone, Debug)]
-pub struct NormalizedMap {
-    map: FeatureMap,
-    /// Computed at the first use, once for all clones.
-    products: Arc<OnceLock<NeighbourProducts<f32>>>,
-}
-
-impl NormalizedMap {
-    /// The map.
-    pub fn map(&self) -> &FeatureMap {
-        &self.map
-    }
-
-    /// The map, without the products of neighbours.
-    pub fn into_map(self) -> FeatureMap {
-        self.map
-    }
-
-    /// The dot products of neighbouring descriptors.
-    pub(crate) fn neighbour_products(&self) -> &NeighbourProducts<f32> {
-        self.products.get_or_init(|| NeighbourProducts::new(&self.map))
-    }
-
-    /// Memory that the values and the dot products of neighbours take, in bytes. The latter count even before their first
-    /// use.
-    pub fn bytes(&self) -> usize {
-        self.map.bytes() + self.map.grid().cells() * NeighbourProducts::<f32>::BYTES_PER_CELL
-    }
-}
-
-impl PartialEq for NormalizedMap {
-    fn eq(&self, other: &Self) -> bool {
-        self.map == other.map
-    }
-}
-
-impl std::ops::Deref for NormalizedMap {
-    type Target = FeatureMap;
-
-    fn deref(&self) -> &FeatureMap {
-        &self.map
-    }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::tensor::{Tensor, for_each_row};
+use super::tensor::{RowPart, Tensor, for_each_row};
 use super::window::CellWindow;
 use super::{FeatureMap, Layout};
 
@@ -25,8 +25,8 @@ impl GridWindow {
         Self { map, cells, layout }
     }
 
-    /// One channel's values at `count` cells of a row of the rectangle, from its column `first` on.
-    fn run(&self, channel: usize, row: usize, first: usize, count: usize) -> &[f32] {
+    /// One channel's values at a part of a row of the rectangle.
+    fn run(&self, channel: usize, RowPart { row, first, count }: RowPart) -> &[f32] {
         let grid = self.map.grid();
         let row = channel * grid.cells() + (self.cells.rows.start + row) * grid.width;
         let start = row + self.cells.columns.start + first;
@@ -56,17 +56,18 @@ impl Tensor for GridWindow {
     fn append(&self, range: Range<usize>, values: &mut Vec<f32>) {
         let (height, width) = (self.cells.rows.len(), self.cells.columns.len());
         match self.layout {
-            Layout::Chw => for_each_row(range, width, |row, first, count| {
-                values.extend_from_slice(self.run(row / height, row % height, first, count));
+            Layout::Chw => for_each_row(range, width, |part| {
+                let (channel, row) = (part.row / height, part.row % height);
+                values.extend_from_slice(self.run(channel, RowPart { row, ..part }));
             }),
             Layout::Hwc => {
                 let channels = self.map.channels();
-                for_each_row(range.start / channels..range.end / channels, width, |row, first, count| {
+                for_each_row(range.start / channels..range.end / channels, width, |part| {
                     let start = values.len();
-                    values.resize(start + count * channels, 0.0);
+                    values.resize(start + part.count * channels, 0.0);
                     let output = &mut values[start..]; // [count, C]
                     for channel in 0..channels {
-                        let run = self.run(channel, row, first, count);
+                        let run = self.run(channel, part);
                         for (element, value) in output.iter_mut().skip(channel).step_by(channels).zip(run) {
                             *element = *value;
                         }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::blend_lengths::BlendLengths;
 use super::sample_axis::SampleAxis;
-use super::tensor::{Tensor, for_each_row};
+use super::tensor::{RowPart, Tensor, for_each_row};
 use super::window::Window;
 use super::{FeatureMap, GridSize, Layout};
 
@@ -63,8 +63,9 @@ impl InterpolatedMap {
         Some(Self { cells, channels, grid, layout, columns, rows, scaling })
     }
 
-    /// Appends one channel's values at `count` positions of a row of the raster.
-    fn append_channel(&self, channel: usize, row: usize, first: usize, count: usize, values: &mut Vec<f32>) {
+    /// Appends one channel's values at a part of a row of the raster.
+    fn append_channel(&self, channel: usize, part: RowPart, values: &mut Vec<f32>) {
+        let RowPart { row, first, count } = part;
         let position = self.rows.position(row);
         let plane = &self.cells[channel * self.grid.cells()..]; // [H, W]
         let (above, below) = (&plane[position.before * self.grid.width..], &plane[position.after * self.grid.width..]);
@@ -84,15 +85,16 @@ impl InterpolatedMap {
                 *value = left + step * fraction;
             }
         });
-        self.with_inverse_lengths(row, first, count, |inverse| {
+        self.with_inverse_lengths(part, |inverse| {
             for (value, inverse) in output.iter_mut().zip(inverse) {
                 *value *= inverse;
             }
         });
     }
 
-    /// Appends the descriptors at `count` positions of a row of the raster.
-    fn append_descriptors(&self, row: usize, first: usize, count: usize, values: &mut Vec<f32>) {
+    /// Appends the descriptors at a part of a row of the raster.
+    fn append_descriptors(&self, part: RowPart, values: &mut Vec<f32>) {
+        let RowPart { row, first, count } = part;
         let channels = self.channels;
         let position = self.rows.position(row);
         let across = self.columns.cells(first, count);
@@ -110,7 +112,7 @@ impl InterpolatedMap {
         values.resize(start + count * channels, 0.0);
         let output = &mut values[start..];
         let mut scales = vec![1.0; count];
-        self.with_inverse_lengths(row, first, count, |inverse| scales.copy_from_slice(inverse));
+        self.with_inverse_lengths(part, |inverse| scales.copy_from_slice(inverse));
         self.columns.for_each_run(first, count, |run, fractions| {
             let (left, right) = (cell(run.before), cell(run.after));
             let descriptors =
@@ -124,8 +126,8 @@ impl InterpolatedMap {
         });
     }
 
-    /// Calls `apply` with the inverse lengths at `count` positions of a row, if descriptors are scaled.
-    fn with_inverse_lengths(&self, row: usize, first: usize, count: usize, apply: impl FnOnce(&[f32])) {
+    /// Calls `apply` with the inverse lengths at a part of a row, if descriptors are scaled.
+    fn with_inverse_lengths(&self, RowPart { row, first, count }: RowPart, apply: impl FnOnce(&[f32])) {
         match &self.scaling {
             Scaling::AsIs => {}
             Scaling::Unit(lengths) => {
@@ -153,12 +155,13 @@ impl Tensor for InterpolatedMap {
     fn append(&self, range: Range<usize>, values: &mut Vec<f32>) {
         let (height, width) = (self.rows.len(), self.columns.len());
         match self.layout {
-            Layout::Chw => for_each_row(range, width, |row, first, count| {
-                self.append_channel(row / height, row % height, first, count, values);
+            Layout::Chw => for_each_row(range, width, |part| {
+                let (channel, row) = (part.row / height, part.row % height);
+                self.append_channel(channel, RowPart { row, ..part }, values);
             }),
             Layout::Hwc => {
                 let positions = range.start / self.channels..range.end / self.channels;
-                for_each_row(positions, width, |row, first, count| self.append_descriptors(row, first, count, values));
+                for_each_row(positions, width, |part| self.append_descriptors(part, values));
             }
         }
     }

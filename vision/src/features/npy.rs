@@ -18,6 +18,7 @@ impl ElementType {
 
 /// The header of an npy file for numbers of type `element` in C order, which follow it. Its length is a multiple of 64
 /// bytes.
+#[expect(clippy::missing_panics_doc, reason = "the header of a shape of a few axes is short")]
 pub fn npy_header(element: impl Into<ElementType>, shape: &[usize]) -> Vec<u8> {
     const PREFIX: &[u8] = b"\x93NUMPY\x01\x00";
     const ALIGNMENT: usize = 64;

@@ -47,11 +47,12 @@ pub struct StoredTensor {
 
 impl StoredTensor {
     /// The values of `tensor` in row-major order under `name`, which is used once in a file and not `__metadata__`.
-    #[expect(clippy::needless_pass_by_value, reason = "a view is made for the call and as small as a reference")]
     pub fn new<T: Element, D: Dimension>(name: impl Into<String>, tensor: ArrayView<'_, T, D>) -> Self {
         let entry = TensorEntry { name: name.into(), element: T::TYPE, shape: tensor.shape().to_vec() };
         let mut bytes = Vec::with_capacity(entry.bytes());
-        tensor.iter().for_each(|number| number.append_le_bytes(&mut bytes));
+        for number in tensor {
+            number.append_le_bytes(&mut bytes);
+        }
         Self { entry, bytes }
     }
 }
@@ -80,7 +81,9 @@ pub fn encode_safetensors(mut tensors: Vec<StoredTensor>, metadata: &[(String, S
         tensors.into_iter().map(|StoredTensor { entry, bytes }| (entry, bytes)).unzip();
     let mut file = safetensors_header(&entries, metadata);
     file.reserve_exact(bytes.iter().map(Vec::len).sum());
-    bytes.iter().for_each(|bytes| file.extend_from_slice(bytes));
+    for bytes in bytes {
+        file.extend_from_slice(&bytes);
+    }
     file
 }
 

@@ -39,14 +39,21 @@ impl Tensor for Array2<f32> {
     }
 }
 
-/// Splits `range` at the ends of rows of `width` values, and calls `visit` with each part: its row, its first column and
-/// its number of values.
-pub(super) fn for_each_row(range: Range<usize>, width: usize, mut visit: impl FnMut(usize, usize, usize)) {
+/// A part of a row: `count` values from column `first` on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowPart {
+    pub(super) row: usize,
+    pub(super) first: usize,
+    pub(super) count: usize,
+}
+
+/// Splits `range` at the ends of rows of `width` values, and calls `visit` with each part.
+pub(super) fn for_each_row(range: Range<usize>, width: usize, mut visit: impl FnMut(RowPart)) {
     let mut start = range.start;
     while start < range.end {
         let (row, first) = (start / width, start % width);
         let count = (width - first).min(range.end - start);
-        visit(row, first, count);
+        visit(RowPart { row, first, count });
         start += count;
     }
 }

@@ -16,14 +16,14 @@ use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbIma
 
 use super::ImageSize;
 
-/// What a picture may cost before it is refused.
+/// Limits beyond which a picture is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeLimits {
     /// Most pixels, by the file's header, before anything is decoded.
     pub max_pixels: u64,
 }
 
-/// Why bytes did not become a picture.
+/// An error of [`probe`] and [`decode`].
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// No bytes at all (400).
@@ -45,7 +45,7 @@ pub enum DecodeError {
     Corrupt {
         /// Name of the format, e.g. `JPEG`.
         format: &'static str,
-        /// What the decoder tripped over.
+        /// The decoder's message.
         detail: String,
     },
     /// More pixels than the limit (413).
@@ -64,38 +64,38 @@ pub enum DecodeError {
     },
 }
 
-/// What a picture is and costs, by its header.
+/// Size of a picture and memory that decoding it takes, from its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// The size that the picture has when it is upright.
+pub struct PictureHeader {
+    /// Size of the upright picture.
     pub size: ImageSize,
     /// Most memory that [`decode`] takes for it at any moment, its result included.
     pub peak_bytes: u64,
 }
 
-/// Reads the header of a picture and nothing else: in microseconds, and without memory that depends on what the header
-/// says. What it refuses [`decode`] refuses too, for the same reason.
+/// Reads the header of a picture and nothing else. It takes microseconds, whatever the bytes are, and no memory that
+/// depends on the size in the header. What it refuses [`decode`] refuses too, with the same error.
 ///
 /// # Errors
-/// See [`DecodeError`]. A header that is fine does not mean that the pixels are.
-pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<Header, DecodeError> {
+/// See [`DecodeError`]. A valid header does not mean that the pixels can be decoded.
+pub fn probe(bytes: &[u8], limits: &DecodeLimits) -> Result<PictureHeader, DecodeError> {
     let (_, header) = examine(bytes, *limits)?;
-    Ok(Header { size: header.upright_size(), peak_bytes: header.peak_bytes() })
+    Ok(PictureHeader { size: header.upright_size(), peak_bytes: header.peak_bytes() })
 }
 
-/// Whether bytes begin as one of the formats that are read here do.
+/// Returns whether bytes begin like a file of a format that is read here.
 pub fn is_picture(bytes: &[u8]) -> bool {
-    Format::of(bytes).is_some()
+    Format::detect(bytes).is_some()
 }
 
-/// Decodes a JPEG, PNG, WebP, GIF, BMP or TIFF file, told by its content.
+/// Decodes a JPEG, PNG, WebP, GIF, BMP or TIFF file. The format is detected by the first bytes.
 ///
 /// The header is read first, and the limits checked, before memory is taken for pixels. Pixels are those that Pillow
-/// gives after `exif_transpose` and `convert("RGB")`: the same ones of lossless formats, and nearly so of lossy ones.
+/// gives after `exif_transpose` and `convert("RGB")`: equal for lossless formats, and nearly equal for lossy ones.
 ///
 /// | the file has | the result |
 /// |---|---|
-/// | an EXIF orientation (JPEG, PNG, WebP, TIFF) | turned and mirrored upright; damaged EXIF data say nothing |
+/// | an EXIF orientation (JPEG, PNG, WebP, TIFF) | turned and mirrored upright; damaged EXIF data are ignored |
 /// | grey, 1 to 8 bits | scaled to 0 to 255, repeated |
 /// | 16 bits | the upper 8 (Pillow cuts 16-bit grey off at 255 instead) |
 /// | floating-point numbers (TIFF) | 0 to 1 is the whole range, the rest cut off (Pillow takes 0 to 255) |
@@ -104,10 +104,10 @@ pub fn is_picture(bytes: &[u8]) -> bool {
 /// | a palette | its colours; an index that it lacks is black |
 /// | CMYK, YCCK | ink multiplied out, without profiles; in a JPEG stored inverted, as Adobe does and all write |
 /// | several frames or pages | the first; of a GIF on its canvas, the rest of which is the transparent colour or the first |
-/// | gamma, colour profiles | left out |
-/// | data behind the end of the picture | left out |
+/// | gamma, colour profiles | ignored |
+/// | data behind the end of the picture | ignored |
 ///
-/// Not read, [`DecodeError::Unsupported`]: JPEG with arithmetic, lossless or hierarchical coding, with 12 bits or with
+/// Refused with [`DecodeError::Unsupported`]: JPEG with arithmetic, lossless or hierarchical coding, with 12 bits or with
 /// more than 64 scans; TIFF with signed or 32-bit whole numbers, in Lab, or in YCbCr outside a JPEG, and compressed
 /// otherwise than by nothing, LZW, deflate, `PackBits`, JPEG or fax group 4; BMP with a JPEG or PNG inside.
 ///
@@ -115,14 +115,33 @@ pub fn is_picture(bytes: &[u8]) -> bool {
 /// See [`DecodeError`]; each variant says which HTTP status it is meant to become.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
     let (format, header) = examine(bytes, *limits)?;
-    // The decoders are fed whatever strangers send: should one of them panic, that is a damaged picture and not the
-    // end of the thread that serves everybody. Nothing is shared with the closure, so nothing is left half-changed.
-    let pixels = catch_unwind(AssertUnwindSafe(|| format.pixels(bytes, &header)))
-        .unwrap_or_else(|_| Err(format.corrupt("the decoder gave up on it")))?;
-    Ok(upright(pixels, header.orientation))
+    catch_panic(format, || upright_pixels(format, bytes, &header))
 }
 
-/// What a header says of the picture as it is stored.
+/// [`decode`], but a panic of a decoder is not caught: for tests and fuzzing, which must see it.
+///
+/// # Errors
+/// See [`decode`].
+#[doc(hidden)]
+pub fn decode_uncaught(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
+    let (format, header) = examine(bytes, *limits)?;
+    upright_pixels(format, bytes, &header)
+}
+
+/// Turns a panic of `decoder` into [`DecodeError::Corrupt`]: a decoder that fails on hostile bytes must not end the
+/// thread that serves other requests. The closure shares nothing that a panic could leave half-changed.
+fn catch_panic(
+    format: Format,
+    decoder: impl FnOnce() -> Result<RgbImage, DecodeError>,
+) -> Result<RgbImage, DecodeError> {
+    catch_unwind(AssertUnwindSafe(decoder)).unwrap_or_else(|_| Err(format.corrupt("the decoder gave up on it")))
+}
+
+fn upright_pixels(format: Format, bytes: &[u8], header: &FileHeader) -> Result<RgbImage, DecodeError> {
+    Ok(upright(format.pixels(bytes, header)?, header.orientation))
+}
+
+/// Properties of the picture as it is stored, from its header.
 struct FileHeader {
     stored: ImageSize,
     orientation: Orientation,
@@ -141,7 +160,7 @@ impl FileHeader {
         self.decoding_bytes.max(self.stored.pixels().saturating_mul(3 * copies))
     }
 
-    /// Whether rows become columns, which needs a second copy; the other orientations are applied in place.
+    /// Returns whether rows become columns, which needs a second copy; the other orientations are applied in place.
     fn is_turned(&self) -> bool {
         use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
         matches!(self.orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
@@ -152,7 +171,7 @@ fn examine(bytes: &[u8], limits: DecodeLimits) -> Result<(Format, FileHeader), D
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
-    let format = Format::of(bytes).ok_or(DecodeError::UnknownFormat)?;
+    let format = Format::detect(bytes).ok_or(DecodeError::UnknownFormat)?;
     let header = format.header(bytes)?;
     let size = header.stored;
     if size.pixels() > limits.max_pixels {
@@ -190,7 +209,7 @@ enum Format {
 
 impl Format {
     /// The format of a file, by its first bytes.
-    fn of(bytes: &[u8]) -> Option<Self> {
+    fn detect(bytes: &[u8]) -> Option<Self> {
         let is_webp = || bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP");
         Some(match bytes {
             [0xFF, 0xD8, 0xFF, ..] => Self::Jpeg,

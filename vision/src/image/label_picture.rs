@@ -1,4 +1,4 @@
-//! Pictures whose pixels are labels: numbers, not colours.
+//! Pictures whose pixels are labels (numbers of classes or objects, not colours), as PNG files.
 
 use std::io::Cursor;
 
@@ -6,7 +6,7 @@ use png::{BitDepth, ColorType, Compression, Decoder, DecodingError, Encoder, Lim
 
 use super::{DecodeLimits, ImageSize};
 
-/// A label for every pixel, and how a file shows them.
+/// A label for every pixel, and how its file shows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelPicture {
     size: ImageSize,
@@ -14,11 +14,48 @@ pub struct LabelPicture {
     style: LabelStyle,
 }
 
-/// How labels look in a PNG file: shades of grey, or the colours of a palette.
+/// How labels are stored in a PNG file: bits of a label, colours of a palette or shades of grey, compression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelStyle {
     bit_depth: BitDepth,
     palette: Option<Palette>,
+    compression: LabelCompression,
+}
+
+/// Effort of compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LabelCompression {
+    /// For replies, which are read once.
+    Fast,
+    /// For files that are kept.
+    Balanced,
+}
+
+impl LabelStyle {
+    /// The palette that PASCAL VOC and DAVIS give to labels of 8 bits, so that any viewer tells them apart.
+    pub fn voc() -> Self {
+        let colors = (0..=255).flat_map(voc_color).collect();
+        Self {
+            bit_depth: BitDepth::Eight,
+            palette: Some(Palette { colors, opacities: None }),
+            compression: LabelCompression::Balanced,
+        }
+    }
+
+    /// The style of a file that was read.
+    const fn read(bit_depth: BitDepth, palette: Option<Palette>) -> Self {
+        Self { bit_depth, palette, compression: LabelCompression::Fast }
+    }
+}
+
+/// The RGB colour of a label in PASCAL VOC: its bits, from the lowest on, go to red, green and blue in turn, and fill
+/// each from the highest bit downwards.
+fn voc_color(label: u8) -> [u8; 3] {
+    let mut rgb = [0; 3];
+    for bit in 0..8 {
+        rgb[bit % 3] |= (label >> bit & 1) << (7 - bit / 3);
+    }
+    rgb
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +66,7 @@ struct Palette {
     opacities: Option<Vec<u8>>,
 }
 
-/// Why bytes did not become labels.
+/// An error of reading a label picture.
 #[derive(Debug, thiserror::Error)]
 pub enum LabelError {
     /// Another format (415).
@@ -38,13 +75,13 @@ pub enum LabelError {
     /// Pixels that are colours, or numbers of 16 bits (415).
     #[error("the mask's pixels are {found}: a mask is a PNG with a palette, or grey with at most 8 bits")]
     NotLabels {
-        /// What they are instead.
+        /// The kind of pixels found.
         found: &'static str,
     },
     /// The data are damaged or cut off (422).
     #[error("the mask's PNG data are damaged or cut off: {detail}")]
     Corrupt {
-        /// What the decoder tripped over.
+        /// The decoder's message.
         detail: String,
     },
     /// More pixels than the limit (413).
@@ -83,12 +120,12 @@ impl LabelPicture {
         let mut packed = vec![0; bytes];
         let frame = reader.next_frame(&mut packed).map_err(corrupt)?;
         let labels = unpacked(&packed, frame.line_size, frame.bit_depth, size);
-        // The transparent shade of a grey mask is no label's colour; it is left behind.
+        // The transparent shade of a grey mask is no label's colour; it is dropped.
         let palette = reader.info().palette.as_ref().map(|colors| Palette {
             colors: colors.to_vec(),
             opacities: reader.info().trns.as_ref().map(|opacities| opacities.to_vec()),
         });
-        Ok(Self { size, labels, style: LabelStyle { bit_depth: frame.bit_depth, palette } })
+        Ok(Self { size, labels, style: LabelStyle::read(frame.bit_depth, palette) })
     }
 
     /// Its width and height.
@@ -101,7 +138,7 @@ impl LabelPicture {
         &self.labels
     }
 
-    /// How its file shows labels.
+    /// How its file stores labels.
     pub fn style(&self) -> &LabelStyle {
         &self.style
     }
@@ -122,7 +159,7 @@ impl<'a> Opened<'a> {
         }
         let mut decoder = Decoder::new_with_limits(Cursor::new(file), Limits { bytes: TABLES_BYTES });
         decoder.set_transformations(Transformations::IDENTITY);
-        // They may inflate to anything, and say nothing about labels.
+        // Profiles and texts are not needed for labels, and may inflate to anything.
         decoder.set_ignore_text_chunk(true);
         decoder.set_ignore_iccp_chunk(true);
         let header = decoder.read_header_info().map_err(corrupt)?;
@@ -179,7 +216,7 @@ fn packed(labels: &[u8], depth: BitDepth, width: usize) -> Vec<u8> {
     packed
 }
 
-/// The bytes of a PNG file that shows `labels`, row by row, as the file they come from did.
+/// Encodes `labels`, `[size.height, size.width]` in row order, as a PNG file of the given style.
 ///
 /// # Errors
 /// [`LabelEncodingError`] if the encoder refuses: a side of 0, or another number of labels.
@@ -187,7 +224,10 @@ pub fn encode_labels(labels: &[u8], size: ImageSize, style: &LabelStyle) -> Resu
     let mut file = Vec::new();
     let mut encoder = Encoder::new(&mut file, size.width, size.height);
     encoder.set_depth(style.bit_depth);
-    encoder.set_compression(Compression::Fast);
+    encoder.set_compression(match style.compression {
+        LabelCompression::Fast => Compression::Fast,
+        LabelCompression::Balanced => Compression::Balanced,
+    });
     match &style.palette {
         None => encoder.set_color(ColorType::Grayscale),
         Some(Palette { colors, opacities }) => {
@@ -216,7 +256,7 @@ mod tests {
             colors: (0..3 * (1 << (bit_depth as u32))).map(|i| i as u8).collect(),
             opacities: Some(vec![0, 9]),
         };
-        LabelStyle { bit_depth, palette: has_palette.then_some(palette) }
+        LabelStyle::read(bit_depth, has_palette.then_some(palette))
     }
 
     fn file(color: ColorType, depth: BitDepth, bytes: &[u8]) -> Vec<u8> {
@@ -239,6 +279,32 @@ mod tests {
             let read = LabelPicture::decode(&written, &LIMITS).unwrap();
             prop_assert_eq!(read, LabelPicture { size, labels, style: style(depth, has_palette) });
         }
+    }
+
+    #[test]
+    fn colors_are_those_of_voc() {
+        let known = [(0, [0, 0, 0]), (1, [128, 0, 0]), (2, [0, 128, 0]), (3, [128, 128, 0]), (4, [0, 0, 128])];
+        for (label, rgb) in known.into_iter().chain([(8, [64, 0, 0]), (20, [0, 64, 128]), (255, [224, 224, 192])]) {
+            assert_eq!(voc_color(label), rgb, "{label}");
+        }
+    }
+
+    /// Data sets that were written before stay the same, byte for byte.
+    #[test]
+    fn the_voc_style_writes_what_the_encoder_writes_unless_told_otherwise() {
+        let labels: Vec<u8> = (0..40_u32 * 30).map(|i| ((i % 40 / 7) * (i / 40 / 9)) as u8).chain(0..=255).collect();
+        let (width, height) = (4, labels.len() as u32 / 4);
+        let mut expected = Vec::new();
+        let mut encoder = Encoder::new(&mut expected, width, height);
+        encoder.set_color(ColorType::Indexed);
+        encoder.set_depth(BitDepth::Eight);
+        encoder.set_palette((0..=255).flat_map(voc_color).collect::<Vec<u8>>());
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(&labels).unwrap();
+        writer.finish().unwrap();
+        let size = ImageSize { width, height };
+        assert_eq!(encode_labels(&labels, size, &LabelStyle::voc()).unwrap(), expected);
+        assert_eq!(LabelPicture::decode(&expected, &LIMITS).unwrap().labels(), labels);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod label_picture;
 mod png;
 mod resize;
 
-pub use self::decode::{DecodeError, DecodeLimits, Header, decode, is_picture, probe};
+pub use self::decode::{DecodeError, DecodeLimits, PictureHeader, decode, decode_uncaught, is_picture, probe};
 pub use self::extensions::{PICTURE_EXTENSIONS, is_picture_extension};
 pub use self::label_picture::{LabelEncodingError, LabelError, LabelPicture, LabelStyle, encode_labels};
 pub use self::png::{PngError, encode_png};

@@ -9,7 +9,7 @@ pub struct Cancellation(Arc<AtomicBool>);
 
 /// The error of cancelled work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nobody waits for the result any more")]
+#[error("the work was cancelled")]
 pub struct Cancelled;
 
 impl Cancellation {

@@ -1,6 +1,6 @@
 //! Propagation of labels from one image to another.
 //!
-//! The algorithm is that of Jabri, Owens and Efros, *Space-Time Correspondence as a Contrastive Random Walk*, NeurIPS
+//! The algorithm is that of Jabri, Owens and Efros, *Space-Time Correspondence as a Contrastive Random Walk*, `NeurIPS`
 //! 2020, in the form in which Caron et al., *Emerging Properties in Self-Supervised Vision Transformers*, ICCV 2021, apply
 //! it to DAVIS: a cell of the target takes the labels of the most similar cells of the source, weighted by a softmax of
 //! their cosine similarities. It departs from them in three points: the one source replaces the earlier frames of a clip,

@@ -40,20 +40,20 @@ pub(super) fn draw_line(canvas: &mut RgbImage, from: CanvasPoint, to: CanvasPoin
         for across in across {
             let (x, y) = if steep { (across, i64::from(along)) } else { (i64::from(along), across) };
             let distance = distance_to_segment(CanvasPoint { x: x as f32, y: y as f32 }, from, to);
-            blend(canvas, x, y, pen, pen.width / 2.0 - distance);
+            blend(canvas, (x, y), pen, pen.width / 2.0 - distance);
         }
     }
 }
 
 /// Draws a filled disc.
 pub(super) fn draw_disc(canvas: &mut RgbImage, center: CanvasPoint, radius: f32, pen: Pen) {
-    around(center, radius, |x, y, distance| blend(canvas, x, y, pen, radius - distance));
+    around(center, radius, |x, y, distance| blend(canvas, (x, y), pen, radius - distance));
 }
 
 /// Draws a circle with the pen's width.
 pub(super) fn draw_ring(canvas: &mut RgbImage, center: CanvasPoint, radius: f32, pen: Pen) {
     around(center, radius + pen.width, |x, y, distance| {
-        blend(canvas, x, y, pen, pen.width / 2.0 - (distance - radius).abs());
+        blend(canvas, (x, y), pen, pen.width / 2.0 - (distance - radius).abs());
     });
 }
 
@@ -68,7 +68,7 @@ fn around(center: CanvasPoint, radius: f32, mut visit: impl FnMut(i64, i64, f32)
 }
 
 /// Blends the pen's colour into a pixel whose centre is `inside` pixels within the edge of the shape.
-fn blend(canvas: &mut RgbImage, x: i64, y: i64, pen: Pen, inside: f32) {
+fn blend(canvas: &mut RgbImage, (x, y): (i64, i64), pen: Pen, inside: f32) {
     let coverage = (inside + 0.5).clamp(0.0, 1.0) * pen.opacity;
     let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else { return };
     let Some(pixel) = canvas.get_pixel_mut_checked(x, y) else { return };

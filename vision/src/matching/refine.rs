@@ -94,7 +94,6 @@ struct SimilaritySurface {
 }
 
 /// A rectangle of positions relative to the best cell's centre, in cells.
-
 struct Bounds {
     left: f32,
     right: f32,

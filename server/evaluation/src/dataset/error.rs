@@ -1,4 +1,4 @@
-//! What can be wrong with a data set.
+//! Errors of data sets.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use densecl_vision::homography::HomographyError;
 use densecl_vision::image::{DecodeError, LabelError};
 
-/// Why a data set could not be read. Paths are the user's own: these errors are for the command line.
+/// The reason why a data set could not be read. Messages contain paths, because they are printed on the command line only.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
     /// A file or folder could not be read.
     #[error("{} could not be read", path.display())]
     Unreadable {
-        /// What.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -27,46 +27,46 @@ pub enum DatasetError {
         /// The folder.
         folder: PathBuf,
     },
-    /// A sequence lacks a picture.
+    /// A sequence has no image with this number.
     #[error("{} has no picture {number}.ppm, {number}.png or {number}.jpg", folder.display())]
     MissingPicture {
         /// The sequence's folder.
         folder: PathBuf,
-        /// The picture's number.
+        /// The image's number.
         number: usize,
     },
-    /// Something else that must be there is not.
+    /// A required file or folder is missing.
     #[error("{} is missing: {role}", path.display())]
     Missing {
-        /// The file or folder that should be there.
+        /// The missing file or folder.
         path: PathBuf,
-        /// What it is for.
+        /// Its purpose.
         role: String,
     },
-    /// A homography's file holds something else.
+    /// The file of a homography is invalid.
     #[error("{} is not a homography", path.display())]
     Homography {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         #[source]
         source: HomographyError,
     },
-    /// A picture could not be decoded.
+    /// An image could not be decoded.
     #[error("{} is not a picture that can be read", path.display())]
     Picture {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: DecodeError,
     },
-    /// A PPM picture could not be decoded.
+    /// A PPM image could not be decoded.
     #[error("{} is not a PPM picture that can be read", path.display())]
     Ppm {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: ::image::ImageError,
     },
@@ -75,7 +75,7 @@ pub enum DatasetError {
     Mask {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: LabelError,
     },
@@ -84,35 +84,35 @@ pub enum DatasetError {
     Array {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: ndarray_npy::ReadNpyError,
     },
-    /// Something has another size than its picture.
+    /// The size of an array or mask is not that of its image.
     #[error("{} is of {found}, and its picture of {expected}", path.display())]
     Size {
         /// The file.
         path: PathBuf,
-        /// The size it has.
+        /// The size of the array or mask.
         found: String,
-        /// The size it should have.
+        /// The size of the image.
         expected: String,
     },
-    /// An annotation is not the JSON document it should be.
+    /// An annotation is not valid JSON of SPair-71k.
     #[error("{} is not an annotation of SPair-71k", path.display())]
     Annotation {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
-    /// An annotation contradicts itself or its pictures.
+    /// An annotation contradicts itself or its images.
     #[error("{}: {reason}", path.display())]
     Contradiction {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The contradiction.
         reason: String,
     },
 }

@@ -1,6 +1,6 @@
-//! Folders in `HPatches`' format: `v_*` (change of viewpoint) and `i_*` (change of illumination) hold pictures `1`, `2`, …
-//! (`.ppm`, `.png`, `.jpg`) and for each but the first a homography `H_1_2`, `H_1_3`, … from picture 1, nine numbers as
-//! text (Balntas et al., *`HPatches`*, CVPR 2017).
+//! The layout of `HPatches` (Balntas et al., *`HPatches`*, CVPR 2017): folders `v_*` (change of viewpoint) and `i_*` (change
+//! of illumination) hold images `1`, `2`, … (`.ppm`, `.png`, `.jpg`) and, for each image but the first, the homography from
+//! image 1 as text, nine numbers: `H_1_2`, `H_1_3`, ….
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,39 +10,39 @@ use densecl_vision::homography::Homography;
 
 const EXTENSIONS: [&str; 4] = ["ppm", "png", "jpg", "jpeg"];
 
-/// Pictures of one plane.
+/// Images of one plane.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sequence {
     /// Name of the folder.
     pub name: String,
-    /// The picture that all the others are matched with.
+    /// The image that is matched with all others.
     pub first: PathBuf,
-    /// The others, in order.
+    /// The other images, in order.
     pub others: Vec<SequencePicture>,
 }
 
-/// A picture, and where the points of the first picture lie in it.
+/// An image of a sequence, and the homography to it from the first image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SequencePicture {
-    /// The file.
+    /// The image's file.
     pub picture: PathBuf,
-    /// From the first picture to this one.
+    /// Maps pixels of the first image to pixels of this one.
     pub homography: Homography,
 }
 
 impl Sequence {
-    /// Whether the camera moved (`v_*`), rather than the light (`i_*`).
+    /// Tells whether the viewpoint changes (`v_*`), and not the illumination (`i_*`).
     pub fn changes_viewpoint(&self) -> bool {
         self.name.starts_with("v_")
     }
 }
 
-/// Whether a folder of this name is a sequence.
+/// Tells whether a folder of this name is a sequence.
 pub(super) fn is_sequence(name: &str) -> bool {
     name.starts_with("v_") || name.starts_with("i_")
 }
 
-/// Every homography is read and every picture is known to be there.
+/// Reads all homographies of a sequence, and checks that its images exist.
 pub(super) fn read_sequence(folder: &Path, name: String) -> Result<Sequence, DatasetError> {
     let missing = |number| DatasetError::MissingPicture { folder: folder.to_owned(), number };
     let first = find_picture(folder, 1).ok_or_else(|| missing(1))?;
@@ -55,7 +55,7 @@ pub(super) fn read_sequence(folder: &Path, name: String) -> Result<Sequence, Dat
                 let role = format!("the homography from picture 1 to picture {number}");
                 return Err(DatasetError::Missing { path, role });
             }
-            // One picture alone is no sequence: the second is missing.
+            // A sequence needs at least two images.
             (None, false) if number > 2 => break,
             (None, _) => return Err(missing(number)),
         }

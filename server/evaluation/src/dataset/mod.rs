@@ -1,7 +1,7 @@
-//! Data sets with exact truth, as they lie on disk.
+//! Data sets with exact ground truth.
 //!
-//! A folder's layout is told by what is in it. Everything that can be checked without decoding pictures is checked
-//! before anything is computed, and an error names the file.
+//! The layout of a folder is recognized by its contents. Everything that can be checked without decoding images is checked
+//! when a data set is opened, and errors name the file.
 
 mod error;
 mod hpatches;
@@ -21,7 +21,7 @@ pub use self::picture::{Picture, read_picture};
 pub use self::scenes::{GroundTruth, Scene, SceneFrame};
 pub use self::spair::KeypointPair;
 
-/// Pictures whose correspondences are known.
+/// A data set of images with known correspondences.
 #[derive(Clone, Debug)]
 pub enum Dataset {
     /// Sequences of one plane, with homographies.
@@ -32,15 +32,15 @@ pub enum Dataset {
     Spair(Vec<KeypointPair>),
 }
 
-/// How a folder is laid out.
+/// Layout of a data set's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DatasetLayout {
-    /// That of `HPatches`, which `synth --kind pairs` writes.
+    /// The layout of `HPatches`, which `synth --kind pairs` writes.
     HPatches,
-    /// That of `synth --kind scenes`.
+    /// The layout of `synth --kind scenes`.
     Scenes,
-    /// That of SPair-71k.
+    /// The layout of SPair-71k.
     Spair,
 }
 
@@ -54,23 +54,23 @@ impl fmt::Display for DatasetLayout {
     }
 }
 
-/// Which part of a data set.
+/// The part of a data set to evaluate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Of SPair-71k.
+    /// Split of SPair-71k.
     pub split: Split,
-    /// At most so many sequences, or pairs of SPair-71k, spread evenly over the whole; all if not given.
+    /// Largest number of sequences, or of pairs of SPair-71k, spread evenly over the whole; all if not given.
     pub limit: Option<usize>,
 }
 
-/// A part of SPair-71k, by the name of its folder.
+/// A split of SPair-71k, with the name of its folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Split {
     /// `trn`.
     Train,
     /// `val`.
     Validation,
-    /// `test`, which papers report.
+    /// `test`, the split that papers report.
     #[default]
     Test,
 }
@@ -95,10 +95,10 @@ impl FromStr for Split {
 }
 
 impl Dataset {
-    /// Reads what `folder` holds, but no pictures.
+    /// Opens the data set in `folder` without reading images.
     ///
     /// # Errors
-    /// [`DatasetError`], naming the first thing that is missing or wrong.
+    /// [`DatasetError`] for the first file or folder that is missing or wrong.
     pub fn open(folder: &Path, selection: &Selection) -> Result<Self, DatasetError> {
         let names = subfolders(folder)?;
         let has = |name: &str| names.iter().any(|found| found == name);
@@ -116,7 +116,7 @@ impl Dataset {
         Err(DatasetError::Unrecognized { folder: folder.to_owned() })
     }
 
-    /// How it is laid out.
+    /// Layout of the folder.
     pub fn layout(&self) -> DatasetLayout {
         match self {
             Self::HPatches(_) => DatasetLayout::HPatches,
@@ -125,7 +125,7 @@ impl Dataset {
         }
     }
 
-    /// How many pairs of pictures are matched.
+    /// Number of pairs of images.
     pub fn pairs(&self) -> usize {
         match self {
             Self::HPatches(sequences) => sequences.iter().map(|sequence| sequence.others.len()).sum(),
@@ -134,7 +134,7 @@ impl Dataset {
         }
     }
 
-    /// How many sequences it has; pairs, where these stand alone.
+    /// Number of sequences; of pairs for SPair-71k, which has no sequences.
     pub fn sequences(&self) -> usize {
         match self {
             Self::HPatches(sequences) => sequences.len(),
@@ -144,13 +144,13 @@ impl Dataset {
     }
 }
 
-/// The names of the folders in `folder`, in order.
+/// The names of the folders in `folder`, sorted.
 fn subfolders(folder: &Path) -> Result<Vec<String>, DatasetError> {
     let names = entries(folder)?.into_iter().filter(|path| path.is_dir());
     Ok(names.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
 }
 
-/// What is in `folder`, in order.
+/// The paths of the entries of `folder`, sorted.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     let unreadable = |source| DatasetError::Unreadable { path: folder.to_owned(), source };
     let listed = std::fs::read_dir(folder).map_err(unreadable)?;
@@ -167,11 +167,11 @@ fn read_all<T>(
     names.into_iter().map(|name| read(&folder.join(&name), name)).collect()
 }
 
-/// At most `limit` of `items`, at equal distances.
+/// At most `limit` of `items`, at even distances.
 fn thinned<T>(items: Vec<T>, limit: Option<usize>) -> Vec<T> {
     let count = items.len();
     let kept = limit.unwrap_or(count).min(count);
-    // Every position that is the first to reach the next of `kept` equal shares.
+    // Keeps the last position of each of `kept` equal shares.
     let keep = |position: usize| (position + 1) * kept / count > position * kept / count;
     items.into_iter().enumerate().filter(|(position, _)| keep(*position)).map(|(_, item)| item).collect()
 }

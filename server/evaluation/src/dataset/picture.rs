@@ -1,4 +1,4 @@
-//! Pictures of data sets.
+//! Images of data sets.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,26 +8,26 @@ use ::image::ImageFormat;
 use super::DatasetError;
 use densecl_vision::image::{DecodeLimits, ImageSize, RgbImage, decode};
 
-/// The files are one's own: the limit is only there to notice a wrong one before the memory is gone.
+/// Limit against files that would exhaust the memory. The files are the user's own, so it is generous.
 pub(super) const LIMITS: DecodeLimits = DecodeLimits { max_pixels: 200_000_000 };
 
-/// A decoded picture, and where it came from.
+/// A decoded image and its file.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// The file.
     pub path: PathBuf,
-    /// Its pixels, after its EXIF orientation.
+    /// The pixels, after the EXIF orientation is applied.
     pub image: RgbImage,
 }
 
 impl Picture {
-    /// Its width and height.
+    /// Width and height, in pixels.
     pub fn size(&self) -> ImageSize {
         ImageSize::from(self.image.dimensions())
     }
 }
 
-/// Reads a picture; PPM too, which the server does not take.
+/// Reads an image in one of the server's formats or in PPM.
 ///
 /// # Errors
 /// [`DatasetError`] if the file cannot be read or decoded.

@@ -1,5 +1,5 @@
-//! Folders as `synth --kind scenes` writes them: in each sequence `frames/TTTT.png` and `masks/TTTT.png` from `0000` on,
-//! `positions/TTTT.npy` and `visible/TTTT.npy` from `0001` on.
+//! The layout that `synth --kind scenes` writes: each sequence has `frames/TTTT.png` and `masks/TTTT.png` from `0000` on,
+//! and `positions/TTTT.npy` and `visible/TTTT.npy` from `0001` on.
 
 use std::path::{Path, PathBuf};
 
@@ -11,33 +11,33 @@ use super::{DatasetError, entries};
 use densecl_vision::features::PixelPoint;
 use densecl_vision::image::{ImageSize, LabelPicture};
 
-/// Frames of moving objects.
+/// A sequence of frames with moving objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scene {
     /// Name of the folder.
     pub name: String,
-    /// The frame that all the others are matched with.
+    /// The frame that is matched with all others.
     pub first: SceneFrame,
-    /// The later frames, in order, with where the points of the first are in them.
+    /// The later frames, in order, with the ground truth of the first frame's points in each.
     pub later: Vec<(SceneFrame, GroundTruthFiles)>,
 }
 
 /// A frame and its mask.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SceneFrame {
-    /// The picture.
+    /// The image's file.
     pub picture: PathBuf,
     mask: PathBuf,
 }
 
-/// The files that say where the points of the first frame are in another.
+/// The files with the ground truth of the first frame's points in another frame.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroundTruthFiles {
     positions: PathBuf,
     visible: PathBuf,
 }
 
-/// Where every pixel of the first frame is in another.
+/// Position and visibility of every pixel of the first frame in another frame.
 #[derive(Clone, Debug)]
 pub struct GroundTruth {
     positions: Array3<f32>, // [height, width, 2]
@@ -45,10 +45,10 @@ pub struct GroundTruth {
 }
 
 impl SceneFrame {
-    /// The object at every pixel, 0 where there is none, row by row.
+    /// Reads the object's label at every pixel, row by row; 0 where there is no object.
     ///
     /// # Errors
-    /// [`DatasetError`] if the file is no mask, or not of the size of its picture.
+    /// [`DatasetError`] if the file is not a mask, or not of size `size`.
     pub fn read_mask(&self, size: ImageSize) -> Result<Vec<u8>, DatasetError> {
         let mask = LabelPicture::decode(&read(&self.mask)?, &LIMITS)
             .map_err(|source| DatasetError::Mask { path: self.mask.clone(), source })?;
@@ -60,10 +60,10 @@ impl SceneFrame {
 }
 
 impl GroundTruthFiles {
-    /// Reads them, for a first frame of size `size`.
+    /// Reads the files, for frames of size `size`.
     ///
     /// # Errors
-    /// [`DatasetError`] if they are no arrays, or not of the size of the frame.
+    /// [`DatasetError`] if they are not arrays, or not of the frames' size.
     pub fn read(&self, size: ImageSize) -> Result<GroundTruth, DatasetError> {
         let array = |path: &Path, source| DatasetError::Array { path: path.to_owned(), source };
         let (height, width) = (size.height as usize, size.width as usize);
@@ -82,7 +82,7 @@ impl GroundTruthFiles {
 }
 
 impl GroundTruth {
-    /// Where the pixel `(x, y)` of the first frame is, if it is seen.
+    /// The position of pixel `(x, y)` of the first frame; `None` if it is hidden in the other frame.
     pub fn visible_at(&self, x: usize, y: usize) -> Option<PixelPoint> {
         let seen = self.visible.get([y, x]).is_some_and(|&visible| visible != 0);
         let at = |axis: usize| self.positions.get([y, x, axis]).copied().map(f64::from);
@@ -99,7 +99,7 @@ fn wrong_size(path: &Path, found: &[usize], expected: ImageSize) -> DatasetError
     }
 }
 
-/// Every file is known to be there.
+/// Lists the files of a scene, and checks that they exist.
 pub(super) fn read_scene(folder: &Path, name: String) -> Result<Scene, DatasetError> {
     let frames_folder = folder.join("frames");
     let mut frames = Vec::new();

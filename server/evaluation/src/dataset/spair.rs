@@ -1,5 +1,5 @@
-//! The folder of SPair-71k: `PairAnnotation/{trn,val,test}/*.json` and `JPEGImages/<category>/*.jpg` (Min et al.,
-//! *SPair-71k*, 2019).
+//! The layout of SPair-71k (Min et al., *SPair-71k*, 2019): `PairAnnotation/{trn,val,test}/*.json` and
+//! `JPEGImages/<category>/*.jpg`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,24 +9,24 @@ use super::picture::read;
 use super::{DatasetError, Selection, entries, thinned};
 use densecl_vision::features::PixelPoint;
 
-/// Two pictures of things of one category, and the same parts in both.
+/// Two images of objects of one category, with corresponding keypoints.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeypointPair {
     /// Name of the annotation.
     pub name: String,
-    /// Of both things.
+    /// Category of both objects.
     pub category: String,
-    /// The source picture.
+    /// File of the source image.
     pub source: PathBuf,
-    /// The target picture.
+    /// File of the target image.
     pub target: PathBuf,
-    /// Keypoints in the source, and where they belong in the target.
+    /// Corresponding keypoints in the source and in the target, in pixels.
     pub keypoints: Vec<(PixelPoint, PixelPoint)>,
-    /// The longer side of the target's bounding box.
+    /// Longer side of the object's bounding box in the target, in pixels.
     pub target_box_px: f64,
 }
 
-/// What is read of an annotation.
+/// The fields of an annotation that are used.
 #[derive(Deserialize)]
 struct Annotation {
     src_imname: String,
@@ -37,7 +37,7 @@ struct Annotation {
     trg_kps: Vec<[f64; 2]>,
 }
 
-/// The pairs of a split; every picture is known to be there.
+/// Reads the pairs of a split, and checks that their images exist.
 pub(super) fn read_pairs(folder: &Path, selection: &Selection) -> Result<Vec<KeypointPair>, DatasetError> {
     let annotations = folder.join("PairAnnotation").join(selection.split.to_string());
     let pictures = folder.join("JPEGImages");

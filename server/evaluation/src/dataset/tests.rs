@@ -1,4 +1,4 @@
-//! Folders that lack something, or hold something else.
+//! Tests on folders with missing or invalid files.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn refusal(folder: &TempDir) -> String {
 }
 
 #[test]
-fn a_folder_of_nothing_is_told_what_there_could_be() {
+fn an_empty_folder_is_refused_with_the_known_layouts() {
     let folder = TempDir::new().unwrap();
     assert!(refusal(&folder).contains("HPatches"));
     assert!(refusal(&folder).contains("PairAnnotation"));
@@ -34,7 +34,7 @@ fn a_folder_of_nothing_is_told_what_there_could_be() {
 }
 
 #[test]
-fn sequences_of_planes() {
+fn hpatches_sequences_are_checked() {
     let folder = TempDir::new().unwrap();
     let sequence = folder.path().join("v_one");
     write_picture(&sequence.join("1.ppm"));
@@ -74,7 +74,7 @@ fn write_scene(folder: &TempDir) -> PathBuf {
 }
 
 #[test]
-fn scenes() {
+fn scenes_are_checked() {
     let folder = TempDir::new().unwrap();
     let path = write_scene(&folder);
     let Dataset::Scenes(scenes) = open(&folder).unwrap() else { panic!("the folder holds scenes") };
@@ -110,7 +110,7 @@ fn write_pair(folder: &TempDir, annotation: &str) {
 }
 
 #[test]
-fn pairs_of_one_category() {
+fn spair_pairs_are_checked() {
     let folder = TempDir::new().unwrap();
     write_pair(&folder, ANNOTATION);
     assert!(refusal(&folder).contains("JPEGImages is missing"));
@@ -139,7 +139,7 @@ fn pairs_of_one_category() {
 }
 
 #[test]
-fn what_is_left_of_a_set_is_spread_over_it() {
+fn thinned_items_are_spread_over_the_whole() {
     assert_eq!(thinned((0..10).collect(), Some(3)), [3, 6, 9]);
     assert_eq!(thinned((0..3).collect(), Some(7)), [0, 1, 2]);
     assert_eq!(thinned((0..3).collect(), None), [0, 1, 2]);

@@ -1,26 +1,37 @@
-//! How well the outlines of two masks agree.
+//! Boundary accuracy of masks.
 
 use densecl_vision::image::ImageSize;
 
-/// How far apart outlines may be to count as the same.
+/// The labels of two masks of one size, row by row.
+#[derive(Clone, Copy, Debug)]
+pub struct MaskPair<'a> {
+    /// The labels to measure.
+    pub found: &'a [u8],
+    /// The true labels.
+    pub truth: &'a [u8],
+    /// Size of both masks.
+    pub size: ImageSize,
+}
+
+/// Largest distance between matching outlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BoundaryTolerance {
     radius_px: i64,
 }
 
 impl BoundaryTolerance {
-    /// As DAVIS has it: 0.8 % of the picture's diagonal, rounded up to whole pixels.
+    /// The tolerance of DAVIS: 0.8 % of the image's diagonal, rounded up to whole pixels.
     pub fn for_image(size: ImageSize) -> Self {
         let diagonal = f64::from(size.width).hypot(f64::from(size.height));
         Self { radius_px: (0.008 * diagonal).ceil() as i64 }
     }
 }
 
-/// The F-measure of an object's outline, F of DAVIS (Perazzi et al., CVPR 2016, section 4.1): the harmonic mean of the
-/// share of `found`'s outline that lies within the tolerance of `truth`'s (precision) and of the reverse (recall). As in
-/// the benchmark's code outlines are compared by dilating each with a disk, and an outline of which there is nothing to
-/// be precise about, or to recall, counts as perfectly so. Both masks have the size `size`.
-pub fn boundary_f(found: &[u8], truth: &[u8], label: u8, size: ImageSize, tolerance: BoundaryTolerance) -> f64 {
+/// Contour accuracy F of DAVIS (Perazzi et al., CVPR 2016, section 4.1): the harmonic mean of precision, the share of
+/// `found`'s outline within the tolerance of `truth`'s, and recall, the reverse. It follows the code of the benchmark, not
+/// the bipartite matching of the paper: outlines are dilated with a disk, and precision (recall) is 1 if `found` (`truth`)
+/// has no outline.
+pub fn boundary_f(MaskPair { found, truth, size }: MaskPair<'_>, label: u8, tolerance: BoundaryTolerance) -> f64 {
     let (found, truth) = (Outline::new(found, label, size), Outline::new(truth, label, size));
     let (precision, recall) = match (found.count(), truth.count()) {
         (0, 0) => (1.0, 1.0),
@@ -31,15 +42,15 @@ pub fn boundary_f(found: &[u8], truth: &[u8], label: u8, size: ImageSize, tolera
     if precision + recall == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) }
 }
 
-/// Which pixels belong to an outline.
+/// The outline of an object as a mask.
 struct Outline {
     size: ImageSize,
     pixels: Vec<bool>,
 }
 
 impl Outline {
-    /// Pixels that differ from their neighbour to the right, below, or both; the last row and column have fewer
-    /// neighbours, and the last pixel none.
+    /// The pixels that differ from their neighbour to the right, below, or diagonally below right. Pixels of the last row
+    /// and column have fewer of these neighbours, the last pixel none.
     fn new(labels: &[u8], label: u8, size: ImageSize) -> Self {
         let (width, height) = (size.width as usize, size.height as usize);
         let is = |x: usize, y: usize| labels[y.min(height - 1) * width + x.min(width - 1)] == label;
@@ -59,7 +70,7 @@ impl Outline {
         within as f64 / self.count() as f64
     }
 
-    /// Every pixel within the tolerance of one that is on the outline.
+    /// The pixels within the tolerance of the outline.
     fn dilated(&self, tolerance: BoundaryTolerance) -> Self {
         let (width, height, radius) = (i64::from(self.size.width), i64::from(self.size.height), tolerance.radius_px);
         let mut pixels = vec![false; self.pixels.len()];
@@ -91,7 +102,7 @@ mod tests {
     const SIZE: ImageSize = ImageSize { width: 40, height: 30 };
 
     #[test]
-    fn an_outline_is_as_long_as_by_hand() {
+    fn an_outline_has_the_hand_computed_length() {
         // A square of 4: the column left of it and the row above it (4 + 4 + 1 in the corner), its own last column and
         // row (4 + 4 - 1), and the two pixels beyond the ends of those, whose neighbours differ.
         let outline = Outline::new(&square(10, 10, 4), 1, SIZE);
@@ -102,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_has_the_pixels_of_a_disk() {
+    fn dilating_a_pixel_gives_a_disk() {
         let mut dot = Outline { size: SIZE, pixels: vec![false; 1200] };
         dot.pixels[15 * 40 + 20] = true;
         assert_eq!(dot.dilated(BoundaryTolerance { radius_px: 1 }).count(), 5);
@@ -111,9 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn a_shift_within_the_tolerance_is_perfect_and_beyond_it_is_not() {
+    fn only_a_shift_within_the_tolerance_is_perfect() {
         let one = BoundaryTolerance { radius_px: 1 };
-        let f = |found: &[u8]| boundary_f(found, &square(10, 10, 8), 1, SIZE, one);
+        let truth = square(10, 10, 8);
+        let f = |found: &[u8]| boundary_f(MaskPair { found, truth: &truth, size: SIZE }, 1, one);
         assert!((f(&square(10, 10, 8)) - 1.0).abs() < 1e-12);
         assert!((f(&square(11, 10, 8)) - 1.0).abs() < 1e-12);
         assert!((f(&square(13, 10, 8)) - 0.5).abs() < 1e-12);
@@ -122,18 +134,21 @@ mod tests {
     }
 
     #[test]
-    fn others_find_the_same() {
-        // Computed by NumPy with the definitions of DAVIS' own evaluation (precision 13/36, recall 15/32; 13/25, 7/20).
-        let f =
-            |found: &[u8], truth: &[u8], radius_px| boundary_f(found, truth, 1, SIZE, BoundaryTolerance { radius_px });
+    fn values_equal_those_of_the_davis_code() {
+        // Computed by NumPy with the definitions of the DAVIS code (precision 13/36, recall 15/32; 13/25, 7/20).
+        let f = |found: &[u8], truth: &[u8], radius_px| {
+            boundary_f(MaskPair { found, truth, size: SIZE }, 1, BoundaryTolerance { radius_px })
+        };
         assert!((f(&square(12, 13, 9), &square(10, 10, 8), 2) - 0.407_949_790_794_979).abs() < 1e-12);
         assert!((f(&square(28, 18, 12), &square(26, 17, 13), 1) - 0.418_390_804_597_701).abs() < 1e-12);
     }
 
     #[test]
-    fn what_is_in_neither_agrees() {
+    fn a_label_in_neither_mask_is_perfect() {
         let tolerance = BoundaryTolerance::for_image(ImageSize { width: 480, height: 360 });
         assert_eq!(tolerance.radius_px, 5);
-        assert!((boundary_f(&square(1, 1, 4), &square(1, 1, 4), 7, SIZE, tolerance) - 1.0).abs() < 1e-12);
+        let mask = square(1, 1, 4);
+        let masks = MaskPair { found: &mask, truth: &mask, size: SIZE };
+        assert!((boundary_f(masks, 7, tolerance) - 1.0).abs() < 1e-12);
     }
 }

@@ -1,12 +1,12 @@
-//! How far a homography takes a picture's corners from where they belong.
+//! The corner error of an estimated homography.
 
 use densecl_vision::features::PixelPoint;
 use densecl_vision::homography::Homography;
 use densecl_vision::image::ImageSize;
 
-/// The mean distance, in pixels of the target, between where `estimate` and `truth` take the centres of the four corner
-/// pixels of a picture of size `source` (`DeTone` et al., *`SuperPoint`*, CVPRW 2018, equation 19); infinite if either takes
-/// one nowhere.
+/// The mean distance, in pixels of the target, between the images of the four corner pixels' centres under `estimate` and
+/// under `truth`, for a source of size `source` (`DeTone` et al., *`SuperPoint`*, CVPRW 2018, equation 19). Infinite if one of
+/// them has no image, see [`Homography::project`].
 pub fn mean_corner_error(estimate: &Homography, truth: &Homography, source: ImageSize) -> f64 {
     let (right, bottom) = (f64::from(source.width) - 1.0, f64::from(source.height) - 1.0);
     let distance = |[x, y]: [f64; 2]| {

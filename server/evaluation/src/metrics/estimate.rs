@@ -1,24 +1,24 @@
-//! A mean with its standard error.
+//! Means with their standard errors.
 
 use serde::Serialize;
 
-/// A mean over samples, and how sure it is.
+/// A mean over samples and its standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
-    /// The mean; weighted, if samples have weights.
+    /// The weighted mean.
     pub mean: f64,
-    /// The standard error over samples; 0 for a single case.
+    /// The standard error; 0 for a single sample.
     pub standard_error: f64,
-    /// How many samples.
+    /// Number of samples.
     pub count: usize,
 }
 
 impl Estimate {
-    /// Of `(value, weight)`, one a case; nothing if the weights add up to nothing.
+    /// The estimate from samples `(value, weight)`; `None` if the weights add up to 0.
     ///
-    /// With equal weights the standard error is the sample's standard deviation over the root of the count. With others
-    /// the mean is a ratio of two sums, and its standard error that of the linearised ratio (Cochran, *Sampling
-    /// Techniques*, 3rd edition, 6.3): `√(Σ wᵢ²(vᵢ − mean)² / (n (n − 1))) / mean weight`.
+    /// With equal weights the standard error is the sample standard deviation divided by the root of the count. With other
+    /// weights the mean is a ratio of two sums, and its standard error is that of the linearised ratio (Cochran, *Sampling
+    /// Techniques*, 3rd edition, section 6.3): `√(Σ wᵢ²(vᵢ − mean)² / (n (n − 1))) / mean weight`.
     pub fn from_weighted(samples: &[(f64, f64)]) -> Option<Self> {
         let count = samples.len() as f64;
         let total: f64 = samples.iter().map(|(_, weight)| weight).sum();
@@ -32,7 +32,7 @@ impl Estimate {
         Some(Self { mean, standard_error, count: samples.len() })
     }
 
-    /// The mean of independent means, each with the same say.
+    /// The mean of independent means with equal weights; `None` if there are none.
     pub fn from_means(parts: &[Self]) -> Option<Self> {
         let count = parts.len() as f64;
         let mean = parts.iter().map(|part| part.mean).sum::<f64>() / count;
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_count_alike() {
+    fn means_have_equal_weights() {
         let part = |mean, standard_error, count| Estimate { mean, standard_error, count };
         let estimate = Estimate::from_means(&[part(0.2, 0.03, 10), part(0.6, 0.04, 2)]).unwrap();
         assert!((estimate.mean - 0.4).abs() < 1e-12 && (estimate.standard_error - 0.025).abs() < 1e-12);

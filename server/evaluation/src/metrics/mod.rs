@@ -1,4 +1,4 @@
-//! Numbers from matches, masks and rankings; nothing here knows where they come from.
+//! Metrics of errors, masks and rankings, as pure functions.
 
 mod boundary;
 mod corners;
@@ -7,7 +7,7 @@ mod pck;
 mod ranking;
 mod region;
 
-pub use self::boundary::{BoundaryTolerance, boundary_f};
+pub use self::boundary::{BoundaryTolerance, MaskPair, boundary_f};
 pub use self::corners::mean_corner_error;
 pub use self::estimate::Estimate;
 pub use self::pck::{mean, median, share_below};

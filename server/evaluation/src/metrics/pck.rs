@@ -1,23 +1,24 @@
-//! Shares and middles of errors.
+//! Shares, means and medians of errors.
 
-/// The share of `errors` below `threshold`; nothing of nothing.
+/// The share of `errors` below `threshold`, the percentage of correct keypoints (PCK) for errors of keypoints; `None` if
+/// there are none.
 pub fn share_below(errors: &[f64], threshold: f64) -> Option<f64> {
     let below = errors.iter().filter(|&&error| error < threshold).count();
     (!errors.is_empty()).then(|| below as f64 / errors.len() as f64)
 }
 
-/// The arithmetic mean; nothing of nothing.
+/// The arithmetic mean; `None` if there are no values.
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// The middle value, or the mean of the two in the middle; nothing of nothing.
+/// The median; `None` if there are no values.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     let upper = *sorted.get(sorted.len() / 2)?;
     let lower = *sorted.get((sorted.len() - 1) / 2)?;
-    // Equal first: the middle of two infinities is one.
+    // Equal values are not averaged, because the midpoint of two infinities is NaN.
     Some(if lower.total_cmp(&upper).is_eq() { upper } else { f64::midpoint(lower, upper) })
 }
 
@@ -32,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn middles() {
+    fn means_and_medians() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
         assert_eq!(median(&[f64::INFINITY, f64::INFINITY]), Some(f64::INFINITY));

@@ -1,7 +1,7 @@
-//! How well a score tells two kinds of points apart.
+//! Quality of a score as a binary classifier.
 
-/// The chance that a positive has a higher score than a negative, ties counting half: the area under the receiver
-/// operating characteristic. 0.5 is chance. Nothing if there is only one kind. `points` are `(score, is positive)`.
+/// The area under the receiver operating characteristic: the probability that a positive has a higher score than a
+/// negative, where ties count half. 0.5 is chance. `points` are `(score, is positive)`; `None` if all are of one class.
 pub fn area_under_roc(points: &[(f64, bool)]) -> Option<f64> {
     let (mut won, mut negatives_below, mut positives) = (0.0, 0.0, 0.0);
     for (in_group, positive_group) in tied_groups(points, |a, b| a.total_cmp(&b)) {
@@ -14,8 +14,8 @@ pub fn area_under_roc(points: &[(f64, bool)]) -> Option<f64> {
     (pairs > 0.0).then(|| won / pairs)
 }
 
-/// The mean precision at the ranks of the positives, by falling score; points of equal score share a rank. The share of
-/// positives is chance. Nothing if there are no positives or no negatives. `points` are `(score, is positive)`.
+/// The average precision: the mean precision at the ranks of the positives, by falling score, where equal scores share a
+/// rank. The share of positives is chance. `points` are `(score, is positive)`; `None` if all are of one class.
 pub fn average_precision(points: &[(f64, bool)]) -> Option<f64> {
     let (mut seen, mut positives, mut sum) = (0.0, 0.0, 0.0);
     for (in_group, positive_group) in tied_groups(points, |a, b| b.total_cmp(&a)) {
@@ -26,7 +26,7 @@ pub fn average_precision(points: &[(f64, bool)]) -> Option<f64> {
     (positives > 0.0 && positives < seen).then(|| sum / positives)
 }
 
-/// How many points, and how many positives, have each score, in the order of the scores.
+/// The number of points and the number of positives with each score, in the order of the scores.
 fn tied_groups(points: &[(f64, bool)], order: impl Fn(f64, f64) -> std::cmp::Ordering) -> Vec<(f64, f64)> {
     let mut sorted = points.to_vec();
     sorted.sort_by(|a, b| order(a.0, b.0));
@@ -39,8 +39,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn areas_by_hand() {
-        // Of 2 × 2 pairs 3 are in order.
+    fn areas_equal_hand_computed_ones() {
+        // 3 of the 2 × 2 pairs are in order.
         let points = [(0.9, true), (0.4, true), (0.5, false), (0.1, false)];
         assert_eq!(area_under_roc(&points), Some(0.75));
         // Precision 1/1 and 2/3 at the positives.

@@ -1,7 +1,7 @@
-//! How much of two masks is the same.
+//! Region similarity of masks.
 
-/// The Jaccard index of an object's pixels, J of DAVIS (Perazzi et al., CVPR 2016): the intersection over the union of
-/// where `found` and where `truth` are `label`; 1 if it is in neither.
+/// Region similarity J of DAVIS (Perazzi et al., CVPR 2016, section 4.1): the intersection over union of the pixels with
+/// `label` in `found` and in `truth`; 1 if neither has it.
 pub fn region_similarity(found: &[u8], truth: &[u8], label: u8) -> f64 {
     let (mut both, mut either) = (0_u32, 0_u32);
     for (&found, &truth) in found.iter().zip(truth) {

@@ -1,7 +1,8 @@
-//! The `HPatches` protocol: the first picture of a sequence is matched with each of the others.
+//! The protocol for `HPatches`: the first image of a sequence is matched with each of the others.
 //!
-//! The mean matching accuracy is that of Dusmanu et al., *D2-Net*, CVPR 2019, with the cells of the map as keypoints; the
-//! accuracy of estimated homographies that of `DeTone` et al., *`SuperPoint`*, CVPRW 2018, at the pictures' own size.
+//! The mean matching accuracy (MMA) is that of Dusmanu et al., *D2-Net*, CVPR 2019, section 5.1, with the cells of the map as
+//! keypoints. The accuracy of estimated homographies is that of `DeTone` et al., *`SuperPoint`*, CVPRW 2018, section 7.3, but
+//! at the images' own size instead of 480 × 640.
 
 use super::{EvaluationError, EvaluationOptions, MethodRunner, curve_sample, errors_px, inside, misses, pck_scores};
 use crate::dataset::{Sequence, SequencePicture};
@@ -18,9 +19,9 @@ use densecl_vision::matching::{
 
 const MMA_PX: [f64; 4] = [1.0, 3.0, 5.0, 10.0];
 const HOMOGRAPHY_PX: [f64; 3] = [1.0, 3.0, 5.0];
-/// Errors up to this are drawn as small.
+/// Smaller errors are drawn as right.
 const SHOWN_WITHIN_PX: f64 = 5.0;
-/// How far an inlier among keypoints may be off: `findHomography`'s default in `OpenCV`. They have no cells.
+/// Inlier threshold for keypoints, which have no cells: the default of `OpenCV`'s `findHomography`.
 const KEYPOINT_THRESHOLD_PX: f64 = 3.0;
 static MMA: Curve = Curve {
     id: "mma",
@@ -85,7 +86,7 @@ impl HomographyPair<'_> {
         let errors = errors_px(found);
         let mut scores = vec![Score::new("matches", "matches a pair", Unit::Count, errors.len() as f64)];
         scores.extend(MMA_PX.iter().map(|&px| {
-            // A pair without any match is a failure, not a gap in the data.
+            // A pair without matches counts as 0.
             let share = share_below(&errors, px).unwrap_or(0.0);
             Score::new(format!("mma_{px}px"), format!("MMA at {px} px"), Unit::Share, share)
         }));
@@ -111,7 +112,7 @@ impl HomographyPair<'_> {
         }
     }
 
-    /// That of the homography which RANSAC finds in `matches`; infinite if it finds none.
+    /// The corner error of the homography that RANSAC estimates from `matches`; infinite if it finds none.
     fn corner_error(
         &self,
         matches: &mut [PointMatch],

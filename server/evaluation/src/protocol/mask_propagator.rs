@@ -1,6 +1,6 @@
 //! Propagation of masks through a clip, the usual evaluation of features on DAVIS.
 //!
-//! The algorithm is that of Jabri, Owens and Efros, *Space-Time Correspondence as a Contrastive Random Walk*, NeurIPS
+//! The algorithm is that of Jabri, Owens and Efros, *Space-Time Correspondence as a Contrastive Random Walk*, `NeurIPS`
 //! 2020, with the settings of Caron et al., *Emerging Properties in Self-Supervised Vision Transformers*, ICCV 2021: a cell
 //! takes the labels of the 5 most similar cells of the first frame and of the 7 frames before it, among the cells at most
 //! 12 rows and columns away, weighted by a softmax of their cosine similarities at temperature 0.1. A frame passes on the

@@ -1,27 +1,26 @@
-//! How a method is measured on each kind of data set.
+//! The evaluation protocol of each kind of data set.
 
 mod hpatches;
 mod mask_propagator;
 mod scenes;
 mod spair;
 
-use std::path::PathBuf;
-
-use super::dataset::{Dataset, DatasetError};
-use super::feature_method::{FeatureMethod, FeatureMethodError, MethodRunner, Timings};
+use super::dataset::Dataset;
+use super::error::EvaluationError;
+use super::feature_method::{FeatureMethod, MethodRunner, Timings};
 use super::metrics::{median, share_below};
 use super::pair_result::{CurveSample, MeasuredMatch, PairResult, Score, Unit};
 use densecl_vision::features::{ImagePoints, PixelPoint};
-use densecl_vision::matching::{MatchError, MatchOptions, PointMatch, Refinement, SoftArgmax};
+use densecl_vision::matching::{MatchOptions, PointMatch, Refinement, SoftArgmax};
 
-/// How to evaluate.
+/// Options of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EvaluationOptions {
     /// Sub-cell refinement of the matches.
     pub refine: Refinement,
-    /// How the refinement weighs places.
+    /// Parameters of the refinement.
     pub soft_argmax: SoftArgmax,
-    /// About how many points of the regular grid lie along the source's longer side.
+    /// Approximate number of points of the regular grid along the source's longer side.
     pub grid_points: u32,
 }
 
@@ -37,40 +36,14 @@ impl EvaluationOptions {
     }
 }
 
-/// Why an evaluation could not be finished.
-#[derive(Debug, thiserror::Error)]
-pub enum EvaluationError {
-    /// The data set is not what it should be.
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    /// The method failed.
-    #[error("nothing was found in {}", picture.display())]
-    Method {
-        /// The picture it failed on.
-        picture: PathBuf,
-        /// What it said.
-        #[source]
-        source: FeatureMethodError,
-    },
-    /// The method gave maps that cannot be compared.
-    #[error("the features of {} cannot be compared with those of the first picture", picture.display())]
-    Match {
-        /// The second picture.
-        picture: PathBuf,
-        /// Why.
-        #[source]
-        source: MatchError,
-    },
-}
-
-/// All pairs of a data set, measured.
+/// The results of a method on all pairs of a data set.
 #[derive(Clone, Debug)]
 pub struct MethodResult {
     /// One for each pair, in the order of the data set.
     pub pair_results: Vec<PairResult>,
-    /// Median time from a decoded picture to its features.
+    /// Median time from a decoded image to its features.
     pub describe_ms: f64,
-    /// Median time from two pictures' features to their matches.
+    /// Median time from the features of two images to their matches.
     pub match_ms: f64,
 }
 
@@ -108,10 +81,10 @@ pub fn measure(
     Ok(MethodResult { pair_results, describe_ms: middle(&describe_ms), match_ms: middle(&match_ms) })
 }
 
-/// How far each match is from where `truth` says its source is.
+/// The distance of each match from the ground truth.
 fn misses(matches: &[PointMatch], truth: &dyn Fn(&PointMatch) -> Option<PixelPoint>) -> Vec<MeasuredMatch> {
     let miss = |found: &PointMatch| {
-        // A point whose truth is nowhere in the target's plane is infinitely wrong.
+        // A point without ground truth in the target has an infinite error.
         let distance = |expected: PixelPoint| (expected.x - found.target.x).hypot(expected.y - found.target.y);
         MeasuredMatch {
             source: found.source,
@@ -126,8 +99,8 @@ fn errors_px(misses: &[MeasuredMatch]) -> Vec<f64> {
     misses.iter().map(|miss| miss.error_px).collect()
 }
 
-/// PCK, the percentage of correct keypoints, within so many pixels of the target and within shares of its longer side.
-/// A pair without any point says nothing.
+/// PCK, the percentage of correct keypoints, at thresholds in pixels and in shares of the target's longer side. A pair
+/// without points has no scores.
 fn pck_scores(errors: &[f64], target_side_px: f64) -> Vec<Score> {
     const PX: [f64; 3] = [5.0, 10.0, 20.0];
     const SIDE: [f64; 2] = [0.05, 0.1];
@@ -142,15 +115,15 @@ fn pck_scores(errors: &[f64], target_side_px: f64) -> Vec<Score> {
     by_px.chain(by_side).flatten().collect()
 }
 
-/// The shares of `errors` below each of a curve's thresholds, which are multiples of `unit_px`.
+/// The share of `errors` below each of a curve's thresholds, in units of `unit_px` pixels.
 fn curve_sample(curve: &'static super::pair_result::Curve, errors: &[f64], unit_px: f64) -> CurveSample {
     let share = |&threshold: &f64| share_below(errors, threshold * unit_px).unwrap_or(0.0);
     CurveSample { curve, shares: curve.thresholds.iter().map(share).collect() }
 }
 
-/// Points that lie inside a picture by construction.
+/// Points that are inside an image by construction.
 fn inside(points: Vec<PixelPoint>, image: densecl_vision::image::ImageSize) -> ImagePoints {
-    ImagePoints::new(points, image).expect("only points inside the picture were kept")
+    ImagePoints::new(points, image).expect("the points are inside the image")
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Scenes with moving objects: where points of the first frame are in each later one, which of them are hidden there,
-//! and masks carried along.
+//! The protocol for scenes with moving objects: matches of points of the first frame with each later one, detection of
+//! hidden points, and propagation of masks.
 //!
-//! Points are those of a regular grid of whole pixels, whose truth the files hold exactly. Masks are carried twice: frame
-//! by frame as the DAVIS benchmark has it ([`MaskPropagator`]), and from the first frame alone, as `/correspondence` with a
-//! mask does.
+//! Points are on a regular grid of whole pixels, for which the files hold exact positions. Masks are propagated in two ways:
+//! frame by frame, the usual evaluation on DAVIS ([`MaskPropagator`]), and from the first frame alone, as
+//! `/correspondence` with a mask does.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use super::{EvaluationError, EvaluationOptions, MethodRunner, curve_sample, erro
 use crate::dataset::{DatasetError, GroundTruth, Scene, SceneFrame};
 use crate::feature_method::DescribedPicture;
 use crate::metrics::{
-    BoundaryTolerance, area_under_roc, average_precision, boundary_f, mean, median, region_similarity,
+    BoundaryTolerance, MaskPair, area_under_roc, average_precision, boundary_f, mean, median, region_similarity,
 };
 use crate::pair_result::{Curve, MeasuredMatch, PairIllustration, PairResult, PropagatedMask, Score, Unit, selection};
 use densecl_vision::features::{ImagePoints, PixelPoint};
 use densecl_vision::image::ImageSize;
 use densecl_vision::matching::{Cancellation, ImagePair, PointMatch, Queries, find_correspondences, propagate_labels};
 
-/// Errors up to this share of the longer side are drawn as small.
+/// Errors below this share of the longer side are drawn as right.
 const SHOWN_WITHIN_SIDE: f64 = 0.05;
 static PCK: Curve = Curve {
     id: "pck_px",
@@ -38,19 +38,19 @@ pub(super) fn measure(
     let size = first.size();
     let labels = scene.first.read_mask(size)?;
     let points = pixel_grid(size, options.grid_points);
-    let mut carrier = MaskPropagator::new(&first, &labels);
+    let mut propagator = MaskPropagator::new(&first, &labels);
     for (frame, truth) in &scene.later {
         let target = describe_frame(runner, frame, size)?;
         let pair = FramePair { first: &first, target: &target, frame };
         let (mut scores, found) = pair.match_points(&points, &truth.read(size)?, runner, options)?;
         let truth = frame.read_mask(size)?;
-        let carried = carrier.propagate_to(&target);
+        let propagated = propagator.propagate_to(&target);
         let alone = propagate_labels(pair.images(), &labels, &Cancellation::default()).map_err(|e| pair.failed(e))?;
         let objects = Objects::new(&labels, &truth, size);
-        scores.extend(objects.scores(&carried, "davis", "masks carried frame by frame"));
+        scores.extend(objects.scores(&propagated, "davis", "masks carried frame by frame"));
         scores.extend(objects.scores(&alone, "served", "masks carried from frame 0"));
         let frame_name = frame.picture.file_stem().unwrap_or_default().to_string_lossy();
-        let mask = Some(PropagatedMask { found: carried, truth });
+        let mask = Some(PropagatedMask { found: propagated, truth });
         take(PairResult {
             name: format!("{} 0-{frame_name}", scene.name),
             ..pair.pair_result(&scene.name, scores, &found, mask)
@@ -74,7 +74,7 @@ fn describe_frame(
     Ok(described)
 }
 
-/// The points of a regular grid of whole pixels.
+/// The points of a regular grid of whole pixels, about `along` along the longer side.
 fn pixel_grid(size: ImageSize, along: u32) -> ImagePoints {
     let spacing = (size.longer_side() / along.max(1)).max(1);
     let places = |length: u32| (spacing / 2..length).step_by(spacing as usize).map(f64::from);
@@ -82,6 +82,7 @@ fn pixel_grid(size: ImageSize, along: u32) -> ImagePoints {
     inside(rows.collect(), size)
 }
 
+/// The first frame and a later one.
 struct FramePair<'a> {
     first: &'a DescribedPicture,
     target: &'a DescribedPicture,
@@ -97,7 +98,7 @@ impl FramePair<'_> {
         EvaluationError::Match { picture: self.frame.picture.clone(), source }
     }
 
-    /// What is said about points, and how far those are off that are seen in both frames.
+    /// Scores of points, and the matches of the points that are visible in both frames.
     fn match_points(
         &self,
         points: &ImagePoints,
@@ -147,8 +148,8 @@ impl FramePair<'_> {
     }
 }
 
-/// How well a match says of itself that its point is hidden: by a low similarity, or by not being mutual. Nothing where
-/// all points are seen, or none.
+/// Scores of the detection of hidden points by a low similarity, and by matches that are not mutual. Without a score where
+/// all points are visible, or none.
 fn occlusion_scores(seen: &[PointMatch], hidden: &[PointMatch]) -> Vec<Score> {
     let points = |score: fn(&PointMatch) -> f64| -> Vec<(f64, bool)> {
         let of = |matches: &[PointMatch], is_hidden: bool| -> Vec<(f64, bool)> {
@@ -171,7 +172,7 @@ fn occlusion_scores(seen: &[PointMatch], hidden: &[PointMatch]) -> Vec<Score> {
     scores.into_iter().flatten().collect()
 }
 
-/// The objects of the first frame, and where they are in another.
+/// The labels of the first frame's objects, and the true mask of another frame.
 struct Objects<'a> {
     labels: Vec<u8>,
     truth: &'a [u8],
@@ -184,13 +185,15 @@ impl<'a> Objects<'a> {
         Self { labels, truth, size }
     }
 
-    /// J, F and their mean of a carried mask, each a mean over the objects.
+    /// J, F and their mean J&F (Pont-Tuset et al., *The 2017 DAVIS Challenge*, section 3) of a propagated mask, each a mean
+    /// over the objects.
     fn scores(&self, found: &[u8], id: &str, label: &str) -> Vec<Score> {
         let tolerance = BoundaryTolerance::for_image(self.size);
         let over_objects =
             |measure: &dyn Fn(u8) -> f64| mean(&self.labels.iter().map(|&label| measure(label)).collect::<Vec<f64>>());
         let region = over_objects(&|object| region_similarity(found, self.truth, object));
-        let boundary = over_objects(&|object| boundary_f(found, self.truth, object, self.size, tolerance));
+        let masks = MaskPair { found, truth: self.truth, size: self.size };
+        let boundary = over_objects(&|object| boundary_f(masks, object, tolerance));
         let (Some(region), Some(boundary)) = (region, boundary) else { return Vec::new() };
         let score = |kind: &str, name: &str, value: f64| {
             Score::new(format!("{kind}_{id}"), format!("{label}: {name}"), Unit::Share, value)

@@ -1,5 +1,5 @@
-//! The protocol of SPair-71k: keypoints of the source are looked for in the target, and are right within a share of the
-//! longer side of the target's bounding box (Min et al., *SPair-71k*, 2019, section 4).
+//! The protocol of SPair-71k (Min et al., *SPair-71k*, 2019, section 4): keypoints of the source are matched with the
+//! target, and a match is correct within a share α of the longer side of the target's bounding box (PCK@α).
 
 use super::{EvaluationError, EvaluationOptions, MethodRunner, curve_sample, errors_px, misses};
 use crate::dataset::{DatasetError, KeypointPair};
@@ -10,7 +10,7 @@ use densecl_vision::features::{ImagePoints, PixelPoint};
 use densecl_vision::matching::{Cancellation, ImagePair, Queries, find_correspondences};
 
 const ALPHAS: [f64; 2] = [0.05, 0.1];
-/// The share that papers report.
+/// The α that papers report.
 const SHOWN_ALPHA: f64 = 0.1;
 static PCK: Curve = Curve {
     id: "pck_box",

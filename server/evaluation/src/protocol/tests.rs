@@ -1,5 +1,5 @@
-//! Pictures made of blocks of 8 × 8 pixels, each block of a colour of its own, and a method that knows a block by its
-//! colour: every match is known beforehand.
+//! Tests on images of blocks of 8 × 8 pixels, each block of a different colour, and a method that recognizes blocks by their
+//! colour, so that all matches are known.
 
 use std::fs;
 use std::path::Path;
@@ -8,6 +8,7 @@ use ::image::{GrayImage, Luma, Rgb};
 use ndarray::{Array2, Array3};
 use tempfile::TempDir;
 
+use super::super::error::FeatureMethodError;
 use super::*;
 use crate::dataset::{Picture, Selection};
 use densecl_vision::features::FeatureMap;
@@ -18,7 +19,7 @@ const COLUMNS: usize = 12;
 const ROWS: usize = 9;
 const BLOCKS: usize = COLUMNS * ROWS;
 
-/// Tells blocks by the red of their pixels.
+/// Recognizes blocks by the red of their pixels.
 struct BlockReader;
 
 impl FeatureMethod for BlockReader {
@@ -39,7 +40,7 @@ impl FeatureMethod for BlockReader {
     }
 }
 
-/// Has keypoints of its own, but never finds any.
+/// Has its own keypoints, but never finds any.
 struct Blind;
 
 impl FeatureMethod for Blind {
@@ -56,7 +57,7 @@ impl FeatureMethod for Blind {
     }
 }
 
-/// The picture whose block `i` shows place `places(i)`.
+/// The image whose block `i` has the colour `places(i)`.
 fn picture(places: &dyn Fn(usize) -> usize) -> RgbImage {
     RgbImage::from_fn(COLUMNS as u32 * BLOCK, ROWS as u32 * BLOCK, |x, y| {
         let block = (y / BLOCK) as usize * COLUMNS + (x / BLOCK) as usize;
@@ -64,7 +65,7 @@ fn picture(places: &dyn Fn(usize) -> usize) -> RgbImage {
     })
 }
 
-/// What a camera sees that moved two blocks to the right; the last columns show places never seen before.
+/// The view of a camera that moved two blocks to the right; the last columns have new colours.
 fn moved(block: usize) -> usize {
     let (column, row) = (block % COLUMNS, block / COLUMNS);
     if column + 2 < COLUMNS { block + 2 } else { BLOCKS + 2 * row + column + 2 - COLUMNS }
@@ -104,10 +105,10 @@ fn write_sequence(folder: &Path, name: &str, homography: &str) {
 }
 
 #[test]
-fn planes_are_measured_as_by_hand() {
+fn hpatches_scores_equal_hand_computed_ones() {
     let folder = TempDir::new().unwrap();
     write_sequence(folder.path(), "v_right", "1 0 -16 0 1 0 0 0 1");
-    // The truth lies 4 pixels from every match.
+    // The ground truth is 4 pixels from every match.
     write_sequence(folder.path(), "i_off", "1 0 -12 0 1 0 0 0 1");
     let measured = run(folder.path()).unwrap();
     let names: Vec<&str> = measured.pair_results.iter().map(|result| result.name.as_str()).collect();
@@ -126,7 +127,7 @@ fn planes_are_measured_as_by_hand() {
 }
 
 #[test]
-fn a_pair_without_matches_is_a_failure() {
+fn a_pair_without_matches_scores_zero() {
     let folder = TempDir::new().unwrap();
     write_sequence(folder.path(), "v_none", "1 0 0 0 1 0 0 0 1");
     let dataset = Dataset::open(folder.path(), &Selection::default()).unwrap();
@@ -135,7 +136,7 @@ fn a_pair_without_matches_is_a_failure() {
 }
 
 #[test]
-fn keypoints_are_measured_as_by_hand() {
+fn spair_scores_equal_hand_computed_ones() {
     let folder = TempDir::new().unwrap();
     let pictures = folder.path().join("JPEGImages/cat");
     fs::create_dir_all(&pictures).unwrap();
@@ -187,7 +188,7 @@ fn write_scene(folder: &Path) {
 }
 
 #[test]
-fn scenes_are_measured_as_by_hand() {
+fn scene_scores_equal_hand_computed_ones() {
     let folder = TempDir::new().unwrap();
     write_scene(folder.path());
     let measured = run(folder.path()).unwrap();
@@ -214,11 +215,11 @@ fn scenes_are_measured_as_by_hand() {
 }
 
 #[test]
-fn points_that_are_wrong_and_seen_are_not_occluded() {
+fn visible_points_are_not_occluded() {
     let folder = TempDir::new().unwrap();
     write_scene(folder.path());
     let scene = folder.path().join("0000");
-    // Everything is seen: nothing can be said about what is hidden.
+    // All points are visible, so that there are no scores of hidden points.
     ndarray_npy::write_npy(scene.join("visible/0001.npy"), &Array2::<u8>::ones((72, 96))).unwrap();
     let measured = run(folder.path()).unwrap();
     assert_eq!(measured.pair_results[0].score("occlusion_auc"), None);
@@ -236,7 +237,7 @@ fn frames_of_different_sizes_are_refused() {
 }
 
 #[test]
-fn the_contestants_failure_names_the_picture() {
+fn the_error_of_a_method_names_the_image() {
     let folder = TempDir::new().unwrap();
     write_sequence(folder.path(), "v_one", "1 0 0 0 1 0 0 0 1");
     RgbImage::from_pixel(96, 72, Rgb([0, 0, 255])).save(folder.path().join("v_one/2.png")).unwrap();

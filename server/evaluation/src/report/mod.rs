@@ -1,7 +1,8 @@
-//! The numbers of an evaluation: rows of methods, as text, as JSON and as a page.
+//! The report of an evaluation, with a row for each method, as text, as JSON and as an HTML page.
 
 mod drawing;
 mod page;
+mod page_error;
 mod table;
 
 use serde::Serialize;
@@ -11,34 +12,35 @@ use super::metrics::Estimate;
 use super::pair_result::{Curve, Metric, PairResult, Score};
 use super::protocol::MethodResult;
 
-pub use self::page::{PageError, page};
+pub use self::page::page;
+pub use self::page_error::PageError;
 pub use self::table::text_table;
 
-/// The evaluation of several methods on one data set. Serialised it is the document that `--format json` prints;
-/// fields are only ever added to it.
+/// The report of several methods on one data set. Its serialisation is the document that `--format json` prints, to which
+/// fields may be added, but none removed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Of this document.
+    /// Version of this document's schema.
     pub schema_version: u32,
-    /// How the data set is laid out.
+    /// Layout of the data set.
     pub layout: DatasetLayout,
-    /// How many sequences it has; pairs, where these stand alone.
+    /// Number of sequences; of pairs for SPair-71k, which has no sequences.
     pub sequences: usize,
-    /// How many pairs of pictures were matched.
+    /// Number of pairs of images.
     pub pairs: usize,
-    /// Threads that everything was computed with.
+    /// Number of threads.
     pub threads: usize,
-    /// One for each method, in the order they were asked for.
+    /// One row for each method, in the order of the request.
     pub rows: Vec<ReportRow>,
 }
 
-/// Which kind of method.
+/// Kind of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MethodKind {
-    /// The model that is evaluated.
+    /// The evaluated model.
     Model,
-    /// The same graph with random weights.
+    /// The model's graph with random weights.
     Random,
     /// Raw patches of pixels.
     Rgb,
@@ -46,83 +48,83 @@ pub enum MethodKind {
     Sift,
 }
 
-/// One method's numbers.
+/// The results of one method.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReportRow {
-    /// What was evaluated.
+    /// Name of the method.
     pub name: String,
-    /// What kind it is.
+    /// Kind of the method.
     pub kind: MethodKind,
-    /// How many times, with other random weights.
+    /// Number of runs, each with different random weights.
     pub seeds: usize,
-    /// Why there are no numbers, if there are none.
+    /// The reason why the method was not evaluated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absent: Option<String>,
-    /// What it cost.
+    /// Computing times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
-    /// Over all pairs first, then over parts of them.
+    /// The group of all pairs, then groups of some.
     pub groups: Vec<PairGroup>,
-    /// Shares of points within rising distances, over all pairs.
+    /// Curves over all pairs.
     pub curves: Vec<MeanCurve>,
-    /// What was measured, of the first seed.
+    /// Results of the first seed, pair by pair.
     #[serde(skip)]
     pub pair_results: Vec<PairResult>,
 }
 
-/// Median times in milliseconds, of decoded pictures.
+/// Median times in milliseconds, without decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cost {
-    /// From a picture to its features.
+    /// From an image to its features.
     pub describe_ms: f64,
-    /// From two pictures' features to their matches.
+    /// From the features of two images to their matches.
     pub match_ms: f64,
-    /// A pair of pictures: twice the former and once the latter.
+    /// For a pair of images: `2 · describe_ms + match_ms`.
     pub pair_ms: f64,
 }
 
-/// Numbers over a part of the pairs.
+/// Means over a group of pairs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PairGroup {
-    /// `all`, or which part.
+    /// `all`, or the name of the group.
     pub name: String,
-    /// How many pairs.
+    /// Number of pairs.
     pub pairs: usize,
-    /// The numbers.
+    /// The means.
     pub metrics: Vec<Measurement>,
 }
 
-/// A number over a group.
+/// The mean of a metric over a group.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measurement {
-    /// What it is of.
+    /// The metric.
     #[serde(flatten)]
     pub metric: Metric,
-    /// Mean and standard error over the pairs, each first averaged over the seeds.
+    /// Mean and standard error over the pairs, each pair averaged over the seeds.
     #[serde(flatten)]
     pub estimate: Estimate,
-    /// The sample standard deviation of the mean over the seeds, if there are several.
+    /// Sample standard deviation of the mean over the seeds, if there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed_deviation: Option<f64>,
 }
 
-/// A curve's mean over all pairs.
+/// The mean of a curve over all pairs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MeanCurve {
-    /// Which.
+    /// The curve.
     #[serde(flatten)]
     pub curve: &'static Curve,
-    /// One a threshold.
+    /// One mean share for each threshold.
     pub shares: Vec<f64>,
 }
 
 /// The name of the group of all pairs.
 const ALL: &str = "all";
-/// Categories with the same say, whatever the number of their pairs.
+/// The name of the mean in which all categories have equal weights.
 const MEAN_OF_CATEGORIES: &str = "mean of the categories";
 
 impl Report {
-    /// An empty one about `dataset`.
+    /// A report on `dataset` without rows.
     pub fn new(dataset: &Dataset, threads: usize) -> Self {
         Self {
             schema_version: 1,
@@ -134,7 +136,7 @@ impl Report {
         }
     }
 
-    /// How much there was to do, and with what.
+    /// A text with the numbers of pairs, sequences and threads.
     fn extent(&self) -> String {
         let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
         let of = match self.layout {
@@ -146,7 +148,7 @@ impl Report {
 }
 
 impl ReportRow {
-    /// From what was measured, once for each seed; nothing if that is nothing.
+    /// The row of `runs`, one for each seed; `None` if there are no runs.
     pub fn new(name: String, kind: MethodKind, layout: DatasetLayout, runs: Vec<MethodResult>) -> Option<Self> {
         let seeds: Vec<&[PairResult]> = runs.iter().map(|run| run.pair_results.as_slice()).collect();
         let groups = groups(&seeds, layout);
@@ -170,7 +172,7 @@ impl ReportRow {
         })
     }
 
-    /// A method that did not appear.
+    /// The row of a method that was not evaluated.
     pub fn absent(name: String, kind: MethodKind, reason: String) -> Self {
         Self {
             name,
@@ -184,14 +186,14 @@ impl ReportRow {
         }
     }
 
-    /// A number over all pairs.
+    /// The mean of the metric `id` over all pairs.
     pub fn measurement(&self, id: &str) -> Option<&Measurement> {
         self.groups.first()?.metrics.iter().find(|measurement| measurement.metric.id == id)
     }
 }
 
 impl DatasetLayout {
-    /// What tells most, by the metrics' names, the first of which ranks pairs.
+    /// The ids of the main metrics. The first one ranks pairs.
     pub fn headline(self) -> &'static [&'static str] {
         match self {
             Self::HPatches => &["mma_5px", "mma_3px", "homography_3px", "pck_side_0.05"],
@@ -239,7 +241,7 @@ fn measurement(metric: &Metric, seeds: &[Vec<&PairResult>]) -> Option<Measuremen
         })
         .map(|estimate| estimate.mean)
         .collect();
-    // Every seed saw the same pairs in the same order; what a pair lacks with one it may have with another.
+    // Every seed has the same pairs in the same order, but a pair's metric may be missing for some seeds.
     let pairs = seeds.first().map_or(0, Vec::len);
     let averaged = |pair: usize| {
         let scores: Vec<(f64, f64)> = seeds.iter().filter_map(|results| value_and_weight(results.get(pair)?)).collect();

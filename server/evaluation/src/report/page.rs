@@ -1,37 +1,23 @@
-//! The report as a page that needs nothing else: numbers, curves, and pictures of the best and the worst pairs.
+//! The report as a self-contained HTML page: numbers, curves, and images of the best and the worst pairs.
 
-use super::super::dataset::{DatasetError, DatasetLayout};
+use super::super::dataset::DatasetLayout;
 use super::super::pair_result::{Metric, PairResult, Unit};
 use super::drawing;
+use super::page_error::PageError;
 use super::table::cell;
 use super::{MethodKind, Report, ReportRow};
-use densecl_vision::image::ResizeError;
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
-/// Pairs shown of each part of the data set, from either end.
+/// Number of the best, and of the worst, pairs shown of each group.
 const SHOWN_PAIRS: usize = 2;
-/// Sequences whose masks are shown, from either end.
+/// Number of the best, and of the worst, sequences whose masks are shown.
 const SHOWN_SEQUENCES: usize = 2;
 
-/// A page that could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum PageError {
-    /// A picture is gone.
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    /// A picture cannot be made smaller.
-    #[error(transparent)]
-    Resize(#[from] ResizeError),
-    /// A picture cannot be written.
-    #[error("a picture of the page could not be written")]
-    Jpeg(#[from] ::image::ImageError),
-}
-
-/// The page, as HTML.
+/// The report as HTML.
 ///
 /// # Errors
-/// [`PageError`] if a picture that it shows cannot be read again.
+/// [`PageError`] if one of the images on the page cannot be read again.
 pub fn page(report: &Report) -> Result<String, PageError> {
     let title = format!("Correspondences on {}", report.layout);
     let summary =
@@ -104,7 +90,7 @@ fn details(report: &Report) -> String {
     table("wide details", &header, body)
 }
 
-/// What stands where there is no number.
+/// Text for a missing number.
 const NONE: &str = "–";
 
 fn table(class: &str, header: &[String], body: impl Iterator<Item = String>) -> String {
@@ -118,7 +104,7 @@ fn line(name: &str, cells: impl Iterator<Item = String>) -> String {
     format!("<tr><th>{name}</th><td>{}</td></tr>", cells.collect::<Vec<String>>().join("</td><td>"))
 }
 
-/// Of the first method, which is the model.
+/// The pairs of the first evaluated method, which is a model, with the highest and lowest values of its main metric.
 fn pictures(report: &Report) -> Result<String, PageError> {
     let Some(row) = report.rows.iter().find(|row| !row.pair_results.is_empty()) else {
         return Ok("<p>There is nothing to show.</p>".to_owned());
@@ -145,7 +131,7 @@ fn pictures(report: &Report) -> Result<String, PageError> {
     Ok(parts.concat())
 }
 
-/// Parts are shown where there are few; otherwise the whole.
+/// Tells whether the pairs of a group are shown: groups if there are few of them, otherwise the group of all pairs.
 fn shows(layout: DatasetLayout, row: &ReportRow, group: &str) -> bool {
     match layout {
         DatasetLayout::HPatches => group != super::ALL || row.groups.len() == 1,
@@ -153,7 +139,7 @@ fn shows(layout: DatasetLayout, row: &ReportRow, group: &str) -> bool {
     }
 }
 
-/// The first and last of `items`, none twice.
+/// The first `count` and the last `count` of `items`, without repetition.
 fn ends<T: Copy>(items: &[T], count: usize) -> Vec<(&'static str, T)> {
     let best = count.min(items.len());
     let worst = items.len().saturating_sub(count).max(best);
@@ -181,7 +167,7 @@ fn figure(result: &PairResult) -> Result<String, PageError> {
     ))
 }
 
-/// Masks carried along, of the sequences where that went best and worst.
+/// Propagated masks of the sequences with the highest and the lowest J&F.
 fn mask_strips(row: &ReportRow) -> Result<String, PageError> {
     const RANK: &str = "jf_davis";
     let mut sequences: Vec<(&str, Vec<&PairResult>)> = Vec::new();

@@ -3,11 +3,12 @@
 use super::super::pair_result::Unit;
 use super::{Measurement, MethodKind, Report, ReportRow};
 
-/// More methods than this do not fit side by side: then there is only the table with a line for each.
-const MOST_COLUMNS: usize = 6;
+/// Largest number of methods in the table with a column for each.
+const MAX_COLUMNS: usize = 6;
 
-/// A table with a line for each method and what tells most, and a table of everything with a column for each. Shares
-/// in percent, `±` the standard error over pairs, `(…)` the deviation over seeds.
+/// The report as text: a table of the main metrics with a line for each method, and, for few methods, a table of all
+/// metrics with a column for each. Shares are in percent, `±` is the standard error over pairs, `(…)` the standard
+/// deviation over seeds.
 pub fn text_table(report: &Report) -> String {
     let mut text = format!("{}: {}\n\n", report.layout, report.extent());
     text += &aligned(&headline_rows(report));
@@ -17,14 +18,14 @@ pub fn text_table(report: &Report) -> String {
         }
     }
     let present: Vec<&ReportRow> = report.rows.iter().filter(|row| row.absent.is_none()).collect();
-    if present.len() <= MOST_COLUMNS {
+    if present.len() <= MAX_COLUMNS {
         text.push('\n');
         text += &aligned(&detailed_rows(&present));
     }
     text
 }
 
-/// A number as it is printed.
+/// A mean as printed text.
 pub(super) fn cell(measurement: &Measurement) -> String {
     let (factor, digits, unit) = match measurement.metric.unit {
         Unit::Share => (100.0, 1, " %"),
@@ -49,7 +50,7 @@ fn headline_rows(report: &Report) -> Vec<Vec<String>> {
     for row in &report.rows {
         let mut line = vec![row.name.clone()];
         line.extend(headline.iter().map(|id| row.measurement(id).map_or_else(|| "-".to_owned(), cell)));
-        // Pictures come and go through another process there: its times say nothing.
+        // SIFT runs in another process, so that its times cannot be compared.
         let cost = row.cost.filter(|_| row.kind != MethodKind::Sift);
         line.push(cost.map_or_else(|| "-".to_owned(), |cost| format!("{:.0}", cost.pair_ms)));
         rows.push(line);
@@ -60,7 +61,7 @@ fn headline_rows(report: &Report) -> Vec<Vec<String>> {
 fn detailed_rows(methods: &[&ReportRow]) -> Vec<Vec<String>> {
     let header = std::iter::once(String::new()).chain(methods.iter().map(|row| row.name.clone())).collect();
     let mut rows = vec![header];
-    // A method may lack a metric, such as keypoints of its own; whoever has one says that there is a line.
+    // A method may lack a metric. There is a line for every metric of the method with the most metrics.
     let groups: Vec<(&str, usize)> =
         methods.first().map_or_else(Vec::new, |row| row.groups.iter().map(|g| (g.name.as_str(), g.pairs)).collect());
     for (name, pairs) in groups {
@@ -78,7 +79,7 @@ fn detailed_rows(methods: &[&ReportRow]) -> Vec<Vec<String>> {
     rows
 }
 
-/// Columns as wide as their widest cell; the first to the left, the others to the right.
+/// Columns as wide as their widest cell, the first one aligned left, the others right.
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();

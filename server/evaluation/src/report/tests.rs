@@ -31,7 +31,7 @@ fn measured(values: &[(&str, f64)]) -> MethodResult {
 }
 
 #[test]
-fn groups_follow_the_whole() {
+fn the_group_of_all_pairs_is_the_first() {
     let runs = vec![measured(&[("v", 0.2), ("i", 1.0), ("v", 0.6)])];
     let row = ReportRow::new("one".to_owned(), MethodKind::Model, DatasetLayout::HPatches, runs).unwrap();
     let names: Vec<(&str, usize)> = row.groups.iter().map(|group| (group.name.as_str(), group.pairs)).collect();
@@ -55,7 +55,7 @@ fn seeds_are_averaged_pair_by_pair() {
 }
 
 #[test]
-fn categories_have_the_same_say_in_their_mean() {
+fn categories_have_equal_weights_in_their_mean() {
     let point = |value: f64, weight: f64| Score::new("pck_point_0.1", "PCK", Unit::Share, value).weighted(weight);
     let pair_results = vec![
         pair_result("cat", vec![point(1.0, 1.0)]),
@@ -72,7 +72,7 @@ fn categories_have_the_same_say_in_their_mean() {
 }
 
 #[test]
-fn the_table_says_everything() {
+fn the_table_has_all_metrics_of_few_methods() {
     let row = |name: &str| {
         ReportRow::new(
             name.to_owned(),
@@ -100,7 +100,7 @@ fn the_table_says_everything() {
 }
 
 #[test]
-fn the_document_has_the_fields_that_are_promised() {
+fn the_document_has_the_documented_fields() {
     let row = ReportRow::new(
         "one".to_owned(),
         MethodKind::Random,

@@ -1,17 +1,17 @@
-//! How long runs will take, from how long they took: what overload is told by.
+//! Forecast of the time of runs, from the runs so far. Overload is detected by it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
 
-/// Weight of the newest observation in the moving average. The first run of a kind builds its
-/// session and takes longer than all later ones: what is above the facts comes down fast.
+/// Weight of the newest observation in the moving average. The first run of a kind builds its session and takes longer
+/// than all later ones: an average that is too high comes down fast.
 const NEWEST_IF_HIGHER: f64 = 0.1;
 const NEWEST_IF_LOWER: f64 = 0.5;
-/// An observation counts as at most this many times the average: a machine that stood still for a
-/// moment must not make a server refuse everything afterwards.
-const MOST: f64 = 4.0;
-/// Kinds of work that are remembered. Clients choose layers, so there must be a bound.
+/// An observation counts as at most this many times the average: one pause of the machine must not make a server refuse
+/// requests afterwards.
+const MAX_RATIO: f64 = 4.0;
+/// Bound of the kinds of work. Clients choose layers, so there must be a bound.
 const MAX_KINDS: usize = 64;
 
 /// The time that each kind of work takes, per pixel.
@@ -32,11 +32,11 @@ impl<K: Eq + Hash + Clone> Forecast<K> {
         let observed = time.as_secs_f64() / pixels.max(1) as f64;
         if let Some(average) = self.seconds_per_pixel.get_mut(kind) {
             let weight = if observed > *average { NEWEST_IF_HIGHER } else { NEWEST_IF_LOWER };
-            *average += weight * (observed.min(MOST * *average) - *average);
+            *average += weight * (observed.min(MAX_RATIO * *average) - *average);
             return;
         }
         if self.seconds_per_pixel.len() >= MAX_KINDS {
-            // What is still asked for is soon observed again.
+            // Kinds that are still in use are soon observed again.
             self.seconds_per_pixel.clear();
         }
         self.seconds_per_pixel.insert(kind.clone(), observed);

@@ -7,7 +7,9 @@
 //! It neither decodes nor resizes, and knows neither HTTP nor ONNX Runtime: an engine is any [`Backend`] with a thread of
 //! its own. Invariant: no lock is held during a run.
 
+mod engine_command;
 pub mod forecast;
+mod panics;
 pub mod policy;
 mod queue;
 mod warm_up;
@@ -21,11 +23,11 @@ use densecl_models::geometry::ImageSize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use self::engine_command::{EngineCommand, WarmUpRun};
 pub use self::policy::BatchPolicy;
 use self::queue::Queue;
 pub use self::queue::QueueLimits;
-use self::warm_up::WarmUpRun;
-use self::worker::{EngineCommand, Worker};
+use self::worker::Worker;
 pub use crate::backend::LayerOutput;
 use crate::backend::{Backend, BackendError, BackendModel, LayerSet, ModelId, Provider};
 use crate::metrics::InferenceMetrics;
@@ -304,3 +306,6 @@ pub enum StartError {
     #[error("cannot start the engine threads")]
     Thread(#[source] std::io::Error),
 }
+
+#[cfg(test)]
+mod tests;

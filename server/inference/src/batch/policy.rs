@@ -1,5 +1,5 @@
-//! Which waiting requests run together, and when, and which never will: pure functions of what
-//! waits.
+//! The batching policy: which waiting requests run together and when, and which are dropped. Pure functions of the
+//! requests that wait.
 
 use std::time::Duration;
 
@@ -18,16 +18,14 @@ pub struct Waiting<K> {
     pub time_left: Duration,
     /// How long a run of it alone is expected to take.
     pub expected: Duration,
-    /// Whether its caller still waits.
+    /// True if its caller still waits.
     pub is_wanted: bool,
 }
 
 impl<K> Waiting<K> {
-    /// Why there is no point in running it, if there is none: work that is not begun costs
-    /// nothing.
+    /// The reason to drop the request without a run, if there is one.
     ///
-    /// Expectations err, so a request is given up only when even a run in half the time expected
-    /// would be too late.
+    /// The expected time may be wrong, so a request is dropped only if even a run in half that time would end too late.
     pub fn drop_reason(&self) -> Option<DropReason> {
         if !self.is_wanted {
             return Some(DropReason::CallerGone);
@@ -47,7 +45,7 @@ pub struct BatchPolicy {
     pub max_wait: Duration,
 }
 
-/// What to do now.
+/// The decision for now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing waits.
@@ -66,14 +64,14 @@ impl BatchPolicy {
     /// it.
     pub fn decide<K: PartialEq>(&self, waiting: &[Waiting<K>]) -> Decision {
         let Some(oldest) = waiting.first() else { return Decision::Idle };
-        let first_batch = self.batch_of(waiting, 0);
+        let first_batch = self.batch_from(waiting, 0);
         if oldest.waited >= self.max_wait || first_batch.is_full {
             return Decision::Run(first_batch.members);
         }
         for start in 1..waiting.len() {
             let begins_a_kind = waiting[..start].iter().all(|earlier| earlier.key != waiting[start].key);
             if begins_a_kind {
-                let batch = self.batch_of(waiting, start);
+                let batch = self.batch_from(waiting, start);
                 if batch.is_full {
                     return Decision::Run(batch.members);
                 }
@@ -83,7 +81,7 @@ impl BatchPolicy {
     }
 
     /// The longest batch that begins with the request at `start`.
-    fn batch_of<K: PartialEq>(&self, waiting: &[Waiting<K>], start: usize) -> Batch {
+    fn batch_from<K: PartialEq>(&self, waiting: &[Waiting<K>], start: usize) -> Batch {
         let first = &waiting[start];
         let mut batch = Batch { members: vec![start], is_full: self.max_batch <= 1 };
         let mut pixels = first.pixels;
@@ -134,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_in_time_is_drop_reason() {
+    fn a_request_that_cannot_be_in_time_is_dropped() {
         let with = |time_left_ms, expected_ms| Waiting {
             time_left: Duration::from_millis(time_left_ms),
             expected: Duration::from_millis(expected_ms),

@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::engine_command::EngineCommand;
 use super::forecast::Forecast;
 use super::policy::{BatchPolicy, Decision, Waiting};
-use super::worker::EngineCommand;
 use super::{BatchError, BatchReply, BatchRequest};
 use crate::backend::{Backend, BackendModel, LayerSet, Load, ModelId};
 use crate::metrics::InferenceMetrics;
@@ -39,7 +39,7 @@ pub(super) struct Pending<M> {
     pub(super) reply: oneshot::Sender<Result<BatchReply, BatchError>>,
 }
 
-/// What an engine is to do next.
+/// The next work of an engine.
 pub(super) enum Work<B: Backend> {
     /// Requests of one model, one layer set and one size.
     Run(Vec<Pending<B::Model>>, Load),
@@ -72,7 +72,7 @@ struct EngineState<B: Backend> {
     commands: VecDeque<EngineCommand<B>>,
 }
 
-/// What an engine finds when it looks at the queue.
+/// The result of an engine's look at the queue.
 enum Found<B: Backend> {
     Work(Work<B>),
     /// Nothing to do until this time, or until it is woken.

@@ -1,11 +1,12 @@
 //! The queue alone: every accepted request is answered, and every change wakes one engine.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use prometheus_client::registry::Registry;
-use tokio::time::advance;
+use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::fake::{FakeBackend, FakeModel};
@@ -44,18 +45,18 @@ impl Fixture {
         self.queue.push(self.request(side))
     }
 
-    /// What an engine finds without waiting; `None` if it would wait.
-    fn work_now(&self, engine: usize) -> Option<Option<Work<FakeBackend>>> {
-        self.queue.next(engine).now_or_never()
+    /// The work that an engine finds without waiting; pending if it would wait.
+    fn work_now(&self, engine: usize) -> Poll<Option<Work<FakeBackend>>> {
+        self.queue.next(engine).now_or_never().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// The batch that an engine finds without waiting.
     fn batch_now(&self, engine: usize) -> (Batch, Load) {
         match self.work_now(engine) {
-            Some(Some(Work::Run(batch, load))) => (batch, load),
-            Some(Some(Work::Command(_))) => panic!("a command"),
-            Some(None) => panic!("the queue has ended"),
-            None => panic!("the engine waits"),
+            Poll::Ready(Some(Work::Run(batch, load))) => (batch, load),
+            Poll::Ready(Some(Work::Command(_))) => panic!("a command"),
+            Poll::Ready(None) => panic!("the queue has ended"),
+            Poll::Pending => panic!("the engine waits"),
         }
     }
 
@@ -63,12 +64,13 @@ impl Fixture {
         self.batch_now(engine).0[0].request.height
     }
 
-    /// An engine that waits for a batch; the task ends with the batch's length.
+    /// An engine that waits for a batch; the task ends with the batch's length, or with 0 if there is none within an hour
+    /// of the paused clock.
     fn waiting_engine(&self, engine: usize) -> tokio::task::JoinHandle<usize> {
         let queue = Arc::clone(&self.queue);
         tokio::spawn(async move {
-            match queue.next(engine).await {
-                Some(Work::Run(batch, _)) => batch.len(),
+            match timeout(Duration::from_hours(1), queue.next(engine)).await {
+                Ok(Some(Work::Run(batch, _))) => batch.len(),
                 _ => 0,
             }
         })
@@ -128,11 +130,11 @@ async fn a_passed_deadline_is_answered_without_a_run() {
 async fn a_closed_queue_runs_what_waits_at_once_and_refuses_the_rest() {
     let fixture = Fixture::new(Duration::from_hours(1));
     let _waiting = fixture.push(32).unwrap();
-    assert!(fixture.work_now(0).is_none(), "it waits for company");
+    assert!(fixture.work_now(0).is_pending(), "it waits for company");
     fixture.queue.close();
     assert!(matches!(fixture.push(32), Err(BatchError::Closed)));
     assert_eq!(fixture.batch_now(0).0.len(), 1);
-    assert!(matches!(fixture.work_now(0), Some(None)), "the end");
+    assert!(matches!(fixture.work_now(0), Poll::Ready(None)), "the end");
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,7 +177,7 @@ async fn a_request_wakes_one_engine() {
 async fn a_request_before_the_engine_waits_is_not_missed() {
     let fixture = Fixture::new(Duration::ZERO);
     // Registered as idle, and not waiting yet.
-    assert!(fixture.work_now(0).is_none());
+    assert!(fixture.work_now(0).is_pending());
     let _waiting = fixture.push(32).unwrap();
     assert!(fixture.idle().is_empty());
     assert_eq!(fixture.waiting_engine(0).await.unwrap(), 1);
@@ -264,9 +266,9 @@ async fn commands_come_first_each_to_its_own_engine() {
         fixture.queue.send(engine, EngineCommand::Forget(fixture.model.id()));
     }
     for engine in [1, 0] {
-        let work = fixture.work_now(engine).flatten();
+        let work = fixture.work_now(engine);
         let expected = fixture.model.id();
-        assert!(matches!(work, Some(Work::Command(EngineCommand::Forget(model))) if model == expected));
+        assert!(matches!(work, Poll::Ready(Some(Work::Command(EngineCommand::Forget(model)))) if model == expected));
     }
     assert_eq!(fixture.side_now(0), 32);
 }
@@ -277,7 +279,7 @@ async fn commands_to_an_abandoned_queue_are_dropped() {
     let send = || fixture.queue.send(0, EngineCommand::Forget(fixture.model.id()));
     send();
     fixture.queue.abandon();
-    assert!(matches!(fixture.work_now(0), Some(None)));
+    assert!(matches!(fixture.work_now(0), Poll::Ready(None)));
     send();
-    assert!(matches!(fixture.work_now(0), Some(None)));
+    assert!(matches!(fixture.work_now(0), Poll::Ready(None)));
 }

@@ -1,36 +1,12 @@
 //! Sessions that are built before requests need them.
 
-use densecl_models::geometry::ImageSize;
 use tokio::sync::oneshot;
 
+use super::engine_command::{EngineCommand, WarmUpRun};
+use super::panics::catch_panic_of;
 use super::queue::Queue;
-use super::worker::{EngineCommand, catch_panic_of};
 use super::{BatchError, LayerOutput};
-use crate::backend::{Backend, BackendModel, ImageBatch, LayerSet, SessionBuilder};
-
-/// A run on a black image.
-#[derive(Clone, Debug)]
-pub(super) struct WarmUpRun<M> {
-    pub(super) model: M,
-    pub(super) layers: LayerSet,
-    size: ImageSize,
-}
-
-impl<M: BackendModel> WarmUpRun<M> {
-    pub(super) fn new(model: &M, layers: &LayerSet, size: ImageSize) -> Self {
-        Self { model: model.clone(), layers: layers.clone(), size }
-    }
-
-    /// The image, `[height, width, 3]`.
-    pub(super) fn black_image(&self) -> Vec<u8> {
-        vec![0; self.size.height as usize * self.size.width as usize * 3]
-    }
-
-    /// A batch of images of this run's size.
-    pub(super) fn batch<'a>(&self, images: &'a [&'a [u8]]) -> ImageBatch<'a> {
-        ImageBatch { height: self.size.height as usize, width: self.size.width as usize, images }
-    }
-}
+use crate::backend::{Backend, BackendModel, SessionBuilder};
 
 /// Builds the session of every engine, one after the other, and returns the layers of the black image. Blocks until all
 /// engines have taken theirs over.

@@ -1,30 +1,18 @@
 //! The loop of an engine: takes work from the queue, runs it, and answers the callers.
 
-use std::any::Any;
-use std::future::Future;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::engine_command::{EngineCommand, WarmUpRun};
+use super::panics::catch_panic;
 use super::queue::{Pending, Queue, Work};
-use super::warm_up::WarmUpRun;
 use super::{BatchError, BatchReply};
-use crate::backend::{Backend, BackendError, ImageBatch, LayerOutput, Load, ModelId, Provider};
+use crate::backend::{Backend, BackendError, ImageBatch, LayerOutput, Load, Provider};
 use crate::metrics::InferenceMetrics;
-
-/// A change of an engine's sessions.
-pub(super) enum EngineCommand<B: Backend> {
-    /// Takes over a session that was built for this engine, and reports the result.
-    Adopt { session: Box<B::Session>, run: WarmUpRun<B::Model>, done: oneshot::Sender<Result<(), BatchError>> },
-    /// Drops the sessions of a model that is not served any more.
-    Forget(ModelId),
-}
 
 /// One engine of a [`Queue`].
 pub(super) struct Worker<B: Backend> {
@@ -125,28 +113,6 @@ fn answer<M>(
         // Fails if the caller has gone while the batch ran.
         let _ = pending.reply.send(layers.map(|layers| BatchReply { layers, queued, inference }));
     }
-}
-
-/// Turns a panic of a future into an error.
-async fn catch_panic<T>(work: impl Future<Output = Result<T, BackendError>>) -> Result<T, BatchError> {
-    into_result(AssertUnwindSafe(work).catch_unwind().await)
-}
-
-/// Turns a panic of a function into an error.
-pub(super) fn catch_panic_of<T>(work: impl FnOnce() -> Result<T, BackendError>) -> Result<T, BatchError> {
-    into_result(panic::catch_unwind(AssertUnwindSafe(work)))
-}
-
-fn into_result<T>(caught: thread::Result<Result<T, BackendError>>) -> Result<T, BatchError> {
-    match caught {
-        Ok(result) => result.map_err(|error| BatchError::Backend(Arc::new(error))),
-        Err(panic) => Err(BatchError::Panicked(panic_message(&*panic).into())),
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 struct AbandonOnDrop<'a, B: Backend>(&'a Queue<B>);

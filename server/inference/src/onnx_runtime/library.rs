@@ -12,11 +12,19 @@ use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::TensorRef;
 
-use super::session::Threads;
 use super::{EngineOptions, OnnxRuntimeError, probe};
 use crate::backend::Provider;
 
 static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
+
+/// The threads that runs of a session use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Threads {
+    /// Those of the pool that all such sessions share.
+    All,
+    /// This many of its own, the calling one included.
+    Own(usize),
+}
 
 /// A loaded ONNX Runtime with a device that works.
 #[derive(Clone)]
@@ -93,7 +101,7 @@ impl Runtime {
     }
 }
 
-/// Whether sums of products of bytes overflow on this CPU: without VNNI, x86 adds them in 16 bits, which int8 models
+/// True if sums of products of bytes overflow on this CPU: without VNNI, x86 adds them in 16 bits, which int8 models
 /// exceed. ONNX Runtime has kernels that do not overflow; they take three times as long, and are used on request.
 fn products_of_bytes_overflow() -> bool {
     #[cfg(target_arch = "x86_64")]

@@ -26,9 +26,10 @@ pub use densecl_models::onnx_runtime_library::LoadError;
 
 pub use self::device::{Device, DeviceParseError};
 use self::library::Runtime;
+use self::library::Threads;
 pub use self::library::library_commit;
 use self::placement::EnginePlacement;
-use self::session::{CutSession, Threads};
+use self::session::CutSession;
 pub use self::session_builder::{OnnxSessionBuilder, WarmSession};
 use self::session_cache::SessionCache;
 use self::session_pool::SharedSessionPool;

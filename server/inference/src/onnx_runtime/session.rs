@@ -9,7 +9,7 @@ use ort::value::{DynValue, Tensor};
 use densecl_models::GLOBAL;
 
 use super::heap;
-use super::library::Runtime;
+use super::library::{Runtime, Threads};
 use crate::backend::{BackendError, ImageBatch, LayerOutput, LayerSet, Provider};
 use crate::model_file::ModelFile;
 
@@ -18,15 +18,6 @@ use crate::model_file::ModelFile;
 const KEPT_PIXELS: usize = 1 << 18;
 
 static BUILDING: Mutex<()> = Mutex::new(());
-
-/// The threads that runs of a session use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Threads {
-    /// Those of the pool that all such sessions share.
-    All,
-    /// This many of its own, the calling one included.
-    Own(usize),
-}
 
 /// A session and the settings of its runs. Only the thread that owns it uses it.
 pub(super) struct CutSession {
@@ -42,7 +33,7 @@ pub(super) struct CutSession {
     return_memory: RunOptions,
 }
 
-/// What a run does with the memory of its intermediate values when it ends.
+/// Use of the memory of a run's intermediate values after its end.
 #[derive(Clone, Copy)]
 enum RunMemory {
     Kept,

@@ -1,7 +1,8 @@
 //! Builds sessions before an engine needs them.
 
 use super::library::Runtime;
-use super::session::{CutSession, Threads};
+use super::library::Threads;
+use super::session::CutSession;
 use super::session_pool::SharedSessionPool;
 use crate::backend::{BackendError, ImageBatch, LayerOutput, LayerSet, ModelId, SessionBuilder};
 use crate::model_file::ModelFile;

@@ -1,4 +1,4 @@
-//! A bounded cache that forgets what was used least recently.
+//! A bounded cache of sessions, by least recent use.
 
 /// Holds values by group and key: at most `capacity` of each group, the most recently used last.
 ///

@@ -20,7 +20,7 @@ pub enum OpenError {
     Model {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         source: ModelError,
     },
     /// No model has the layers that are to be warmed up.
@@ -118,13 +118,13 @@ pub enum ChangeError {
     Failed {
         /// The model.
         name: String,
-        /// What is wrong, version by version.
+        /// The faults, version by version.
         reason: String,
     },
     /// The repository cannot be read. The versions that were served before still are.
     #[error("{reason}; what was served before still is")]
     Repository {
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
 }

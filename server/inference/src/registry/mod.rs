@@ -42,7 +42,7 @@ type Versions<B> = BTreeMap<u32, Version<B>>;
 /// One version of a model.
 struct Version<B: Backend> {
     served: Option<ServedModel<B>>,
-    /// What is wrong with the file that is there now, or why it is not served.
+    /// The fault of the file that is there now, or the reason why it is not served.
     problem: Option<Arc<str>>,
 }
 

@@ -25,7 +25,7 @@ pub struct ServedModel<B: Backend = OnnxRuntimeBackend>(Arc<LoadedModel<B>>);
 struct LoadedModel<B: Backend> {
     file: ModelFile,
     batcher: Batcher<B>,
-    /// Whether the engines have sessions for the default layer and the warm-up layers.
+    /// True if the engines have sessions for the default layer and the warm-up layers.
     is_warm: AtomicBool,
 }
 
@@ -75,7 +75,7 @@ impl<B: Backend<Model = ModelFile>> ServedModel<B> {
         self.0.file.digest()
     }
 
-    /// What it says of itself.
+    /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         self.0.file.manifest()
     }
@@ -130,7 +130,7 @@ impl<B: Backend<Model = ModelFile>> ServedModel<B> {
         BatchRequest { model: self.0.file.clone(), layers, height, width, rgb, deadline: deadline.into() }
     }
 
-    /// Whether both have the same digest, and so the same answers.
+    /// True if both have the same digest, and so give the same answers.
     pub(super) fn has_digest_of(&self, other: &Self) -> bool {
         self.digest() == other.digest()
     }
@@ -161,7 +161,7 @@ impl<B: Backend<Model = ModelFile>> ServedModel<B> {
         self.check_shapes(&layers, TRY_OUT_SIZE, &outputs)
     }
 
-    /// Whether the model has all of these layers, joined by `+`, each once.
+    /// True if the model has all of these layers, joined by `+`, each once.
     pub(super) fn has_layers(&self, layers: &str) -> bool {
         self.layers(Some(layers)).is_ok()
     }

@@ -12,8 +12,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 use tokio::sync::Notify;
 
-use super::RedisAddress;
 use crate::cache::metrics::{CacheMetrics, RedisErrorKind};
+use crate::cache::redis_address::RedisAddress;
 
 /// For a connection to open and Redis to answer on it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -121,12 +121,12 @@ impl Connector {
                     *self.connections.lock().unwrap_or_else(PoisonError::into_inner) = Some(connections);
                     self.metrics.set_redis_up(true);
                     self.broken.notified().await;
-                    tracing::warn!(redis = %self.address, "Redis does not answer; features are kept here alone");
+                    tracing::warn!(redis = %self.address, "Redis does not answer; features are cached in this process only");
                 }
                 Err(ConnectError { kind, reason }) => {
                     self.metrics.redis_error(kind);
                     if !logged {
-                        tracing::warn!(redis = %self.address, reason, "Redis cannot be used; features are kept here alone");
+                        tracing::warn!(redis = %self.address, reason, "Redis cannot be used; features are cached in this process only");
                         logged = true;
                     }
                 }

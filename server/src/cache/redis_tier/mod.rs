@@ -3,7 +3,6 @@
 //! A Redis that is slow, full or unreachable, or that holds damaged entries, never fails a request, and delays it by at
 //! most the timeout of a lookup. Reads happen while a request waits, writes in the background.
 
-mod address;
 mod connector;
 mod writer;
 
@@ -14,7 +13,6 @@ use redis::RedisResult;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
-pub use self::address::{RedisAddress, RedisAddressError};
 use self::connector::{CommandError, Connections, Connector};
 use self::writer::Writer;
 use super::entry::{self, FORMAT};
@@ -116,7 +114,7 @@ impl RedisTier {
     }
 
     fn reject<T>(&self, id: FeatureId, reason: &str) -> Option<T> {
-        tracing::warn!(%id, reason, "an entry in Redis is no good and is deleted");
+        tracing::warn!(%id, reason, "deleting a bad entry of Redis");
         self.metrics.redis_error(RedisErrorKind::BadEntry);
         self.writer.delete(id);
         None

@@ -45,7 +45,7 @@ struct SourceDocument<'a> {
     layer: String,
     /// Size of the source image.
     source_size: ImageSizeDocument,
-    /// Names the features of the source by image, model, layer and side.
+    /// Identifies the features of the source by image, model, layer and side.
     source_id: String,
 }
 
@@ -53,11 +53,11 @@ struct SourceDocument<'a> {
 struct TargetDocument {
     /// Size of the target image.
     target_size: ImageSizeDocument,
-    /// Names the features of the target by image, model, layer and side.
+    /// Identifies the features of the target by image, model, layer and side.
     target_id: String,
-    /// One per point that was asked for and not filtered out, in the order of the points.
+    /// One match per requested point that was not filtered out, in the order of the points.
     matches: Vec<MatchDocument>,
-    /// What the matches agree on, if `verify` was asked for.
+    /// Geometry that most matches agree on, if `verify` was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     verification: Option<VerificationDocument>,
 }
@@ -67,22 +67,22 @@ struct TargetDocument {
 struct MatchDocument {
     /// `[x, y]` in pixels of the source.
     source: [f64; 2],
-    /// `[x, y]` in pixels of the target: the best place.
+    /// `[x, y]` in pixels of the target: the best candidate.
     target: [f64; 2],
     /// Cosine similarity of the two descriptors.
     score: f32,
-    /// Whether the best place's best match is this point again.
+    /// True if the two are mutual nearest neighbours.
     mutual: bool,
-    /// The best similarity elsewhere over the best: 0 is unambiguous, 1 a tie.
+    /// The second-best similarity, outside the best's neighbourhood, divided by the best: 0 is unambiguous, 1 a tie.
     ratio: f32,
-    /// Whether it agrees with the matrix, if `verify` was asked for.
+    /// True if the match agrees with the matrix, if `verify` was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     inlier: Option<bool>,
-    /// The best places, `top_k` at most.
+    /// The best candidates, at most `top_k`.
     candidates: Vec<CandidateDocument>,
 }
 
-/// A place in the target.
+/// A candidate position in the target.
 #[derive(Debug, Serialize, ToSchema)]
 struct CandidateDocument {
     /// `[x, y]` in pixels of the target.
@@ -91,18 +91,18 @@ struct CandidateDocument {
     score: f32,
 }
 
-/// What the matches agree on.
+/// Geometry that most matches agree on.
 #[derive(Debug, Serialize, ToSchema)]
 struct VerificationDocument {
     /// `homography` or `fundamental`.
     model: &'static str,
-    /// Row by row; null if the matches do not determine it. A homography takes `(x, y, 1)` in pixels of the source to the target and ends in 1; a fundamental matrix has Frobenius norm 1.
+    /// The matrix, row by row; null if the matches do not determine one. A homography maps `(x, y, 1)` in pixels of the source to the target, and its last entry is 1; a fundamental matrix has Frobenius norm 1.
     matrix: Option<[[f64; 3]; 3]>,
-    /// How many matches agree with it.
+    /// Number of matches that agree with the matrix.
     inliers: usize,
-    /// The largest distance of an inlier in pixels of the target: of a homography in either image, of a fundamental matrix after Sampson.
+    /// Largest distance of an inlier in pixels of the target: the transfer error in either image for a homography, the Sampson distance for a fundamental matrix.
     threshold_px: f64,
-    /// Why there is no matrix. `too_few_matches`: fewer than 4 (homography) or 8. `no_consensus`: too few agree on anything. `degenerate`: those that agree lie on a line, or, of a fundamental matrix, on a plane: a homography says it all.
+    /// Reason why there is no matrix. `too_few_matches`: fewer than 4 (homography) or 8 (fundamental matrix). `no_consensus`: too few matches agree on one geometry. `degenerate`: the matches that agree lie on a line or, for a fundamental matrix, on a plane, which a homography describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "degenerate")]
     reason: Option<&'static str>,

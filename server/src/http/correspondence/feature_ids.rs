@@ -1,4 +1,4 @@
-//! `source_id` and `target_id`: features of an earlier request, named instead of sending images.
+//! `source_id` and `target_id`: ids of features of earlier requests, sent instead of images.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::serving::{SelectionChoice, Service, ServingError};
 const SOURCE: &str = "source_id";
 const TARGET: &str = "target_id";
 
-/// The ids of a request, as text.
+/// The feature ids of a request, as text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct NamedFeatures {
     source: Option<String>,
     targets: Vec<String>,
 }
 
-/// What they stand for.
+/// The cached features that the ids of a request name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KnownFeatures {
     pub(super) source: Option<Arc<CachedFeatures>>,
@@ -27,7 +27,7 @@ pub(super) struct KnownFeatures {
 }
 
 impl NamedFeatures {
-    /// Takes the ids out of the parameters.
+    /// Removes the ids from the parameters.
     pub(super) fn take_from(parameters: &mut Parameters) -> Result<Self, RequestError> {
         let mut sources = parameters.take_all(SOURCE).into_iter();
         let source = sources.next();
@@ -36,7 +36,7 @@ impl NamedFeatures {
         }
         let mut targets = Vec::new();
         for text in parameters.take_all(TARGET) {
-            // A list in JSON comes as it is written.
+            // A JSON list arrives as its text.
             if text.starts_with('[') {
                 let list: Vec<String> = serde_json::from_str(&text)
                     .map_err(|_| RequestError::malformed(TARGET, "it is not an id, or a list of ids"))?;
@@ -48,16 +48,16 @@ impl NamedFeatures {
         Ok(Self { source, targets })
     }
 
-    /// Refuses more images than a request may have, `uploaded` ones and these together.
+    /// Refuses the request if the `uploaded` images and these are more than `limit`.
     pub(super) fn check_count(&self, uploaded: usize, limit: usize) -> Result<(), RequestError> {
         let named = usize::from(self.source.is_some()) + self.targets.len();
         if named > 0 && uploaded + named > limit { Err(RequestError::TooManyImages { limit }) } else { Ok(()) }
     }
 
-    /// Looks for what they stand for.
+    /// Looks up the features.
     ///
     /// # Errors
-    /// [`ServingError::UnknownFeatureId`] if one stands for nothing.
+    /// [`ServingError::UnknownFeatureId`] if an id names none.
     pub(super) async fn look_up(&self, service: &Service) -> Result<KnownFeatures, ServingError> {
         let source = async {
             match &self.source {
@@ -72,10 +72,10 @@ impl NamedFeatures {
 }
 
 impl KnownFeatures {
-    /// How they were computed, all of them alike and as `choice` says; `None` if there are none.
+    /// Returns the recipe that all features were computed by; `None` if there are no features.
     ///
     /// # Errors
-    /// [`RequestError::Conflict`] if they, or the choice, say different things.
+    /// [`RequestError::Conflict`] if the recipes differ from each other or from `choice`.
     pub(super) fn recipe(&self, choice: &SelectionChoice<'_>) -> Result<Option<&Recipe>, RequestError> {
         let mut all = self.named();
         let Some((name, features)) = all.next() else { return Ok(None) };
@@ -100,7 +100,7 @@ impl KnownFeatures {
         Ok(Some(recipe))
     }
 
-    /// Refuses a picture of the matches: of these images there are no pixels.
+    /// Refuses to draw the matches if there are any features: the pixels of their images are not kept.
     pub(super) fn check_none_for_picture(&self) -> Result<(), RequestError> {
         match self.named().next() {
             Some((name, _)) => {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn several_targets_are_several_parameters_or_a_list() {
+    fn several_target_ids_are_repeated_parameters_or_a_list() {
         let expected = NamedFeatures { source: Some("a".into()), targets: vec!["b".into(), "c".into()] };
         assert_eq!(named("source_id=a&target_id=b&side=64&target_id=c").unwrap(), expected);
         assert_eq!(named(r#"target_id=["b","c"]&source_id=a"#).unwrap(), expected);
@@ -151,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn they_count_as_images() {
+    fn ids_count_as_images() {
         let two = named("source_id=a&target_id=b").unwrap();
         assert!(two.check_count(1, 3).is_ok());
         assert!(matches!(two.check_count(2, 3), Err(RequestError::TooManyImages { limit: 3 })));
     }
 
     #[test]
-    fn what_contradicts_an_id_is_told() {
+    fn parameters_that_contradict_an_id_are_refused() {
         let features = |side_px| {
             let layers = LayerSet::new(["res3", "res4"]).unwrap();
             let recipe = Recipe { model: "m".into(), version: 2, digest: [0; 32], layers, side_px };

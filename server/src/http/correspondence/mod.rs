@@ -1,4 +1,4 @@
-//! `POST /correspondence`: the points of one image, or its labels, found in others.
+//! `POST /correspondence`: finds the points of one image, or its labels, in others.
 
 mod document;
 mod feature_ids;
@@ -21,17 +21,17 @@ use super::docs::Binary;
 use super::observe::RequestContext;
 use super::problem::responses::WorkProblems;
 use super::reply::hold_until_sent;
-use super::request::{Count, Expected, ImageField, ReadBody, ReadRequest, Reading, RequestError, Upload};
+use super::request::{Expected, ImageCount, ImageField, ReadBody, ReadRequest, Reading, RequestError, Upload};
 use super::state::AppState;
-use crate::serving::correspondence::{self, Input, Inputs, Wanted};
+use crate::serving::correspondence::{self, CorrespondenceImages, CorrespondenceTask, ImageSource};
 use crate::serving::{FeatureExtraction, Stage};
 
-// Which images must be there is decided with the parameters: ids may stand for them.
+// Missing images are detected with the parameters, as ids can replace images.
 pub(super) const EXPECTED: Expected<3> = Expected {
     images: [
-        ImageField { part: "source", json: "source", count: Count::OneOrNone },
-        ImageField { part: "target", json: "target", count: Count::SeveralOrNone },
-        ImageField { part: "mask", json: "mask", count: Count::OneOrNone },
+        ImageField { part: "source", json: "source", count: ImageCount::AtMostOne },
+        ImageField { part: "target", json: "target", count: ImageCount::Any },
+        ImageField { part: "mask", json: "mask", count: ImageCount::AtMostOne },
     ],
     raw: false,
 };
@@ -47,23 +47,23 @@ impl ReadBody for CorrespondenceBody {
 
 /// Finds points of a source image in target images, or carries its labels over to them.
 ///
-/// The points are given, or a grid, or every cell of the source. Coordinates are pixels of the upright images, (0, 0)
-/// being the centre of the top-left pixel. Several targets are answered one by one, in their order.
+/// The points are a list, a grid, or the centres of all cells of the source. Coordinates are pixels of the upright
+/// images; (0, 0) is the centre of the top-left pixel. Several targets are answered separately, in their order.
 ///
-/// With `verify`, matches that agree on one geometry are flagged as inliers, and its matrix is in the reply, row by row:
-/// of a homography the one that takes `(x, y, 1)` in pixels of the source to the target, of two views the fundamental
-/// matrix F with x'ᵀ·F·x = 0. The same request gives the same answer. If the matches determine none the matrix is null,
-/// no match is an inlier, and `reason` says why.
+/// With `verify`, matches that agree on one geometry are flagged as inliers, and its matrix is in the reply, row by
+/// row: the homography that maps `(x, y, 1)` in pixels of the source to the target, or the fundamental matrix F of two
+/// views with x'ᵀ·F·x = 0. The result is deterministic. If the matches determine no matrix, it is null, no match is an
+/// inlier, and `reason` tells why.
 ///
 /// With a `mask`, each cell of the target takes the labels of the source's most similar cells, weighted by their
-/// similarity; between cells the shares of the labels are interpolated, and a pixel has the label with the largest.
+/// similarity. The weights of the labels are interpolated between cells, and a pixel takes the label of the largest.
 #[utoipa::path(
     post,
     path = "/correspondence",
     tag = "features",
-    // All parameters can stand there. One must be described: a generator of clients makes code that does not compile
-    // (openapi-python-client 0.29) where there are several forms of a body and no query.
-    params(("format" = Option<String>, Query, description = "Format of the reply; here, or in the body. All other parameters of the body can stand in the query as well.")),
+    // The query may hold all parameters. One of them must be described: openapi-python-client 0.29 generates code that
+    // does not compile for a route with several types of bodies and no query.
+    params(("format" = Option<String>, Query, description = "Format of the reply, here or in the body. All other parameters of the body can be given in the query, too.")),
     request_body(content(
         (CorrespondenceForm = "multipart/form-data"),
         (CorrespondenceObject = "application/json"),
@@ -82,7 +82,7 @@ impl ReadBody for CorrespondenceBody {
                 ("Densecl-Model" = String, description = "Name and version, `name/version`"),
                 ("Densecl-Layer" = String, description = "The layer, or several joined by `+`"),
                 ("Server-Timing" = String, description = "Milliseconds per stage"),
-                ("X-Request-Id" = String, description = "Taken over from the request, or made"),
+                ("X-Request-Id" = String, description = "The request's own id, or a new one"),
             )
         ),
         WorkProblems,
@@ -96,7 +96,7 @@ pub(super) async fn post_correspondence(
     answer(&app, context, upload, headers).await
 }
 
-/// Answers a request that was read.
+/// Answers a request whose body has been read.
 pub(super) async fn answer(
     app: &AppState,
     context: RequestContext,
@@ -114,42 +114,43 @@ pub(super) async fn answer(
         move |parameters: &_| CorrespondenceParameters::read(&service, parameters, &headers, (uploaded, &known))
     };
     let parameters = parameters.read_with(service.cpu(), read).await?;
-    let inputs = inputs(source, targets, mask, known)?;
-    let CorrespondenceParameters { selection, wanted, format } = parameters;
+    let images = correspondence_images(source, targets, mask, known)?;
+    let CorrespondenceParameters { selection, task, format } = parameters;
     context.notes.set_subject(&selection.model, &selection.layers);
     let reply = CorrespondenceReply { selection: selection.clone(), format, cpu: service.cpu().clone() };
     let extraction = FeatureExtraction::new(service.clone(), context.work.clone(), selection);
     let admitted = extraction.admitted.clone();
-    let keep_pixels = format == CorrespondenceFormat::Png && !matches!(wanted, Wanted::Labels);
+    let keep_pixels = format == CorrespondenceFormat::Png && !matches!(task, CorrespondenceTask::Labels);
     let answer = async {
         let check = |cost: &_| reply::check(cost, format, limits.max_response_bytes);
-        let outcome = correspondence::find(&extraction, inputs, wanted, check, keep_pixels).await?;
+        let outcome = correspondence::find(&extraction, images, task, check, keep_pixels).await?;
         extraction.on_cpu(Stage::Encode, move || reply.write(outcome)).await
     };
     let response = context.work.answer(limits.timeout, answer).await?;
     Ok(hold_until_sent(admitted, response))
 }
 
-/// The images of a request, each uploaded or named by an id.
-fn inputs(
+/// Collects the images of a request, each uploaded or named by an id.
+fn correspondence_images(
     source: Vec<Bytes>,
     targets: Vec<Bytes>,
     mask: Vec<Bytes>,
     known: KnownFeatures,
-) -> Result<Inputs, RequestError> {
+) -> Result<CorrespondenceImages, RequestError> {
     let source = match (source.into_iter().next(), known.source) {
         (Some(_), Some(_)) => {
             let reason = "`source` and `source_id` both say what the source is";
             return Err(RequestError::conflict(reason));
         }
-        (Some(file), None) => Input::Upload(file),
-        (None, Some(features)) => Input::Known(features),
+        (Some(file), None) => ImageSource::Upload(file),
+        (None, Some(features)) => ImageSource::Cached(features),
         (None, None) => return Err(RequestError::MissingPart { name: "source" }),
     };
-    let targets = targets.into_iter().map(Input::Upload).chain(known.targets.into_iter().map(Input::Known));
+    let known_targets = known.targets.into_iter().map(ImageSource::Cached);
+    let targets = targets.into_iter().map(ImageSource::Upload).chain(known_targets);
     let images: Vec<_> = std::iter::once(source).chain(targets).collect();
     if images.len() == 1 {
         return Err(RequestError::MissingPart { name: "target" });
     }
-    Ok(Inputs { images, mask: mask.into_iter().next() })
+    Ok(CorrespondenceImages { images, mask: mask.into_iter().next() })
 }

@@ -1,4 +1,4 @@
-//! The parameters of `POST /correspondence`: as they are written, and as they are meant.
+//! Parameters of `POST /correspondence`: raw ([`CorrespondenceQuery`]) and validated ([`CorrespondenceParameters`]).
 
 use std::num::NonZeroUsize;
 
@@ -11,21 +11,21 @@ use densecl_vision::matching::{GeometricModel, MatchOptions, Refinement, VerifyO
 
 use super::feature_ids::KnownFeatures;
 use crate::http::reply::{ReplyFormat, media_type, negotiate_among};
-use crate::http::request::{Parameters, RequestError, one_of, read_flag, read_points};
-use crate::serving::correspondence::{AskedPoints, Wanted};
+use crate::http::request::{Parameters, RequestError, read_flag, read_points, word_schema};
+use crate::serving::correspondence::{CorrespondenceTask, RequestedPoints};
 use crate::serving::{Selection, SelectionChoice, Service};
 
-/// More candidates than anyone looks at.
+/// Limit of the candidates of a point.
 const MAX_TOP_K: usize = 100;
 
-/// As they are written, in the query, as parts of the form or as fields of the object.
+/// Raw parameters, from the query, from parts of the form or from fields of the object.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CorrespondenceQuery {
-    /// `[[x, y], …]` in pixels of the upright source image, (0, 0) being the centre of its top-left pixel. Neither `points` nor `grid`: every cell of the source.
+    /// `[[x, y], …]` in pixels of the upright source image, where (0, 0) is the centre of its top-left pixel. Every cell of the source if neither `points` nor `grid` is given.
     #[schema(example = "[[12.5, 40]]")]
     points: Option<String>,
-    /// A point every so many pixels of the source.
+    /// Spacing of a regular grid of points, in pixels of the source.
     #[schema(minimum = 1)]
     grid: Option<f64>,
     /// Name of the model; the first one if not given.
@@ -47,18 +47,18 @@ pub(super) struct CorrespondenceQuery {
     mutual: Option<bool>,
     /// Keep only matches with at least this cosine similarity.
     min_score: Option<f32>,
-    /// Keep only matches whose second-best similarity, outside the best's neighbourhood, is at most this share of the best.
+    /// Keep only matches whose second-best similarity, outside the best's neighbourhood, is at most this fraction of the best.
     max_ratio: Option<f32>,
-    /// `softargmax`: a place between the cells. `none`: the centre of the best cell.
+    /// `softargmax`: a position between the cells. `none`: the centre of the best cell.
     #[schema(schema_with = refinements)]
     refine: Option<Refinement>,
-    /// Find the geometry that most matches agree on (RANSAC) and flag those that do: `homography` of a plane or a turning camera, `fundamental` matrix of any rigid scene.
+    /// Find the geometry that most matches agree on (RANSAC), and flag the matches that agree: `homography` for a plane or a rotating camera, `fundamental` matrix for any rigid scene.
     #[schema(schema_with = geometric_models)]
     verify: Option<GeometricModel>,
-    /// With `verify`: the largest distance of an inlier in pixels of the target; half a cell of its map if not given. It means the same share of a cell in the source.
+    /// Largest distance of an inlier in pixels of the target, with `verify`; half a cell of its map if not given. In the source the threshold is the same fraction of a cell.
     #[schema(exclusive_minimum = 0)]
     verify_threshold: Option<f64>,
-    /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `npy`: `[M, 5]` float32, xs, ys, xt, yt, score. `safetensors`: such a tensor for each target, named `0`, `1`, …; if verified, with `0.inlier` (`[M]` uint8) and `0.matrix` (`[3, 3]` float64), too. `png`: both pictures with the matches; with one point, its similarity over the target. `heatmap`: the cosine similarity of every point with every cell of the target, `[P, h, w]` float32 as npy. Several targets: `json` or `safetensors`. Verified: not `npy`. With a `mask`: `png` as the mask is, `npy` (`[H, W]` uint8), or `safetensors` (the same for each target).
+    /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `npy`: `[M, 5]` float32 with the columns xs, ys, xt, yt, score. `safetensors`: such a tensor for each target, named `0`, `1`, …; with `verify` also `0.inlier` (`[M]` uint8) and `0.matrix` (`[3, 3]` float64). `png`: both images with the matches; for a single point, its similarity over the target. `heatmap`: the cosine similarity of every point with every cell of the target, `[P, h, w]` float32 as npy. Several targets: `json` or `safetensors`. With `verify`: not `npy`. With a `mask`: `png` in the style of the mask, `npy` (`[H, W]` uint8), or `safetensors` (such a tensor for each target).
     #[schema(schema_with = formats)]
     format: Option<CorrespondenceFormat>,
 }
@@ -80,13 +80,13 @@ impl ReplyFormat for CorrespondenceFormat {
         (Self::Npy, "application/x-npy"),
         (Self::Safetensors, "application/x-safetensors"),
         (Self::Png, "image/png"),
-        // After `npy`, so that `Accept` never means it.
+        // After `npy`, so that `Accept` never selects it.
         (Self::Heatmap, "application/x-npy"),
     ];
 }
 
 fn refinements() -> Schema {
-    one_of(&["softargmax", "none"])
+    word_schema(&["softargmax", "none"])
 }
 
 fn geometric_models() -> Schema {
@@ -96,21 +96,21 @@ fn geometric_models() -> Schema {
 }
 
 fn formats() -> Schema {
-    one_of(&["json", "npy", "safetensors", "png", "heatmap"])
+    word_schema(&["json", "npy", "safetensors", "png", "heatmap"])
 }
 
-/// What came with the parameters.
+/// Images that came with the parameters.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Uploaded {
-    /// Uploaded or named by an id.
+    /// Number of targets, uploaded or named by an id.
     pub(super) targets: usize,
     pub(super) has_mask: bool,
 }
 
-/// As they are meant.
+/// Validated parameters.
 pub(super) struct CorrespondenceParameters {
     pub(super) selection: Selection,
-    pub(super) wanted: Wanted,
+    pub(super) task: CorrespondenceTask,
     pub(super) format: CorrespondenceFormat,
 }
 
@@ -133,56 +133,56 @@ impl CorrespondenceParameters {
             Some(recipe) => Selection::from_recipe(service, recipe)?,
             None => Selection::resolve(service, &choice)?,
         };
-        let wanted = query.wanted(uploaded, service.limits().max_points)?;
-        let format = negotiate_among(&offered(&wanted, uploaded.targets), query.format, headers)?;
-        if format == CorrespondenceFormat::Png && matches!(wanted, Wanted::Matches { .. }) {
+        let task = query.task(uploaded, service.limits().max_points)?;
+        let format = negotiate_among(&offered(&task, uploaded.targets), query.format, headers)?;
+        if format == CorrespondenceFormat::Png && matches!(task, CorrespondenceTask::Matches { .. }) {
             known.check_none_for_picture()?;
         }
-        Ok(Self { selection, wanted, format })
+        Ok(Self { selection, task, format })
     }
 }
 
-/// The formats that this reply comes in, the answer to `*/*` first.
-fn offered(wanted: &Wanted, targets: usize) -> Vec<(CorrespondenceFormat, &'static str)> {
+/// Formats of the reply to a task; the first is the answer to `*/*`.
+fn offered(task: &CorrespondenceTask, targets: usize) -> Vec<(CorrespondenceFormat, &'static str)> {
     use CorrespondenceFormat::{Heatmap, Json, Npy, Png, Safetensors};
-    let formats: &[CorrespondenceFormat] = match (wanted, targets) {
-        (Wanted::Heatmaps { .. }, ..=1) => &[Heatmap],
-        (Wanted::Heatmaps { .. }, _) => &[],
-        (Wanted::Labels, ..=1) => &[Png, Npy, Safetensors],
-        (Wanted::Labels, _) => &[Safetensors],
-        (Wanted::Matches { verify: None, .. }, ..=1) => &[Json, Npy, Safetensors, Png],
-        // A table of numbers has no room for a matrix.
-        (Wanted::Matches { .. }, ..=1) => &[Json, Safetensors, Png],
-        (Wanted::Matches { .. }, _) => &[Json, Safetensors],
+    let formats: &[CorrespondenceFormat] = match (task, targets) {
+        (CorrespondenceTask::Heatmaps { .. }, ..=1) => &[Heatmap],
+        (CorrespondenceTask::Heatmaps { .. }, _) => &[],
+        (CorrespondenceTask::Labels, ..=1) => &[Png, Npy, Safetensors],
+        (CorrespondenceTask::Labels, _) => &[Safetensors],
+        (CorrespondenceTask::Matches { verify: None, .. }, ..=1) => &[Json, Npy, Safetensors, Png],
+        // `npy` holds one table, and no matrix.
+        (CorrespondenceTask::Matches { .. }, ..=1) => &[Json, Safetensors, Png],
+        (CorrespondenceTask::Matches { .. }, _) => &[Json, Safetensors],
     };
     formats.iter().map(|&format| (format, media_type(format))).collect()
 }
 
 impl CorrespondenceQuery {
-    fn wanted(&self, uploaded: Uploaded, max_points: usize) -> Result<Wanted, RequestError> {
+    fn task(&self, uploaded: Uploaded, max_points: usize) -> Result<CorrespondenceTask, RequestError> {
         if uploaded.has_mask {
-            return self.check_alone_with_mask().map(|()| Wanted::Labels);
+            return self.check_only_mask().map(|()| CorrespondenceTask::Labels);
         }
-        let asked = match (self.points.as_deref(), self.grid) {
+        let points = match (self.points.as_deref(), self.grid) {
             (Some(_), Some(_)) => return Err(RequestError::conflict("both `points` and `grid` are given")),
-            (Some(text), None) => Some(AskedPoints::Points(read_points(text, max_points)?)),
-            (None, Some(spacing_px)) => Some(AskedPoints::Grid { spacing_px, max_points }),
+            (Some(text), None) => Some(RequestedPoints::Points(read_points(text, max_points)?)),
+            (None, Some(spacing_px)) => Some(RequestedPoints::Grid { spacing_px, max_points }),
             (None, None) => None,
         };
         let (options, verify) = (self.match_options()?, self.verify_options()?);
         if self.format != Some(CorrespondenceFormat::Heatmap) {
-            return Ok(Wanted::Matches { asked, options, verify });
+            return Ok(CorrespondenceTask::Matches { points, options, verify });
         }
         if verify.is_some() {
             return Err(RequestError::conflict("`heatmap` shows similarities, and `verify` is about matches"));
         }
-        let asked =
-            asked.ok_or_else(|| RequestError::conflict("`heatmap` takes `points` or `grid`, and neither is given"))?;
-        Ok(Wanted::Heatmaps { asked })
+        let points =
+            points.ok_or_else(|| RequestError::conflict("`heatmap` takes `points` or `grid`, and neither is given"))?;
+        Ok(CorrespondenceTask::Heatmaps { points })
     }
 
-    /// Refuses parameters that are about points and matches.
-    fn check_alone_with_mask(&self) -> Result<(), RequestError> {
+    /// Refuses parameters of points and matches, which exclude a mask.
+    fn check_only_mask(&self) -> Result<(), RequestError> {
         let given = [
             ("points", self.points.is_some()),
             ("grid", self.grid.is_some()),
@@ -238,45 +238,45 @@ mod tests {
 
     const ONE: Uploaded = Uploaded { targets: 1, has_mask: false };
 
-    fn wanted(query: &str, uploaded: Uploaded) -> Result<Wanted, RequestError> {
+    fn task(query: &str, uploaded: Uploaded) -> Result<CorrespondenceTask, RequestError> {
         let mut parameters = Parameters::new(10);
         parameters.push_query(Some(query))?;
-        parameters.read::<CorrespondenceQuery>()?.wanted(uploaded, 10)
+        parameters.read::<CorrespondenceQuery>()?.task(uploaded, 10)
     }
 
     #[test]
-    fn a_mask_stands_alone() {
+    fn a_mask_excludes_parameters_of_points() {
         let masked = Uploaded { has_mask: true, ..ONE };
-        assert!(matches!(wanted("side=64&layer=res4&format=npy", masked), Ok(Wanted::Labels)));
+        assert!(matches!(task("side=64&layer=res4&format=npy", masked), Ok(CorrespondenceTask::Labels)));
         let others = ["points=[[1,2]]", "grid=8", "top_k=2", "mutual=false", "min_score=0", "max_ratio=1"];
         let others = others.iter().chain(&["refine=none", "verify=homography", "format=heatmap"]);
         for query in others {
-            assert!(matches!(wanted(query, masked), Err(RequestError::Conflict(_))), "{query}");
+            assert!(matches!(task(query, masked), Err(RequestError::Conflict(_))), "{query}");
         }
     }
 
     #[test]
     fn heatmaps_need_points() {
-        assert!(matches!(wanted("grid=8&format=heatmap", ONE), Ok(Wanted::Heatmaps { .. })));
-        assert!(matches!(wanted("format=heatmap", ONE), Err(RequestError::Conflict(_))));
-        assert!(matches!(wanted("grid=8&format=heatmap&verify=homography", ONE), Err(RequestError::Conflict(_))));
+        assert!(matches!(task("grid=8&format=heatmap", ONE), Ok(CorrespondenceTask::Heatmaps { .. })));
+        assert!(matches!(task("format=heatmap", ONE), Err(RequestError::Conflict(_))));
+        assert!(matches!(task("grid=8&format=heatmap&verify=homography", ONE), Err(RequestError::Conflict(_))));
     }
 
     #[test]
-    fn a_threshold_is_a_length_and_verifies_something() {
-        assert!(wanted("verify=fundamental&verify_threshold=2.5", ONE).is_ok());
+    fn a_threshold_is_a_length_and_needs_verify() {
+        assert!(task("verify=fundamental&verify_threshold=2.5", ONE).is_ok());
         for query in ["verify=homography&verify_threshold=0", "verify=homography&verify_threshold=nan", "verify=affine"]
         {
-            assert!(matches!(wanted(query, ONE), Err(RequestError::MalformedParameter { .. })), "{query}");
+            assert!(matches!(task(query, ONE), Err(RequestError::MalformedParameter { .. })), "{query}");
         }
-        assert!(matches!(wanted("verify_threshold=3", ONE), Err(RequestError::Conflict(_))));
+        assert!(matches!(task("verify_threshold=3", ONE), Err(RequestError::Conflict(_))));
     }
 
     #[test]
-    fn formats_depend_on_what_is_wanted() {
+    fn formats_depend_on_the_task() {
         use CorrespondenceFormat::{Json, Png, Safetensors};
         let formats = |query: &str, uploaded: Uploaded| -> Vec<CorrespondenceFormat> {
-            offered(&wanted(query, uploaded).unwrap(), uploaded.targets).into_iter().map(|(format, _)| format).collect()
+            offered(&task(query, uploaded).unwrap(), uploaded.targets).into_iter().map(|(format, _)| format).collect()
         };
         assert_eq!(formats("verify=homography", ONE), [Json, Safetensors, Png]);
         assert_eq!(formats("", Uploaded { targets: 2, ..ONE }), [Json, Safetensors]);
@@ -295,7 +295,7 @@ mod tests {
             [("refine", words(refinements())), ("verify", words(geometric_models())), ("format", words(formats()))]
         {
             for word in words {
-                assert!(wanted(&format!("grid=9&{name}={word}"), ONE).is_ok(), "{name}={word}");
+                assert!(task(&format!("grid=9&{name}={word}"), ONE).is_ok(), "{name}={word}");
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::http::reply::{ReplyBody, media_type};
 use crate::serving::correspondence::{Cost, MatchedFeatures, Outcome, TargetLabels, TargetMatches};
 use crate::serving::{CpuPool, Selection, ServingError};
 
-/// What all replies to a request have in common.
+/// Writer of the reply to a request.
 pub(super) struct CorrespondenceReply {
     pub(super) selection: Selection,
     pub(super) format: CorrespondenceFormat,
@@ -53,9 +53,11 @@ impl CorrespondenceReply {
                 serde_json::to_vec(&document).map_err(ServingError::internal)?
             }
             CorrespondenceFormat::Safetensors => encode_match_tensors(&targets),
-            CorrespondenceFormat::Npy => encode_npy(table(&only(&mut targets)?.matches).view(), Dtype::Float32),
+            CorrespondenceFormat::Npy => {
+                encode_npy(table(&single_target(&mut targets)?.matches).view(), Dtype::Float32)
+            }
             CorrespondenceFormat::Png | CorrespondenceFormat::Heatmap => {
-                encode_png(&picture(source, only(&mut targets)?, points)?).map_err(ServingError::internal)?
+                encode_png(&draw(source, single_target(&mut targets)?, points)?).map_err(ServingError::internal)?
             }
         };
         Ok(ReplyBody::from_bytes(body))
@@ -65,7 +67,7 @@ impl CorrespondenceReply {
         if self.format == CorrespondenceFormat::Safetensors {
             return encode_labels_tensors(targets).map_err(ServingError::internal);
         }
-        let [TargetLabels { size, labels }] = targets else { return Err(not_one()) };
+        let [TargetLabels { size, labels }] = targets else { return Err(not_single()) };
         if self.format == CorrespondenceFormat::Npy {
             return Ok(encode_npy_u8(labels, &[size.height as usize, size.width as usize]));
         }
@@ -85,8 +87,9 @@ impl CorrespondenceReply {
 
 /// Refuses a reply that would be too large.
 pub(super) fn check(cost: &Cost, format: CorrespondenceFormat, max_bytes: u64) -> Result<(), ServingError> {
-    /// What JSON writes of a match but its candidates, and of a candidate, at most.
+    /// Largest JSON text of a match without its candidates.
     const MATCH_TEXT_BYTES: u64 = 200;
+    /// Largest JSON text of a candidate.
     const CANDIDATE_TEXT_BYTES: u64 = 80;
     let bytes = match format {
         CorrespondenceFormat::Json => {
@@ -96,30 +99,30 @@ pub(super) fn check(cost: &Cost, format: CorrespondenceFormat, max_bytes: u64) -
         CorrespondenceFormat::Npy | CorrespondenceFormat::Safetensors if cost.label_pixels > 0 => cost.label_pixels,
         // Five floats and a flag.
         CorrespondenceFormat::Npy | CorrespondenceFormat::Safetensors => cost.rows.saturating_mul(21),
-        // Of bounded size, or as large as a picture that was accepted.
+        // The drawing has a bounded size; a label map is as large as an accepted image.
         CorrespondenceFormat::Png => 0,
     };
     if bytes > max_bytes { Err(ServingError::ReplyTooLarge { bytes, limit: max_bytes }) } else { Ok(()) }
 }
 
-/// The format was negotiated for one target.
-fn only(targets: &mut Vec<TargetMatches>) -> Result<TargetMatches, ServingError> {
-    if targets.len() == 1 { targets.pop().ok_or_else(not_one) } else { Err(not_one()) }
+/// Returns the target of a reply whose format was negotiated for one.
+fn single_target(targets: &mut Vec<TargetMatches>) -> Result<TargetMatches, ServingError> {
+    if targets.len() == 1 { targets.pop().ok_or_else(not_single) } else { Err(not_single()) }
 }
 
-fn not_one() -> ServingError {
-    ServingError::internal(anyhow::anyhow!("this format is of one target"))
+fn not_single() -> ServingError {
+    ServingError::internal(anyhow::anyhow!("this format holds one target"))
 }
 
-/// The matches as lines; the similarity of a single point as a picture of its own.
-fn picture(
+/// Draws the matches as lines or, for a single point, its similarity over the target.
+fn draw(
     source: &MatchedFeatures,
     found: TargetMatches,
     points: Option<&ImagePoints>,
 ) -> Result<RgbImage, ServingError> {
     let TargetMatches { target, matches, .. } = found;
     let (Some(source_image), Some(target_image)) = (&source.image.pixels, &target.image.pixels) else {
-        return Err(ServingError::internal(anyhow::anyhow!("pixels are kept for a picture")));
+        return Err(ServingError::internal(anyhow::anyhow!("the pixels were not kept for a drawing")));
     };
     let Some((points, &[point])) = points.map(|points| (points, points.as_slice())) else {
         return draw_matches(source_image, target_image, &matches).map_err(ServingError::internal);

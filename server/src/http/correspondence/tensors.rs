@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use crate::serving::correspondence::{TargetLabels, TargetMatches};
 
-/// `[M, 5]`: xs, ys, xt, yt, score.
+/// Table of matches, `[M, 5]`: xs, ys, xt, yt, score.
 pub(super) fn table(matches: &[PointMatch]) -> Array2<f32> {
     Array2::from_shape_fn((matches.len(), 5), |(row, column)| {
         let PointMatch { source, target, score, .. } = &matches[row];

@@ -12,7 +12,7 @@ use crate::cache::FeatureId;
 use crate::http::reply::{ImageSizeDocument, open_object};
 use crate::serving::Selection;
 
-/// The features of one image, or of several: schema alone, as they are written piece by piece.
+/// The features of one image, or of several. Schema only, as replies are written piece by piece.
 pub(super) struct FeaturesJson;
 
 impl PartialSchema for FeaturesJson {
@@ -33,7 +33,7 @@ impl ToSchema for FeaturesJson {
     }
 }
 
-/// The features of several images: schema alone.
+/// The features of several images. Schema only.
 struct FeaturesListDocument;
 
 impl PartialSchema for FeaturesListDocument {
@@ -51,7 +51,7 @@ impl PartialSchema for FeaturesListDocument {
 
 impl ToSchema for FeaturesListDocument {}
 
-/// The features of one image: a [`FeaturesHead`] and the member `data`. Schema alone.
+/// The features of one image: a [`FeaturesHead`] and the member `data`. Schema only.
 struct FeaturesDocument;
 
 impl PartialSchema for FeaturesDocument {
@@ -65,7 +65,7 @@ impl PartialSchema for FeaturesDocument {
 
 impl ToSchema for FeaturesDocument {}
 
-/// Little-endian numbers in C order as base64; nested arrays of numbers if `encoding` is `array`.
+/// Schema of the numbers: little-endian in C order as base64, or nested arrays if `encoding` is `array`.
 fn text_or_array() -> RefOr<Schema> {
     let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
     let array = ArrayBuilder::new().items(ObjectBuilder::new().schema_type(SchemaType::AnyValue));
@@ -75,9 +75,9 @@ fn text_or_array() -> RefOr<Schema> {
 /// Pixels of the image from one descriptor of a map to the next.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(super) struct CellScaleDocument {
-    /// To the right.
+    /// Pixels to the right.
     x: f64,
-    /// Down.
+    /// Pixels down.
     y: f64,
 }
 
@@ -92,18 +92,18 @@ pub(super) struct FeaturesHead<'a> {
     layer: String,
     /// Size of the image.
     image_size: ImageSizeDocument,
-    /// Names the features by image, model, layer and side.
+    /// Identifies the features by image, model, layer and side.
     feature_id: String,
-    /// Of a map: the descriptor in column `i` and row `j` is at `cell_origin + (i, j) · cell_scale` in pixels of the image.
+    /// Pixels from one descriptor to the next, for a map: the descriptor in column `i` and row `j` is at `cell_origin + (i, j) · cell_scale` in pixels of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     cell_scale: Option<CellScaleDocument>,
-    /// Of a map: `[x, y]` in pixels of its first descriptor.
+    /// Position of the first descriptor, `[x, y]` in pixels, for a map.
     #[serde(skip_serializing_if = "Option::is_none")]
     cell_origin: Option<[f64; 2]>,
-    /// Of a map: `chw` or `hwc`.
+    /// Order of the axes, for a map: `chw` or `hwc`.
     #[serde(skip_serializing_if = "Option::is_none")]
     layout: Option<&'static str>,
-    /// `float32` or `float16`; of nested arrays always `float32`.
+    /// Type of the numbers: `float32` or `float16`; always `float32` for nested arrays.
     dtype: &'static str,
     /// Sizes of the axes: `[C, h, w]`, `[h, w, C]`, or `[P, C]` at points.
     shape: &'a [usize],
@@ -111,24 +111,24 @@ pub(super) struct FeaturesHead<'a> {
     encoding: &'static str,
 }
 
-/// An image and its features, beside the numbers.
+/// Description of an image and its features, without the numbers.
 pub(super) struct DescribedFeatures<'a> {
     pub(super) selection: &'a Selection,
     pub(super) size: ImageSize,
     pub(super) id: &'a FeatureId,
     pub(super) shape: &'a [usize],
-    /// Of a map.
+    /// Set for a map, `None` for descriptors at points.
     pub(super) map: Option<(Placement, Layout)>,
 }
 
 impl DescribedFeatures<'_> {
-    /// The JSON before the numbers and after them.
+    /// Returns the JSON before and after the numbers.
     ///
     /// # Errors
-    /// If the head cannot be written, which numbers and text always can.
+    /// If the head cannot be serialised.
     pub(super) fn json(&self, form: NumberForm) -> Result<(Vec<u8>, &'static str), serde_json::Error> {
         let (dtype, encoding) = match form {
-            // Numbers in text are neither 16 nor 32 bits wide; they are the ones that were computed.
+            // Numbers as text are those that were computed, which are float32.
             NumberForm::Decimal => (Dtype::Float32, "array"),
             NumberForm::Base64(dtype) | NumberForm::Binary(dtype) => (dtype, "base64"),
         };
@@ -157,7 +157,7 @@ impl DescribedFeatures<'_> {
         Ok((json, end))
     }
 
-    /// Pairs of text for the header of a safetensors file; names begin with `prefix`.
+    /// Metadata for the header of a safetensors file. Names begin with `prefix`.
     pub(super) fn metadata(&self, prefix: &str) -> Vec<(String, String)> {
         let mut pairs = vec![
             ("image_size", format!("{}x{}", self.size.width, self.size.height)),

@@ -19,12 +19,14 @@ use super::docs::Binary;
 use super::observe::RequestContext;
 use super::problem::responses::WorkProblems;
 use super::reply::hold_until_sent;
-use super::request::{Count, Expected, ImageField, Parameters, ReadBody, ReadRequest, Reading, RequestError, Upload};
+use super::request::{
+    Expected, ImageCount, ImageField, Parameters, ReadBody, ReadRequest, Reading, RequestError, Upload,
+};
 use super::state::AppState;
 use crate::serving::{FeatureExtraction, Stage, features};
 
 pub(super) const EXPECTED: Expected<1> =
-    Expected { images: [ImageField { part: "image", json: "images", count: Count::Several }], raw: true };
+    Expected { images: [ImageField { part: "image", json: "images", count: ImageCount::AtLeastOne }], raw: true };
 
 /// The body of a request: images and parameters.
 pub(super) struct FeaturesBody(Upload<1>);
@@ -37,9 +39,9 @@ impl ReadBody for FeaturesBody {
 
 /// Dense features of images: one descriptor per cell, per pixel, or at points.
 ///
-/// An image is the raw body, a part `image` of a form, or base64 in the list `images` of a JSON object; the last two
-/// may hold several, which are answered as JSON or safetensors. An image is told by its content: JPEG, PNG, WebP, GIF,
-/// BMP or TIFF; of an animation the first frame. Its EXIF orientation is applied.
+/// An image is the raw body, a part `image` of a form, or base64 in the list `images` of a JSON object. Forms and
+/// objects may hold several, which are answered as JSON or safetensors. The format is detected from the content: JPEG,
+/// PNG, WebP, GIF, BMP or TIFF. Only the first frame of an animation is used. The EXIF orientation is applied.
 #[utoipa::path(
     post,
     path = "/features",
@@ -66,11 +68,11 @@ impl ReadBody for FeaturesBody {
             headers(
                 ("Densecl-Model" = String, description = "Name and version, `name/version`"),
                 ("Densecl-Layer" = String, description = "The layer, or several joined by `+`"),
-                ("Densecl-Shape" = String, description = "Of one image: sizes of the axes, such as `512,12,16`"),
-                ("Densecl-Image-Size" = String, description = "Of one image: pixels of the upright image, `WxH`"),
-                ("Densecl-Feature-Id" = String, description = "Of one image: names the features by image, model, layer and side"),
+                ("Densecl-Shape" = String, description = "Sizes of the axes, such as `512,12,16`; for one image"),
+                ("Densecl-Image-Size" = String, description = "Pixels of the upright image, `WxH`; for one image"),
+                ("Densecl-Feature-Id" = String, description = "Identifies the features by image, model, layer and side; for one image"),
                 ("Server-Timing" = String, description = "Milliseconds per stage"),
-                ("X-Request-Id" = String, description = "Taken over from the request, or made"),
+                ("X-Request-Id" = String, description = "The request's own id, or a new one"),
             )
         ),
         WorkProblems,
@@ -84,7 +86,7 @@ pub(super) async fn post_features(
     answer(&app, context, images, parameters, headers).await
 }
 
-/// Answers a request that was read.
+/// Answers a request whose body has been read.
 pub(super) async fn answer(
     app: &AppState,
     context: RequestContext,
@@ -97,13 +99,13 @@ pub(super) async fn answer(
         let (service, count) = (service.clone(), images.len());
         move |parameters: &_| FeaturesParameters::read(&service, parameters, &headers, count)
     };
-    let FeaturesParameters { selection, wanted, reply } = parameters.read_with(service.cpu(), read).await?;
+    let FeaturesParameters { selection, requested, reply } = parameters.read_with(service.cpu(), read).await?;
     context.notes.set_subject(&selection.model, &selection.layers);
     let reply = FeaturesReply::new(service, selection.clone(), reply);
     let extraction = FeatureExtraction::new(service.clone(), context.work.clone(), selection);
     let admitted = extraction.admitted.clone();
     let answer = async {
-        let images = features::extract(&extraction, images, &wanted, |asked| reply.check(asked)).await?;
+        let images = features::extract(&extraction, images, &requested, |renderings| reply.check(renderings)).await?;
         extraction.on_cpu(Stage::Encode, move || reply.write(images)).await
     };
     let response = context.work.answer(service.limits().timeout, answer).await?;

@@ -1,4 +1,4 @@
-//! The parameters of `POST /features`: as they are written, and as they are meant.
+//! Parameters of `POST /features`: raw ([`FeaturesQuery`]) and validated ([`FeaturesParameters`]).
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -8,11 +8,11 @@ use utoipa::openapi::schema::Schema;
 use densecl_vision::features::{CropBox, Dtype, Layout, NumberForm, Resolution};
 
 use crate::http::reply::{ReplyFormat, negotiate, negotiate_among};
-use crate::http::request::{Parameters, RequestError, one_of, read_points, read_text};
-use crate::serving::features::{WantedFeatures, WantedPlaces};
+use crate::http::request::{Parameters, RequestError, read_points, read_text, word_schema};
+use crate::serving::features::{RequestedFeatures, RequestedPlaces};
 use crate::serving::{Selection, SelectionChoice, Service};
 
-/// As they are written, in the query or as parts of the form.
+/// Raw parameters, from the query or from parts of the form.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -27,16 +27,16 @@ pub(super) struct FeaturesQuery {
     /// Pixels that the image's longer side is resized to, 32 to the server's limit; the manifest's default if not given.
     #[param(minimum = 32)]
     side: Option<u64>,
-    /// `grid`: one descriptor per cell. `pixel`: one per pixel of the image, bilinearly between the cells. `WxH`: so many across and down. Large replies are computed while they are sent.
+    /// `grid`: one descriptor per cell. `pixel`: one per pixel of the image, interpolated bilinearly between the cells. `WxH`: W across and H down. Large replies are computed while they are sent.
     #[param(pattern = "^(grid|pixel|[0-9]+x[0-9]+)$", default = "grid")]
     resolution: Option<String>,
-    /// `x,y,w,h` in whole pixels of the upright image: this window of the result. With `grid` the cells whose centres lie in it; with `WxH` so many places within the window. The whole image if not given.
+    /// `x,y,w,h` in whole pixels of the upright image: only this window of the result. With `grid`, the cells whose centres lie in it; with `WxH`, W by H places within the window. The whole image if not given.
     #[param(example = "0,0,320,240")]
     crop: Option<String>,
-    /// `[[x, y], …]` in pixels of the upright image, (0, 0) being the centre of its top-left pixel: descriptors at these points, `[P, C]`, instead of a map.
+    /// `[[x, y], …]` in pixels of the upright image, where (0, 0) is the centre of its top-left pixel: descriptors at these points, `[P, C]`, instead of a map.
     #[param(example = "[[12.5, 40]]")]
     points: Option<String>,
-    /// Project the descriptors on so many principal components of the whole map, 1 to its channels, whichever part of it is asked for.
+    /// Project the descriptors on this number of principal components, 1 to the map's channels. The components are those of the whole map, also with `crop` or `points`.
     #[param(minimum = 1)]
     components: Option<usize>,
     /// `l2`: every descriptor has length 1, also after it was interpolated or projected. `none`: as the model computes it.
@@ -51,11 +51,11 @@ pub(super) struct FeaturesQuery {
     #[param(schema_with = layouts)]
     #[serde(default)]
     layout: Layout,
-    /// How JSON holds the numbers: little-endian bytes in base64, or nested arrays.
+    /// Encoding of the numbers in JSON: little-endian bytes in base64, or nested arrays.
     #[param(schema_with = encodings)]
     #[serde(default)]
     encoding: Encoding,
-    /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `png` shows the first three principal components as colours, a pixel for each of the image unless `resolution` is `WxH`. Several images: `json` or `safetensors`.
+    /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `png` shows the first three principal components as colours, one pixel for each pixel of the image unless `resolution` is `WxH`. Several images: `json` or `safetensors`.
     #[param(schema_with = formats)]
     format: Option<FeaturesFormat>,
 }
@@ -69,7 +69,7 @@ pub(super) enum Normalize {
     None,
 }
 
-/// How JSON holds numbers.
+/// Encoding of the numbers in JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Encoding {
@@ -100,49 +100,49 @@ impl ReplyFormat for FeaturesFormat {
 }
 
 fn normalizations() -> Schema {
-    one_of(&["l2", "none"])
+    word_schema(&["l2", "none"])
 }
 
 fn dtypes() -> Schema {
-    one_of(&["float32", "float16"])
+    word_schema(&["float32", "float16"])
 }
 
 fn layouts() -> Schema {
-    one_of(&["chw", "hwc"])
+    word_schema(&["chw", "hwc"])
 }
 
 fn encodings() -> Schema {
-    one_of(&["base64", "array"])
+    word_schema(&["base64", "array"])
 }
 
 fn formats() -> Schema {
-    one_of(&["json", "npy", "safetensors", "raw", "png"])
+    word_schema(&["json", "npy", "safetensors", "raw", "png"])
 }
 
 /// Formats that hold several tensors.
 const FOR_SEVERAL: &[(FeaturesFormat, &str)] =
     &[(FeaturesFormat::Json, "application/json"), (FeaturesFormat::Safetensors, "application/x-safetensors")];
 
-/// As they are meant.
+/// Validated parameters.
 pub(super) struct FeaturesParameters {
     pub(super) selection: Selection,
-    pub(super) wanted: WantedFeatures,
+    pub(super) requested: RequestedFeatures,
     pub(super) reply: ReplyOptions,
 }
 
-/// How the reply is written.
+/// Format of the reply.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReplyOptions {
     pub(super) format: FeaturesFormat,
     pub(super) dtype: Dtype,
     pub(super) layout: Layout,
     pub(super) encoding: Encoding,
-    /// Whether several images are answered.
+    /// True if the reply is about several images.
     pub(super) several: bool,
 }
 
 impl ReplyOptions {
-    /// How numbers are written.
+    /// Encoding of the reply's numbers.
     pub(super) fn number_form(self) -> NumberForm {
         match (self.format, self.encoding) {
             (FeaturesFormat::Json, Encoding::Base64) => NumberForm::Base64(self.dtype),
@@ -153,7 +153,7 @@ impl ReplyOptions {
 }
 
 impl FeaturesParameters {
-    /// The parameters of a request with so many images.
+    /// Validates the parameters of a request with this number of images.
     pub(super) fn read(
         service: &Service,
         parameters: &Parameters,
@@ -179,18 +179,18 @@ impl FeaturesParameters {
         let FeaturesQuery { components, normalize, dtype, layout, encoding, .. } = query;
         Ok(Self {
             selection,
-            wanted: WantedFeatures { places, components, unit: normalize == Normalize::L2, layout },
+            requested: RequestedFeatures { places, components, unit: normalize == Normalize::L2, layout },
             reply: ReplyOptions { format, dtype, layout, encoding, several: images > 1 },
         })
     }
 }
 
 impl FeaturesQuery {
-    fn places(&self, format: FeaturesFormat, max_points: usize) -> Result<WantedPlaces, RequestError> {
+    fn places(&self, format: FeaturesFormat, max_points: usize) -> Result<RequestedPlaces, RequestError> {
         let resolution: Option<Resolution> = read_text("resolution", self.resolution.as_deref())?;
         let crop: Option<CropBox> = read_text("crop", self.crop.as_deref())?;
         let Some(text) = self.points.as_deref() else {
-            return Ok(WantedPlaces::Window { crop, resolution: resolution.unwrap_or_default() });
+            return Ok(RequestedPlaces::Window { crop, resolution: resolution.unwrap_or_default() });
         };
         let points = read_points(text, max_points)?;
         if format == FeaturesFormat::Png {
@@ -201,7 +201,7 @@ impl FeaturesQuery {
                 "`points` says where descriptors are wanted, and so do `crop` and `resolution`",
             ));
         }
-        Ok(WantedPlaces::Points(points))
+        Ok(RequestedPlaces::Points(points))
     }
 }
 

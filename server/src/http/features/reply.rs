@@ -14,7 +14,7 @@ use super::document::DescribedFeatures;
 use super::parameters::{FeaturesFormat, ReplyOptions};
 use crate::cache::CachedFeatures;
 use crate::http::reply::{PIECES_BYTES, ReplyBody, media_type};
-use crate::serving::features::{WantedImage, numbered};
+use crate::serving::features::{ImageRendering, name_image_if_several};
 use crate::serving::{CpuPool, Selection, Service, ServingError};
 
 pub(in crate::http) const MODEL: HeaderName = HeaderName::from_static("densecl-model");
@@ -23,10 +23,10 @@ const SHAPE: HeaderName = HeaderName::from_static("densecl-shape");
 const IMAGE_SIZE: HeaderName = HeaderName::from_static("densecl-image-size");
 const FEATURE_ID: HeaderName = HeaderName::from_static("densecl-feature-id");
 
-/// What every reply to one image carries.
+/// Headers of every reply to one image.
 pub(in crate::http) const HEADERS: [HeaderName; 5] = [MODEL, LAYER, SHAPE, IMAGE_SIZE, FEATURE_ID];
 
-/// What the images of a request have in common.
+/// Properties that all images of a reply share.
 pub(super) struct FeaturesReply {
     selection: Selection,
     options: ReplyOptions,
@@ -34,45 +34,46 @@ pub(super) struct FeaturesReply {
     cpu: CpuPool,
 }
 
-/// The features of an image, not yet computed where they lie between the cells.
+/// Features of an image, which may be interpolated while they are sent.
 struct ImageFeatures {
-    asked: WantedImage,
+    requested: ImageRendering,
     shape: Vec<usize>,
     placement: Option<Placement>,
     tensor: Arc<dyn Tensor>,
 }
 
 impl ImageFeatures {
-    fn new(asked: WantedImage, features: &CachedFeatures) -> Result<Self, ServingError> {
-        let map = map_of(&asked, features)?;
-        let placement = match &asked.rendering.places {
+    fn new(image: ImageRendering, features: &CachedFeatures) -> Result<Self, ServingError> {
+        let map = stacked_map(&image, features)?;
+        let placement = match &image.rendering.places {
             Places::Window(window) => Some(window.placement(map.grid())?),
             Places::Points(_) => None,
         };
-        let tensor = asked.rendering.render(map)?;
-        Ok(Self { shape: tensor.shape(), asked, placement, tensor })
+        let tensor = image.rendering.render(map)?;
+        Ok(Self { shape: tensor.shape(), requested: image, placement, tensor })
     }
 }
 
 impl FeaturesReply {
-    /// A reply with what `options` say, within the limits of `service`.
+    /// Creates a reply by `options`, within the limits of `service`.
     pub(super) fn new(service: &Service, selection: Selection, options: ReplyOptions) -> Self {
         Self { selection, options, max_bytes: service.limits().max_response_bytes, cpu: service.cpu().clone() }
     }
 
-    /// Refuses a reply that would be too large, or cannot be, by what the manifest says of the maps. Says how much
-    /// memory it takes beside the maps and a copy of them.
-    pub(super) fn check(&self, asked: &[WantedImage]) -> Result<u64, ServingError> {
+    /// Checks, by the shapes of the manifest, that the reply is possible and not too large. Returns the bytes of memory
+    /// that it takes beside the maps and a copy of them.
+    pub(super) fn check(&self, images: &[ImageRendering]) -> Result<u64, ServingError> {
         let (mut bytes, mut memory) = (0_u64, 0_u64);
-        for (index, image) in asked.iter().enumerate() {
+        for (index, image) in images.iter().enumerate() {
             let (channels, grid) = self.selection.expected_map(image.rendering.image);
-            let shape =
-                self.shape(image, channels, grid).map_err(|error| numbered(self.options.several, index, error))?;
+            let shape = self
+                .shape(image, channels, grid)
+                .map_err(|error| name_image_if_several(self.options.several, index, error))?;
             let values = shape.iter().map(|&size| size as u64).product();
             memory = memory.saturating_add(image.rendering.extra_bytes(channels, grid));
             bytes = bytes.saturating_add(match self.options.format {
                 FeaturesFormat::Png => {
-                    // The picture, and its file.
+                    // The image and its file.
                     memory = memory.saturating_add(2 * values);
                     values
                 }
@@ -85,7 +86,7 @@ impl FeaturesReply {
         Ok(memory.saturating_add(bytes.min(PIECES_BYTES)))
     }
 
-    fn shape(&self, image: &WantedImage, channels: usize, grid: GridSize) -> Result<Vec<usize>, ServingError> {
+    fn shape(&self, image: &ImageRendering, channels: usize, grid: GridSize) -> Result<Vec<usize>, ServingError> {
         match (self.options.format, &image.rendering.places) {
             (FeaturesFormat::Png, Places::Window(window)) => {
                 let size = window.in_pixels().places(grid)?;
@@ -95,40 +96,41 @@ impl FeaturesReply {
         }
     }
 
-    /// The reply, from the features of each image.
-    pub(super) fn write(&self, images: Vec<(WantedImage, Arc<CachedFeatures>)>) -> Result<Response, ServingError> {
+    /// Writes the reply from the features of each image.
+    pub(super) fn write(&self, images: Vec<(ImageRendering, Arc<CachedFeatures>)>) -> Result<Response, ServingError> {
         if self.options.format == FeaturesFormat::Png {
             return self.write_picture(images);
         }
-        let images = images.into_iter().enumerate().map(|(index, (asked, features))| {
-            ImageFeatures::new(asked, &features).map_err(|error| numbered(self.options.several, index, error))
+        let images = images.into_iter().enumerate().map(|(index, (image, features))| {
+            ImageFeatures::new(image, &features)
+                .map_err(|error| name_image_if_several(self.options.several, index, error))
         });
         let images = images.collect::<Result<Vec<_>, _>>()?;
         let body = match self.options.format {
             FeaturesFormat::Json => self.json(&images)?,
             FeaturesFormat::Safetensors => self.safetensors(&images),
-            FeaturesFormat::Npy => self.one(&images, npy_header(self.options.dtype, &images[0].shape)),
-            FeaturesFormat::Raw | FeaturesFormat::Png => self.one(&images, Vec::new()),
+            FeaturesFormat::Npy => self.binary(&images, npy_header(self.options.dtype, &images[0].shape)),
+            FeaturesFormat::Raw | FeaturesFormat::Png => self.binary(&images, Vec::new()),
         };
         let mut headers = self.headers()?;
         if let [image] = &images[..] {
-            describe(&mut headers, &image.asked, &image.shape)?;
+            add_image_headers(&mut headers, &image.requested, &image.shape)?;
         }
         Ok((headers, body.into_body(self.cpu.clone())).into_response())
     }
 
-    fn write_picture(&self, images: Vec<(WantedImage, Arc<CachedFeatures>)>) -> Result<Response, ServingError> {
-        let (asked, features) = images.into_iter().next().ok_or_else(no_image)?;
-        let picture = asked.rendering.picture(&map_of(&asked, &features)?);
+    fn write_picture(&self, images: Vec<(ImageRendering, Arc<CachedFeatures>)>) -> Result<Response, ServingError> {
+        let (image, features) = images.into_iter().next().ok_or_else(no_image)?;
+        let picture = image.rendering.picture(&stacked_map(&image, &features)?);
         let shape = [picture.height() as usize, picture.width() as usize, 3];
         let mut headers = self.headers()?;
-        describe(&mut headers, &asked, &shape)?;
+        add_image_headers(&mut headers, &image, &shape)?;
         let file = encode_png(&picture).map_err(ServingError::internal)?;
         Ok((headers, file).into_response())
     }
 
-    /// The numbers of the only image, after `head`.
-    fn one(&self, images: &[ImageFeatures], head: Vec<u8>) -> ReplyBody {
+    /// `head`, followed by the numbers of all images.
+    fn binary(&self, images: &[ImageFeatures], head: Vec<u8>) -> ReplyBody {
         images.iter().fold(ReplyBody::from_bytes(head), |body, image| body.tensor(self.encoded(image)))
     }
 
@@ -145,7 +147,7 @@ impl FeaturesReply {
         Ok(if self.options.several { body.bytes("]}") } else { body })
     }
 
-    /// The tensor `features` of one image, `0`, `1`, … of several.
+    /// A safetensors file: the tensor `features` for one image, `0`, `1`, … for several.
     fn safetensors(&self, images: &[ImageFeatures]) -> ReplyBody {
         let model = &self.selection.model;
         let mut metadata = vec![
@@ -163,7 +165,7 @@ impl FeaturesReply {
             metadata.extend(self.described(image).metadata(&prefix));
             entries.push(TensorEntry { name, element: self.options.dtype.into(), shape: image.shape.clone() });
         }
-        self.one(images, safetensors_header(&entries, &metadata))
+        self.binary(images, safetensors_header(&entries, &metadata))
     }
 
     fn encoded(&self, image: &ImageFeatures) -> EncodedTensor {
@@ -171,12 +173,12 @@ impl FeaturesReply {
     }
 
     fn described<'a>(&'a self, image: &'a ImageFeatures) -> DescribedFeatures<'a> {
-        let ImageFeatures { asked, shape, placement, .. } = image;
+        let ImageFeatures { requested, shape, placement, .. } = image;
         let layout: Layout = self.options.layout;
         DescribedFeatures {
             selection: &self.selection,
-            size: asked.rendering.image,
-            id: &asked.id,
+            size: requested.rendering.image,
+            id: &requested.id,
             shape,
             map: placement.map(|placement| (placement, layout)),
         }
@@ -192,21 +194,21 @@ impl FeaturesReply {
     }
 }
 
-/// The layers as one map: of unit descriptors if those are asked for, else of what the model computes.
-fn map_of(asked: &WantedImage, features: &CachedFeatures) -> Result<FeatureMap, ServingError> {
-    if asked.rendering.unit {
+/// Stacks the layers to one map: of unit descriptors if they are requested, otherwise of the model's output.
+fn stacked_map(image: &ImageRendering, features: &CachedFeatures) -> Result<FeatureMap, ServingError> {
+    if image.rendering.unit {
         return Ok(features.unit_map().map_err(ServingError::internal)?.into_map());
     }
     let raw = features.raw_map().map_err(ServingError::internal)?;
-    raw.ok_or_else(|| ServingError::internal(anyhow::anyhow!("the layers were asked for")))
+    raw.ok_or_else(|| ServingError::internal(anyhow::anyhow!("the cache returned unit features instead of layers")))
 }
 
-/// Adds what is said of one image.
-fn describe(headers: &mut HeaderMap, asked: &WantedImage, shape: &[usize]) -> Result<(), ServingError> {
-    let size = asked.rendering.image;
+/// Adds the headers of one image.
+fn add_image_headers(headers: &mut HeaderMap, image: &ImageRendering, shape: &[usize]) -> Result<(), ServingError> {
+    let size = image.rendering.image;
     headers.insert(SHAPE, value(shape.iter().map(usize::to_string).collect::<Vec<_>>().join(","))?);
     headers.insert(IMAGE_SIZE, value(format!("{}x{}", size.width, size.height))?);
-    headers.insert(FEATURE_ID, value(asked.id.to_string())?);
+    headers.insert(FEATURE_ID, value(image.id.to_string())?);
     Ok(())
 }
 

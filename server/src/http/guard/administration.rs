@@ -1,7 +1,7 @@
-//! What only those who run the server may do, and how they are told from everybody else.
+//! Routes for administrators only.
 //!
-//! A request comes from an administrator if its extensions say so ([`Administrator`]). Whoever comes
-//! in by the second listener (`--admin-listen`) is one; on the main listener it takes a key.
+//! A request is an administrator's if its extensions contain [`Administrator`]. Every request to the second listener
+//! (`--admin-listen`) is; on the main listener it needs the key of an administrator.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -9,15 +9,15 @@ use axum::response::Response;
 
 use super::error::GuardError;
 
-/// Marks a request of an administrator. Whoever has made sure of that puts it into the request's
-/// extensions; nothing that a client sends can.
+/// Extension that marks the request of an administrator. Middleware inserts it after its check; nothing that a client
+/// sends can.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Administrator;
 
-/// Lets only administrators pass.
+/// Passes requests of administrators.
 ///
 /// # Errors
-/// [`GuardError::NotAdministrator`] for everybody else.
+/// [`GuardError::NotAdministrator`] for all other requests.
 pub(in crate::http) async fn require_administrator(request: Request, next: Next) -> Result<Response, GuardError> {
     if request.extensions().get::<Administrator>().is_none() {
         return Err(GuardError::NotAdministrator);
@@ -25,7 +25,7 @@ pub(in crate::http) async fn require_administrator(request: Request, next: Next)
     Ok(next.run(request).await)
 }
 
-/// Marks every request as an administrator's: the layer of the second listener.
+/// Marks every request as an administrator's. Layer of the second listener.
 pub(in crate::http) async fn as_administrator(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(Administrator);
     next.run(request).await

@@ -1,4 +1,4 @@
-//! Who asks: requests for anything but what is open to everyone need an API key, if there are keys.
+//! Authentication: if the server has API keys, every route that is not in [`OPEN`] needs one.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,8 +16,7 @@ use crate::http::state::AppState;
 
 pub(in crate::http) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Open to everyone: what says whether the server is well, the page, and what describes it all.
-/// Whatever is not in this list is locked.
+/// Routes that need no key: probes, the page and the API's description. All others need one.
 const OPEN: [&str; 11] = [
     "/livez",
     "/readyz",
@@ -32,21 +31,21 @@ const OPEN: [&str; 11] = [
     "/docs/{*rest}",
 ];
 
-/// Whose key a request came with.
+/// The API key that a request was sent with.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct Caller(pub(in crate::http) Arc<ApiKey>);
 
-/// Lets a request pass if it needs no key, or came with a good one.
+/// Passes a request that needs no key or has a valid one.
 ///
 /// # Errors
-/// If it did not.
+/// [`GuardError::Unauthorized`] for all other requests.
 pub(in crate::http) async fn authenticate(
     State(app): State<AppState>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, GuardError> {
     let sent = take_key(request.headers_mut());
-    // A path that matches nothing has nothing to protect.
+    // A path that matches no route answers 404 without a key.
     let is_locked = request.extensions().get::<MatchedPath>().is_some_and(|path| !is_open(path.as_str()));
     if let Some(keys) = app.api_keys().filter(|_| is_locked) {
         let key = keys.authenticate(&sent.ok_or(KeyRefusal::Missing)?, SystemTime::now())?;
@@ -62,13 +61,13 @@ pub(in crate::http) async fn authenticate(
     Ok(next.run(request).await)
 }
 
-/// Whether the routes of this template need no key.
+/// True if the routes of this path template need no key.
 pub(in crate::http) fn is_open(path: &str) -> bool {
     OPEN.contains(&path)
 }
 
-/// Takes the key out of a request's head, so that nothing that handles or logs the request later can
-/// show it. Of several keys none is taken for the right one.
+/// Removes the key from a request's head, so that nothing that handles or logs the request later can show it. Different
+/// keys in one request give an empty key, which is never valid.
 fn take_key(headers: &mut HeaderMap) -> Option<Vec<u8>> {
     let mut keys: Vec<Vec<u8>> =
         headers.get_all(header::AUTHORIZATION).iter().filter_map(|it| bearer(it.as_bytes())).collect();
@@ -79,7 +78,7 @@ fn take_key(headers: &mut HeaderMap) -> Option<Vec<u8>> {
     if keys.iter().all(|other| *other == key) { Some(key) } else { Some(Vec::new()) }
 }
 
-/// The token of `Bearer TOKEN`; other schemes are someone else's.
+/// The token of `Bearer TOKEN`; `None` for other schemes.
 fn bearer(value: &[u8]) -> Option<Vec<u8>> {
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii().to_owned())
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_comes_in_either_header() {
+    fn a_key_is_read_from_either_header() {
         assert_eq!(key(&[("authorization", "Bearer k")]).as_deref(), Some("k"));
         assert_eq!(key(&[("authorization", "bearer  k ")]).as_deref(), Some("k"));
         assert_eq!(key(&[("x-api-key", "k")]).as_deref(), Some("k"));
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_different_keys_none_is_right() {
+    fn two_different_keys_are_no_valid_key() {
         assert_eq!(key(&[("authorization", "Bearer k"), ("x-api-key", "l")]).as_deref(), Some(""));
         assert_eq!(key(&[("x-api-key", "k"), ("x-api-key", "l")]).as_deref(), Some(""));
     }

@@ -1,4 +1,4 @@
-//! Requests that are turned away before they are read.
+//! Errors of requests that are refused before they are read.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use crate::api_keys::KeyRefusal;
 use crate::http::problem::{self, ProblemKind, RETRY_AFTER, ToProblem};
 
-/// A request that is turned away before it is read.
+/// A request that is refused before it is read.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::http) enum GuardError {
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! What stands before the handlers: connections, API keys, rates of clients, administrators.
+//! Limits before the handlers: connections, API keys, rate limits, administrators.
 
 pub(super) mod administration;
 pub(super) mod authenticate;

@@ -1,4 +1,4 @@
-//! The layer that lets each client ask for work as often as it may.
+//! Layer that limits the rate of each client's requests.
 
 use std::net::SocketAddr;
 
@@ -11,19 +11,19 @@ use super::error::GuardError;
 use crate::http::client_address::client_address;
 use crate::http::state::AppState;
 
-/// Lets a request pass if its client's rate allows for it.
+/// Passes a request if its client's rate allows it.
 ///
 /// # Errors
-/// With the time to wait, if it does not.
+/// [`GuardError::RateLimited`] with the time to wait.
 pub(in crate::http) async fn limit_rate(
     State(app): State<AppState>,
     request: Request,
     next: Next,
 ) -> Result<Response, GuardError> {
-    // A key with a rate of its own has that, wherever it is used from.
+    // The rate of a key replaces the rate of the address.
     let caller = request.extensions().get::<Caller>();
-    if let Some(turn) = caller.and_then(|Caller(key)| key.take_token()) {
-        turn.map_err(|wait| GuardError::RateLimited { wait })?;
+    if let Some(taken) = caller.and_then(|Caller(key)| key.take_token()) {
+        taken.map_err(|wait| GuardError::RateLimited { wait })?;
     } else if let Some(rates) = app.client_rates()
         && let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>()
     {

@@ -1,7 +1,7 @@
-//! One line in the log for each request, once it is over; its figures and its span end there, too.
+//! Access log: one line per request once it has ended, which also completes its metrics and its span.
 //!
-//! Nothing in it was written by the client but a request id that is fit for logs: the route is the
-//! template that matched, and a model or a key is named only if it exists.
+//! Of the client's own text only a checked request id is logged: the route is the template that matched, and a model or
+//! a key is named only if it exists.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::HeaderValue;
 
-use super::counted_body::Count;
+use super::counted_body::ByteCounter;
 use crate::http::state::AppState;
 use crate::metrics::{AnsweredRequest, SentReply};
 use crate::serving::{Stage, Timings};
@@ -18,7 +18,7 @@ use crate::spans::{RequestEnd, RequestSpan, StageSpan, TraceParent};
 use densecl_inference::backend::LayerSet;
 use densecl_inference::registry::ServedModel;
 
-/// Facts that are found out about a request while it is answered.
+/// Facts about a request that become known while it is answered.
 #[derive(Debug, Default)]
 pub(in crate::http) struct RequestNotes {
     subject: OnceLock<Subject>,
@@ -26,7 +26,7 @@ pub(in crate::http) struct RequestNotes {
     body_bytes: AtomicU64,
 }
 
-/// The features that a request asks for; all of it exists.
+/// The features that a request asks for. Model, version and layer exist.
 #[derive(Debug)]
 struct Subject {
     model: String,
@@ -35,7 +35,7 @@ struct Subject {
 }
 
 impl RequestNotes {
-    /// The request is about these features. Only the first call counts.
+    /// Sets the features that the request asks for. Only the first call has an effect.
     pub(in crate::http) fn set_subject(&self, model: &ServedModel, layers: &LayerSet) {
         self.subject.get_or_init(|| Subject {
             model: model.name().to_owned(),
@@ -44,20 +44,20 @@ impl RequestNotes {
         });
     }
 
-    /// The request came with the key of this name.
+    /// Sets the name of the request's API key. Only the first call has an effect.
     pub(in crate::http) fn set_key(&self, key: Arc<str>) {
         self.key.get_or_init(|| key);
     }
 }
 
-/// The bytes of a request's body, as they come.
-impl Count for Arc<RequestNotes> {
+/// Counts the bytes of the request's body.
+impl ByteCounter for Arc<RequestNotes> {
     fn add(&mut self, bytes: u64) {
         self.body_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
-/// The head of a request, as the log, metrics and span name it.
+/// The head of a request, for the log, the metrics and the span.
 #[derive(Debug)]
 pub(super) struct RequestHead {
     pub(super) route: String,
@@ -69,14 +69,14 @@ pub(super) struct RequestHead {
     pub(super) begun: Instant,
 }
 
-/// A request from its head to the last byte of its reply. Dropping it ends it.
+/// A request from its head to the last byte of its reply. Dropping the record ends the request.
 pub(super) struct RequestRecord {
     pub(super) app: AppState,
     pub(super) head: RequestHead,
     pub(super) timings: Arc<Timings>,
     pub(super) notes: Arc<RequestNotes>,
     pub(super) span: Option<RequestSpan>,
-    /// Once there is one.
+    /// Set once the reply has begun.
     pub(super) reply: Option<Reply>,
 }
 
@@ -84,16 +84,16 @@ pub(super) struct RequestRecord {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
-    /// To its first byte.
+    /// Time to its first byte.
     pub(super) duration: Duration,
-    /// Bytes of its body so far.
+    /// Bytes of its body that have been sent so far.
     pub(super) bytes: u64,
-    /// Whether that is all of it.
+    /// True if the whole body has been sent.
     pub(super) is_whole: bool,
 }
 
-/// The bytes of the reply's body, as they go.
-impl Count for RequestRecord {
+/// Counts the bytes of the reply's body.
+impl ByteCounter for RequestRecord {
     fn add(&mut self, bytes: u64) {
         if let Some(reply) = &mut self.reply {
             reply.bytes += bytes;
@@ -108,7 +108,7 @@ impl Count for RequestRecord {
 }
 
 impl RequestRecord {
-    /// RequestNotes that there is a reply, and for the metrics how it begins.
+    /// Records that the reply has begun, and updates the metrics.
     pub(super) fn answered(&mut self, status: u16) {
         let duration = self.head.begun.elapsed();
         let http = &self.app.metrics().http;
@@ -134,7 +134,7 @@ impl RequestRecord {
             Some(_) => "broken off",
             None => "abandoned",
         };
-        // Two kinds of lines would drift apart; the level of one must be a constant.
+        // A macro, because the level of an event must be a constant and both levels log the same fields.
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
@@ -162,7 +162,7 @@ impl RequestRecord {
                 )
             };
         }
-        // Whatever asks every few seconds whether the server is well should not fill its log.
+        // Probes come every few seconds and would fill the log.
         if is_probe(route) { line!(tracing::Level::DEBUG) } else { line!(tracing::Level::INFO) }
     }
 
@@ -200,12 +200,12 @@ impl Drop for RequestRecord {
     }
 }
 
-/// True for paths that must answer whatever the load, also on a connection beyond the limit.
+/// True if this path answers at any load, even on a connection beyond the limit.
 pub(in crate::http) fn is_probe(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/metrics" | "/v2/health/live" | "/v2/health/ready")
 }
 
-/// To the microsecond.
+/// Milliseconds, with a resolution of a microsecond.
 fn milliseconds(time: Duration) -> f64 {
     time.as_micros() as f64 / 1e3
 }

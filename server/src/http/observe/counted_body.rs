@@ -1,4 +1,4 @@
-//! Bodies whose bytes are counted as they pass.
+//! Bodies whose bytes are counted as they are polled.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -6,24 +6,24 @@ use std::task::{Context, Poll, ready};
 use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
 
-/// What counts.
-pub(super) trait Count: Send + Unpin + 'static {
-    /// So many more bytes have passed.
+/// Receives the number of bytes of a body.
+pub(super) trait ByteCounter: Send + Unpin + 'static {
+    /// Called for each frame, with its number of bytes.
     fn add(&mut self, bytes: u64);
 
-    /// All bytes have passed.
+    /// Called once the body is complete.
     fn end(&mut self) {}
 }
 
-/// A body, and what counts its bytes; both are dropped together.
+/// A body and the counter of its bytes, which are dropped together.
 pub(super) struct CountedBody<C> {
     body: Body,
     counter: C,
 }
 
-impl<C: Count> CountedBody<C> {
+impl<C: ByteCounter> CountedBody<C> {
     pub(super) fn new(body: Body, mut counter: C) -> Self {
-        // Nobody polls a body without bytes.
+        // An empty body is never polled.
         if body.is_end_stream() {
             counter.end();
         }
@@ -31,7 +31,7 @@ impl<C: Count> CountedBody<C> {
     }
 }
 
-impl<C: Count> HttpBody for CountedBody<C> {
+impl<C: ByteCounter> HttpBody for CountedBody<C> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -70,7 +70,7 @@ mod tests {
     #[derive(Clone, Default)]
     struct Seen(Arc<Mutex<(u64, bool)>>);
 
-    impl Count for Seen {
+    impl ByteCounter for Seen {
         fn add(&mut self, bytes: u64) {
             self.0.lock().unwrap().0 += bytes;
         }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn counts_all_of_a_body_of_known_or_unknown_length() {
+    async fn all_bytes_are_counted_whether_the_length_is_known_or_not() {
         for (body, bytes) in [(Body::from("abcde"), 5), (streamed(), 5), (Body::empty(), 0)] {
             let seen = Seen::default();
             let counted = CountedBody::new(body, seen.clone());
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_dropped_early_did_not_end() {
+    async fn a_body_that_is_dropped_early_is_not_complete() {
         let seen = Seen::default();
         let mut counted = CountedBody::new(streamed(), seen.clone());
         counted.frame().await.unwrap().unwrap();

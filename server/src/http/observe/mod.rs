@@ -1,4 +1,4 @@
-//! What happens to every request: an id, a deadline, timings, metrics, a line in the log, a span.
+//! Layer that gives every request an id, a deadline, timings, metrics, a log line and a span.
 
 mod access_log;
 mod counted_body;
@@ -33,32 +33,32 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 /// The context of a request: deadline, timings, notes for the log.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct RequestContext {
-    /// Its deadline, and where its time goes.
+    /// Its deadline and its timings.
     pub(in crate::http) work: WorkContext,
-    /// What the log is to say of the request.
+    /// Facts for the access log.
     pub(in crate::http) notes: Arc<RequestNotes>,
 }
 
 impl RequestContext {
-    /// The context that [`observe`] gave to a request.
+    /// Returns the context that [`observe`] attached to a request.
     ///
     /// # Errors
-    /// If it did not pass that layer, which all routes have.
+    /// If the request did not pass that layer, which wraps all routes.
     pub(in crate::http) fn from_request(request: &Request) -> Result<Self, ServingError> {
         let context = request.extensions().get::<Self>().cloned();
         context.ok_or_else(|| ServingError::internal(anyhow::anyhow!("the route is not observed")))
     }
 
-    /// A context for work that no client waits for.
+    /// Creates a context for work outside HTTP requests, which is not logged.
     pub(in crate::http) fn unobserved(deadline: Instant) -> Self {
         Self { work: WorkContext { deadline, timings: Arc::new(Timings::default()) }, notes: Arc::default() }
     }
 }
 
-/// The outermost layer but for CORS and what every reply carries.
+/// Middleware around all others except CORS and the default headers.
 pub(in crate::http) async fn observe(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
     let _in_flight = app.metrics().http.begin();
-    let mut record = begin(app, &request);
+    let mut record = begin_record(app, &request);
     let RequestHead { route, method, request_id, begun, .. } = &record.head;
     let (id, begun) = (request_id.clone(), *begun);
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method, route);
@@ -82,14 +82,14 @@ pub(in crate::http) async fn observe(State(app): State<AppState>, mut request: R
     response.map(|body| Body::new(CountedBody::new(body, record)))
 }
 
-fn begin(app: AppState, request: &Request) -> RequestRecord {
+fn begin_record(app: AppState, request: &Request) -> RequestRecord {
     let begun = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default().to_owned();
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let trusted = &app.config().rates.trusted_proxies;
     let client = peer.map(|ConnectInfo(peer)| client_address(peer.ip(), request.headers(), trusted));
-    let parent = parent(request.headers());
-    let (method, request_id) = (bounded(request.method()), request_id(request.headers()));
+    let parent = parent_span(request.headers());
+    let (method, request_id) = (method_label(request.method()), request_id(request.headers()));
     let span = app.span_export().map(|export| {
         let request_id = request_id.to_str().unwrap_or_default();
         export.begin(&RequestStart { method, route: &route, request_id, parent, client, begun })
@@ -98,24 +98,24 @@ fn begin(app: AppState, request: &Request) -> RequestRecord {
     RequestRecord { app, head, timings: Arc::default(), notes: Arc::default(), span, reply: None }
 }
 
-/// The span that the request is a part of. Ignored if the header is repeated.
-fn parent(headers: &HeaderMap) -> Option<TraceParent> {
+/// The client's span, of which the request is a part. Ignored if the header is repeated.
+fn parent_span(headers: &HeaderMap) -> Option<TraceParent> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let first = values.next()?;
     if values.next().is_some() { None } else { TraceParent::parse(first.as_bytes()) }
 }
 
-/// The client's own id if it is fit for logs, else a new one.
+/// The client's request id if it is short printable ASCII, otherwise a new UUID.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let given = headers
         .get(REQUEST_ID)
         .filter(|id| (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
-    let made = || HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).expect("a UUID is ASCII");
-    given.cloned().unwrap_or_else(made)
+    let new_id = || HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).expect("a UUID is ASCII");
+    given.cloned().unwrap_or_else(new_id)
 }
 
-/// Anyone can invent a method; a label must not follow.
-fn bounded(method: &Method) -> &'static str {
+/// The method as a metric label, which is bounded because clients can send any method.
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_harmless_ids_are_taken_over() {
+    fn only_short_printable_request_ids_are_kept() {
         let id = |text: &str| {
             let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::try_from(text).unwrap())]);
             request_id(&headers)
@@ -145,9 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn of_two_parents_none_is_believed() {
+    fn a_repeated_traceparent_is_ignored() {
         let value = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let headers = |count| (0..count).map(|_| (TRACEPARENT, value.parse().unwrap())).collect::<HeaderMap>();
-        assert!(parent(&headers(0)).is_none() && parent(&headers(1)).is_some() && parent(&headers(2)).is_none());
+        let found = [0, 1, 2].map(|count| parent_span(&headers(count)).is_some());
+        assert_eq!(found, [false, true, false]);
     }
 }

@@ -7,10 +7,10 @@ use futures_util::future::try_join_all;
 
 use super::inflate::ContentEncoding;
 use super::metadata::{ModelPath, NamedVersion, NewestVersion, VersionPath};
-use super::reply::{HEADER_LENGTH, Reply};
+use super::reply::{HEADER_LENGTH, InferenceReplyWriter};
 use super::request::{InferenceRequest, MalformedInference, parse};
+use super::resolved_outputs::ResolvedOutputs;
 use super::schema::{InferenceObject, InferenceReply};
-use super::wanted::WantedOutputs;
 use crate::http::docs::Binary;
 use crate::http::problem::responses::InferenceProblems;
 use crate::http::reply::{PIECES_BYTES, hold_until_sent};
@@ -42,8 +42,8 @@ impl ReadBody for InferenceBody {
 
 /// Runs the newest version of a model on images.
 ///
-/// The images are given as the model takes them, `UINT8 [N, height, width, 3]`, and the outputs are what it computes,
-/// un-normalised. `POST /features` takes pictures as they are.
+/// The images have the model's input format, `UINT8 [N, height, width, 3]`, and the outputs are the model's, not
+/// normalised. `POST /features` takes image files of any size.
 #[utoipa::path(
     post,
     path = "/v2/models/{name}/infer",
@@ -96,17 +96,17 @@ async fn infer(
     model: ServedModel,
     request: ReadRequest<InferenceBody>,
 ) -> Result<Response, RequestError> {
-    let ReadRequest { body: InferenceBody(asked), context, .. } = &request;
+    let ReadRequest { body: InferenceBody(inference), context, .. } = &request;
     let service = app.service();
     let limits = *service.limits();
-    let wanted = WantedOutputs::new(asked, &model, &limits)?;
-    context.notes.set_subject(&model, &wanted.layers);
+    let outputs = ResolvedOutputs::new(inference, &model, &limits)?;
+    context.notes.set_subject(&model, &outputs.layers);
     let admitted = service.admit();
-    service.take_places(&admitted, wanted.count, context.work.deadline)?;
-    let ReadRequest { body: InferenceBody(asked), context, .. } = request;
+    service.take_slots(&admitted, outputs.count, context.work.deadline)?;
+    let ReadRequest { body: InferenceBody(request), context, .. } = request;
     let work = context.work.clone();
-    let inference = Inference { service: service.clone(), work, model, wanted, admitted: admitted.clone() };
-    let response = context.work.answer(limits.timeout, inference.run(asked)).await?;
+    let inference = Inference { service: service.clone(), work, model, outputs, admitted: admitted.clone() };
+    let response = context.work.answer(limits.timeout, inference.run(request)).await?;
     Ok(hold_until_sent(admitted, response))
 }
 
@@ -115,31 +115,31 @@ struct Inference {
     service: Service,
     work: WorkContext,
     model: ServedModel,
-    wanted: WantedOutputs,
+    outputs: ResolvedOutputs,
     admitted: Admitted,
 }
 
 impl Inference {
-    async fn run(self, asked: InferenceRequest) -> Result<Response, ServingError> {
-        let Self { service, work, model, wanted, admitted } = self;
-        admitted.reserve(wanted.memory_bytes(PIECES_BYTES))?;
-        let InferenceRequest { id, images, .. } = asked;
-        let inputs = wanted.inputs(&images);
+    async fn run(self, request: InferenceRequest) -> Result<Response, ServingError> {
+        let Self { service, work, model, outputs, admitted } = self;
+        admitted.reserve(outputs.memory_bytes(PIECES_BYTES))?;
+        let InferenceRequest { id, images, .. } = request;
+        let inputs = outputs.inputs(&images);
         drop(images);
-        // All at once: images of equal shape share a run.
+        // Concurrently, so that images of equal shape are batched.
         let run = async |input: ModelInput| -> Result<_, ServingError> {
-            let reply = model.run(input, wanted.layers.clone(), work.deadline).await?;
+            let reply = model.run(input, outputs.layers.clone(), work.deadline).await?;
             work.timings.add_run(reply.queued, reply.inference);
             Ok(reply.layers)
         };
         let layers = try_join_all(inputs.into_iter().map(run)).await?;
         let (timings, cpu) = (work.timings.clone(), service.cpu().clone());
-        let reply = Reply { model: model.clone(), id, wanted };
+        let reply = InferenceReplyWriter { model: model.clone(), id, outputs };
         service.cpu().run(move || timings.measure(Stage::Encode, || reply.write(layers, cpu))).await?
     }
 }
 
-/// How a body is to be read.
+/// Encoding of a body.
 #[derive(Clone, Copy)]
 struct BodyForm {
     encoding: ContentEncoding,

@@ -1,4 +1,4 @@
-//! Bodies that were compressed on their way, to a bounded size.
+//! Decompression of request bodies, up to a limit.
 
 use std::io::{BufRead, Read};
 
@@ -8,21 +8,23 @@ use flate2::bufread::{GzDecoder, ZlibDecoder};
 use crate::http::request::RequestError;
 use crate::serving::admission::BodyMemory;
 
-/// How much is inflated before there is more room made for it.
+/// Bytes that are inflated before more memory is reserved.
 const STEP_BYTES: u64 = 1 << 16;
 
-/// How a body is compressed.
+/// Content encoding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ContentEncoding {
     Identity,
     Gzip,
-    /// zlib's form of it, as HTTP has it.
+    /// In the zlib format, as HTTP defines it.
     Deflate,
 }
 
 impl ContentEncoding {
+    /// Parses the value of `Content-Encoding`.
+    ///
     /// # Errors
-    /// [`RequestError::ContentEncoding`] if it is none of these.
+    /// [`RequestError::ContentEncoding`] for other encodings.
     pub(super) fn parse(header: Option<&str>) -> Result<Self, RequestError> {
         match header.unwrap_or_default().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(Self::Identity),
@@ -32,22 +34,22 @@ impl ContentEncoding {
         }
     }
 
-    /// The body as it was before; `memory` is taken before it grows.
+    /// Inflates the body, and reserves `memory` before it grows.
     ///
     /// # Errors
-    /// If it is not so compressed, or larger than `limit`, or there is no room.
+    /// If the body does not have this encoding, is larger than `limit`, or there is no memory for it.
     pub(super) fn inflate(self, body: Bytes, limit: u64, memory: &BodyMemory) -> Result<Bytes, RequestError> {
         match self {
             Self::Identity => Ok(body),
             Self::Gzip => {
                 let mut decoder = GzDecoder::new(&body[..]);
                 let inflated = read(&mut decoder, limit, memory)?;
-                at_end(decoder.into_inner(), inflated)
+                check_end(decoder.into_inner(), inflated)
             }
             Self::Deflate => {
                 let mut decoder = ZlibDecoder::new(&body[..]);
                 let inflated = read(&mut decoder, limit, memory)?;
-                at_end(decoder.into_inner(), inflated)
+                check_end(decoder.into_inner(), inflated)
             }
         }
     }
@@ -69,7 +71,7 @@ fn read(decoder: &mut impl Read, limit: u64, memory: &BodyMemory) -> Result<Vec<
     }
 }
 
-fn at_end(mut rest: impl BufRead, inflated: Vec<u8>) -> Result<Bytes, RequestError> {
+fn check_end(mut rest: impl BufRead, inflated: Vec<u8>) -> Result<Bytes, RequestError> {
     match rest.fill_buf() {
         Ok([]) => Ok(inflated.into()),
         _ => Err(RequestError::MalformedInference("bytes follow the end of the compressed body".to_owned())),
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_compressed_comes_out() {
+    fn compressed_bodies_are_inflated() {
         let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
         let room = admission(1 << 30).body();
         for (encoding, body) in [(ContentEncoding::Gzip, gzip(&bytes)), (ContentEncoding::Deflate, zlib(&bytes))] {
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_cut_short() {
+    fn a_decompression_bomb_is_stopped_at_the_limit() {
         let bomb: Bytes = gzip(&vec![0; 64 << 20]).into();
         let room = admission(1 << 30).body();
         let refused = ContentEncoding::Gzip.inflate(bomb.clone(), 1 << 20, &room);
@@ -136,12 +138,12 @@ mod tests {
         let refused = ContentEncoding::Gzip.inflate(bomb, 1 << 30, &admission(1 << 20).body());
         assert!(
             matches!(refused, Err(RequestError::Serving(ServingError::Overloaded { .. }))),
-            "others need the memory, too"
+            "the memory for bodies is limited"
         );
     }
 
     #[test]
-    fn damage_is_told() {
+    fn damaged_bodies_are_refused() {
         let room = admission(1 << 20).body();
         let whole = gzip(b"text");
         let longer = [&whole[..], b"more"].concat();

@@ -1,4 +1,4 @@
-//! What there is, and whether it is ready.
+//! Metadata and readiness of the server and its models.
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
@@ -15,7 +15,7 @@ use crate::serving::ServingError;
 use densecl_inference::registry::{Registry, ServedModel};
 use densecl_models::GLOBAL;
 
-/// Any size.
+/// Size of an axis that may have any size.
 const DYNAMIC: i64 = -1;
 
 /// A model.
@@ -40,7 +40,7 @@ impl VersionPath {
     /// The version as a number.
     ///
     /// # Errors
-    /// If it is none, in which case there is no such version.
+    /// [`RequestError::NoSuchPath`] if it is no number.
     pub(super) fn number(&self) -> Result<u32, RequestError> {
         self.version.parse().map_err(|_| RequestError::NoSuchPath)
     }
@@ -94,15 +94,15 @@ impl FromRequestParts<AppState> for NamedVersion {
 pub(super) struct ServerMetadata {
     name: &'static str,
     version: &'static str,
-    /// Extensions of the protocol that it has.
+    /// Supported extensions of the protocol.
     extensions: [&'static str; 2],
 }
 
-/// A model as tensors.
+/// Inputs and outputs of a model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ModelMetadata {
     name: String,
-    /// Those that are ready.
+    /// Versions that are ready.
     versions: Vec<String>,
     platform: &'static str,
     inputs: Vec<TensorMetadata>,
@@ -114,7 +114,7 @@ pub(super) struct ModelMetadata {
 pub(super) struct TensorMetadata {
     name: String,
     datatype: &'static str,
-    /// Any size where it is -1; height and width of images are multiples of 32.
+    /// Sizes of the axes; -1 for any size. Height and width of images are multiples of 32.
     shape: Vec<i64>,
 }
 
@@ -160,23 +160,23 @@ pub(super) async fn get_server() -> Json<ServerMetadata> {
     })
 }
 
-/// Whether the process works at all, as `/livez`.
+/// Liveness, as `/livez`.
 #[utoipa::path(
     get,
     path = "/v2/health/live",
     tag = "open inference protocol",
-    responses((status = 200, description = "It does"))
+    responses((status = 200, description = "The process works"))
 )]
 pub(super) async fn get_live() {}
 
-/// Whether requests should be sent here, as `/readyz`.
+/// Readiness, as `/readyz`.
 #[utoipa::path(
     get,
     path = "/v2/health/ready",
     tag = "open inference protocol",
     responses(
-        (status = 200, description = "They should"),
-        (status = 503, description = "Not yet, or no longer", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The server takes requests"),
+        (status = 503, description = "The server is loading, or shutting down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get_ready(State(app): State<AppState>) -> Result<(), RequestError> {
@@ -220,26 +220,26 @@ pub(super) async fn get_model_version(
     Ok(Json(ModelMetadata::new(&registry, model)))
 }
 
-/// Whether a model answers.
+/// Readiness of a model: 200 if one of its versions is served.
 #[utoipa::path(
     get,
     path = "/v2/models/{name}/ready",
     tag = "open inference protocol",
     params(ModelPath),
-    responses((status = 200, description = "It does"), LookupProblems)
+    responses((status = 200, description = "The model is ready"), LookupProblems)
 )]
 pub(super) async fn get_model_ready(State(app): State<AppState>, path: ModelPath) -> Result<(), RequestError> {
     app.service().registry()?.find(Some(&path.name), None)?;
     Ok(())
 }
 
-/// Whether a version of a model answers.
+/// Readiness of a version of a model: 200 if it is served.
 #[utoipa::path(
     get,
     path = "/v2/models/{name}/versions/{version}/ready",
     tag = "open inference protocol",
     params(VersionPath),
-    responses((status = 200, description = "It does"), LookupProblems)
+    responses((status = 200, description = "The version is ready"), LookupProblems)
 )]
 pub(super) async fn get_model_version_ready(
     State(app): State<AppState>,

@@ -1,8 +1,8 @@
-//! The Open Inference Protocol (`KServe` v2), with Triton's extensions for binary tensors and for model
-//! repositories: what `tritonclient` speaks.
+//! The Open Inference Protocol (`KServe` v2), with Triton's extensions for binary tensors and model repositories, for
+//! clients such as `tritonclient`.
 //!
-//! `request` turns a body into a typed request and is a plain function of bytes; `reply` is the way
-//! back. Outputs are what the model computes, un-normalised.
+//! `request` parses a body, `resolved_outputs` checks it against the model and the limits, `reply` writes the outputs,
+//! which are the model's and not normalised.
 
 mod errors;
 mod infer;
@@ -12,29 +12,29 @@ mod pixels;
 mod reply;
 mod repository;
 mod request;
+mod resolved_outputs;
 mod schema;
-mod wanted;
 
 use axum::middleware;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(super) use self::errors::name_errors;
+pub(super) use self::errors::add_error_member;
 pub use self::request::{Images, InferenceRequest, MalformedInference, RequestedOutput, TensorForm, parse};
 use super::guard::administration::require_administrator;
 use super::state::AppState;
 
-/// Where models are run.
+/// Routes that run models.
 pub(super) fn inference() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(infer::post_infer)).routes(routes!(infer::post_infer_version))
 }
 
-/// Whether the server is ready.
+/// Routes of liveness and readiness.
 pub(super) fn health() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(metadata::get_live)).routes(routes!(metadata::get_ready))
 }
 
-/// What there is, and whether it is ready.
+/// Routes that describe the server and its models.
 pub(super) fn descriptions() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(metadata::get_server))
@@ -44,7 +44,7 @@ pub(super) fn descriptions() -> OpenApiRouter<AppState> {
         .routes(routes!(metadata::get_model_version_ready))
 }
 
-/// What changes the models, for administrators alone.
+/// Routes that list, load and unload models, for administrators only.
 pub(super) fn administration() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(repository::post_index))

@@ -1,31 +1,30 @@
-//! The values of an image tensor, written as JSON numbers: in one flat list, or in lists nested as its
-//! shape is.
+//! Values of an image tensor as JSON numbers, in one flat list or in lists nested by its shape.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
 /// Axes of an image tensor, `[N, H, W, 3]`.
-const MOST_AXES: usize = 4;
+const MAX_AXES: usize = 4;
 
 /// Values of a tensor of bytes.
 #[derive(Debug)]
 pub(super) struct Pixels {
     /// In row-major order.
     pub(super) bytes: Vec<u8>,
-    /// How the lists were nested.
+    /// Nesting of the lists.
     extent: Extent,
 }
 
-/// How many elements lists have, from the outermost inwards.
+/// Sizes of nested lists, from the outermost inwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Extent {
     axes: usize,
-    sizes: [usize; MOST_AXES],
+    sizes: [usize; MAX_AXES],
 }
 
 impl Pixels {
-    /// Whether the lists are flat, or nested as `shape` says.
+    /// True if the values are one flat list, or nested by `shape`.
     pub(super) fn is_nested_as(&self, shape: &[u64]) -> bool {
         let sizes = &self.extent.sizes[..self.extent.axes];
         sizes.len() == 1 || sizes.iter().map(|&size| size as u64).eq(shape.iter().copied())
@@ -43,7 +42,7 @@ impl<'de> serde::Deserialize<'de> for Pixels {
     }
 }
 
-/// A number, or a list of elements; numbers go to the end of the bytes.
+/// Reads a number or a list of elements, and appends the numbers to the bytes.
 struct Element<'a>(&'a mut Vec<u8>);
 
 impl<'de> DeserializeSeed<'de> for Element<'_> {
@@ -68,20 +67,20 @@ impl<'de> Visitor<'de> for Element<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Extent, A::Error> {
-        let mut of_first = None;
+        let mut first = None;
         let mut count = 0;
         while let Some(extent) = elements.next_element_seed(Element(self.0))? {
-            if *of_first.get_or_insert(extent) != extent {
+            if *first.get_or_insert(extent) != extent {
                 return Err(A::Error::custom("the lists in `data` are not all equally long"));
             }
             count += 1;
         }
-        let inner = of_first.unwrap_or_default();
-        if inner.axes == MOST_AXES {
+        let inner = first.unwrap_or_default();
+        if inner.axes == MAX_AXES {
             return Err(A::Error::custom("the lists in `data` are nested more than four deep"));
         }
-        let mut sizes = [count; MOST_AXES];
-        sizes[1..].copy_from_slice(&inner.sizes[..MOST_AXES - 1]);
+        let mut sizes = [count; MAX_AXES];
+        sizes[1..].copy_from_slice(&inner.sizes[..MAX_AXES - 1]);
         Ok(Extent { axes: inner.axes + 1, sizes })
     }
 }
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn flat_and_nested_lists_are_the_same_values() {
+    fn flat_and_nested_lists_give_equal_values() {
         let flat = read("[1, 2, 3, 4, 5, 255]").unwrap();
         let nested = read("[[[1, 2, 3], [4, 5, 255]]]").unwrap();
         assert_eq!(flat.bytes, [1, 2, 3, 4, 5, 255]);
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_no_byte() {
+    fn values_that_are_not_bytes_are_refused_with_a_reason() {
         for (json, reason) in [
             ("[256]", "0 to 255"),
             ("[-1]", "0 to 255"),

@@ -1,4 +1,4 @@
-//! Outputs as replies: all in one JSON document, or its numbers as bytes behind it.
+//! Replies with outputs: one JSON document, or JSON followed by the numbers as bytes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,47 +8,47 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::request::TensorForm;
-use super::wanted::{WantedOutput, WantedOutputs};
+use super::resolved_outputs::{ResolvedOutput, ResolvedOutputs};
 use crate::http::reply::{ReplyBody, open_object};
 use crate::serving::{CpuPool, ServingError};
 use densecl_inference::batch::LayerOutput;
 use densecl_inference::registry::ServedModel;
 use densecl_vision::features::{EncodedTensor, Tensor};
 
-/// How many bytes of a body are JSON; the rest are tensors.
+/// Header with the number of bytes of a body that are JSON; the rest are tensors.
 pub(super) const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// What the reply to a request says.
-pub(super) struct Reply {
+/// Writer of the reply to a request.
+pub(super) struct InferenceReplyWriter {
     pub(super) model: ServedModel,
     pub(super) id: Option<String>,
-    pub(super) wanted: WantedOutputs,
+    pub(super) outputs: ResolvedOutputs,
 }
 
-impl Reply {
-    /// Writes it, from the layers of each image, which are in the order of [`WantedOutputs::layers`].
+impl InferenceReplyWriter {
+    /// Writes the reply from the layers of each image, which are in the order of [`ResolvedOutputs::layers`].
     pub(super) fn write(self, images: Vec<Vec<LayerOutput>>, cpu: CpuPool) -> Result<Response, ServingError> {
         let tensors = self.tensors(images);
-        let mut json = Parts::default();
+        let mut json = JsonParts::default();
         json.text(self.head()?);
-        for (index, (output, tensor)) in self.wanted.outputs.iter().zip(&tensors).enumerate() {
+        for (index, (output, tensor)) in self.outputs.outputs.iter().zip(&tensors).enumerate() {
             if index > 0 {
                 json.text(",");
             }
             json.output(output, tensor)?;
         }
         json.text("]}");
-        if !self.wanted.is_binary() {
+        if !self.outputs.is_binary() {
             let content_type = HeaderValue::from_static("application/json");
             return Ok(([(header::CONTENT_TYPE, content_type)], json.streamed().into_body(cpu)).into_response());
         }
-        // How long the JSON is has to be said before the first byte of it.
+        // The header with the length of the JSON is sent before its first byte.
         let json = json.whole();
         let headers = HeaderMap::from_iter([
             (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
             (HEADER_LENGTH, HeaderValue::from(json.len())),
         ]);
-        let binary = self.wanted.outputs.iter().zip(tensors).filter(|(output, _)| output.form == TensorForm::Binary);
+        let binary = self.outputs.outputs.iter().zip(tensors).filter(|(output, _)| output.form == TensorForm::Binary);
         let body = binary.fold(ReplyBody::from_bytes(json), |body, (_, tensor)| body.tensor(tensor));
         Ok((headers, body.into_body(cpu)).into_response())
     }
@@ -64,19 +64,19 @@ impl Reply {
 
     /// The outputs in the order of the request.
     fn tensors(&self, images: Vec<Vec<LayerOutput>>) -> Vec<EncodedTensor> {
-        let mut by_layer: Vec<Vec<Vec<f32>>> = self.wanted.layers.names().iter().map(|_| Vec::new()).collect();
+        let mut by_layer: Vec<Vec<Vec<f32>>> = self.outputs.layers.names().iter().map(|_| Vec::new()).collect();
         for image in images {
             for (layer, output) in by_layer.iter_mut().zip(image) {
                 layer.push(output.data);
             }
         }
-        let tensor = |output: &WantedOutput| {
-            let place = self.wanted.layers.names().iter().position(|name| *name == output.name);
-            let images = place.map(|place| std::mem::take(&mut by_layer[place])).unwrap_or_default();
-            let tensor = Outputs { shape: output.shape.clone(), images };
+        let tensor = |output: &ResolvedOutput| {
+            let index = self.outputs.layers.names().iter().position(|name| *name == output.name);
+            let images = index.map(|index| std::mem::take(&mut by_layer[index])).unwrap_or_default();
+            let tensor = OutputTensor { shape: output.shape.clone(), images };
             EncodedTensor::new(Arc::new(tensor), output.number_form())
         };
-        self.wanted.outputs.iter().map(tensor).collect()
+        self.outputs.outputs.iter().map(tensor).collect()
     }
 }
 
@@ -104,22 +104,22 @@ struct OutputParameters {
     binary_data_size: u64,
 }
 
-/// JSON whose numbers are not written yet.
+/// JSON in parts: text, and tensors whose numbers are not written yet.
 #[derive(Default)]
-struct Parts(Vec<Part>);
+struct JsonParts(Vec<JsonPart>);
 
-enum Part {
+enum JsonPart {
     Text(Vec<u8>),
     Numbers(EncodedTensor),
 }
 
-impl Parts {
+impl JsonParts {
     fn text(&mut self, text: impl Into<Vec<u8>>) {
-        self.0.push(Part::Text(text.into()));
+        self.0.push(JsonPart::Text(text.into()));
     }
 
     /// Adds an output, with its numbers if they are sent as text.
-    fn output(&mut self, output: &WantedOutput, tensor: &EncodedTensor) -> Result<(), ServingError> {
+    fn output(&mut self, output: &ResolvedOutput, tensor: &EncodedTensor) -> Result<(), ServingError> {
         let is_binary = output.form == TensorForm::Binary;
         let parameters = is_binary.then(|| OutputParameters { binary_data_size: output.reply_bytes() });
         let head = OutputHead { name: &output.name, datatype: "FP32", shape: &output.shape, parameters };
@@ -128,15 +128,15 @@ impl Parts {
             return Ok(());
         }
         self.text(open_object(&head, "data").map_err(ServingError::internal)?);
-        self.0.push(Part::Numbers(tensor.clone()));
+        self.0.push(JsonPart::Numbers(tensor.clone()));
         self.text("}");
         Ok(())
     }
 
     fn streamed(self) -> ReplyBody {
         self.0.into_iter().fold(ReplyBody::default(), |body, part| match part {
-            Part::Text(text) => body.bytes(text),
-            Part::Numbers(tensor) => body.tensor(tensor),
+            JsonPart::Text(text) => body.bytes(text),
+            JsonPart::Numbers(tensor) => body.tensor(tensor),
         })
     }
 
@@ -144,23 +144,23 @@ impl Parts {
         let mut json = Vec::new();
         for part in self.0 {
             match part {
-                Part::Text(text) => json.extend(text),
-                Part::Numbers(tensor) => (0..tensor.pieces()).for_each(|piece| json.extend(tensor.piece(piece))),
+                JsonPart::Text(text) => json.extend(text),
+                JsonPart::Numbers(tensor) => (0..tensor.pieces()).for_each(|piece| json.extend(tensor.piece(piece))),
             }
         }
         json
     }
 }
 
-/// One output of all images.
-struct Outputs {
+/// One output of all images, as one tensor.
+struct OutputTensor {
     /// `[N, …]`.
     shape: Vec<usize>,
-    /// The values of each.
+    /// Values of each image.
     images: Vec<Vec<f32>>,
 }
 
-impl Tensor for Outputs {
+impl Tensor for OutputTensor {
     fn shape(&self) -> Vec<usize> {
         self.shape.clone()
     }

@@ -1,4 +1,4 @@
-//! Triton's extension for model repositories: what there is, and loading and unloading it.
+//! Triton's extension for model repositories: lists, loads and unloads models.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,10 +14,10 @@ use crate::http::state::AppState;
 use crate::serving::{ServingError, WorkContext};
 use densecl_inference::registry::{ChangeError, ModelLoader, VersionState};
 
-/// What may be said with a look at the repository.
+/// Optional body of a request for the index.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct IndexRequest {
-    /// Whether to list only what is ready.
+    /// List only versions that are ready.
     #[serde(default)]
     ready: bool,
 }
@@ -28,7 +28,7 @@ pub(super) struct IndexEntry {
     name: String,
     version: String,
     state: IndexState,
-    /// Why it is unavailable; of one that is ready, what is wrong with the file that should have replaced it.
+    /// Reason why the version is unavailable or, if it is ready, why the file that should have replaced it was refused.
     reason: String,
 }
 
@@ -50,7 +50,7 @@ impl From<VersionState> for IndexState {
     }
 }
 
-/// What may be said with loading or unloading.
+/// Optional body of a request that loads or unloads a model.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct ChangeRequest {
     #[serde(default)]
@@ -59,7 +59,7 @@ pub(super) struct ChangeRequest {
 }
 
 impl ChangeRequest {
-    /// Models come from the repository alone.
+    /// Refuses models in the request: they are loaded from the repository only.
     fn check(&self) -> Result<(), RequestError> {
         match self.parameters.iter().flat_map(Map::keys).find(|name| *name == "config" || name.starts_with("file:")) {
             Some(name) => Err(RequestError::MalformedInference(format!(
@@ -70,7 +70,7 @@ impl ChangeRequest {
     }
 }
 
-/// All versions of all models in the repository, also those that cannot be served.
+/// All versions of all models in the repository, including those that cannot be served.
 #[utoipa::path(
     post,
     path = "/v2/repository/index",
@@ -80,7 +80,7 @@ impl ChangeRequest {
 )]
 pub(super) async fn post_index(
     State(app): State<AppState>,
-    ReadRequest { body: OptionalObject(asked), .. }: ReadRequest<OptionalObject<IndexRequest>>,
+    ReadRequest { body: OptionalObject(request), .. }: ReadRequest<OptionalObject<IndexRequest>>,
 ) -> Result<Json<Vec<IndexEntry>>, RequestError> {
     let registry = app.service().registry()?;
     let entry = |status: densecl_inference::registry::VersionStatus<'_>| IndexEntry {
@@ -89,53 +89,53 @@ pub(super) async fn post_index(
         state: status.state.into(),
         reason: status.reason.unwrap_or_default().to_owned(),
     };
-    let wanted = registry.versions().filter(|status| !asked.ready || status.state == VersionState::Ready);
-    Ok(Json(wanted.map(entry).collect()))
+    let listed = registry.versions().filter(|status| !request.ready || status.state == VersionState::Ready);
+    Ok(Json(listed.map(entry).collect()))
 }
 
 /// Loads a model from the repository: every version of it that is new, changed or not served.
 ///
-/// It is read, checked and run before it takes the place of the old one, which answers until then. If that fails the
-/// old one stays, and the reply says why.
+/// A version is read, checked and warmed up before it replaces the old one, which is served until then. If that fails,
+/// the old one stays and the reply tells the reason.
 #[utoipa::path(
     post,
     path = "/v2/repository/models/{name}/load",
     tag = "open inference protocol",
     params(ModelPath),
     request_body = Option<ChangeRequest>,
-    responses((status = 200, description = "It is served"), AdministrationProblems)
+    responses((status = 200, description = "The model is served"), AdministrationProblems)
 )]
 pub(super) async fn post_load(
     State(app): State<AppState>,
     ModelPath { name }: ModelPath,
-    ReadRequest { body: OptionalObject(asked), context, .. }: ReadRequest<OptionalObject<ChangeRequest>>,
+    ReadRequest { body: OptionalObject(request), context, .. }: ReadRequest<OptionalObject<ChangeRequest>>,
 ) -> Result<(), RequestError> {
-    asked.check()?;
-    change(app, context.work, move |models| models.load(&name)).await
+    request.check()?;
+    run_change(app, context.work, move |models| models.load(&name)).await
 }
 
 /// Unloads all versions of a model, until it is loaded again.
 ///
-/// What is under way is finished; its memory is free when the last request that uses it is.
+/// Requests that have begun are finished. The model's memory is released with the last request that uses it.
 #[utoipa::path(
     post,
     path = "/v2/repository/models/{name}/unload",
     tag = "open inference protocol",
     params(ModelPath),
     request_body = Option<ChangeRequest>,
-    responses((status = 200, description = "It is not served any more"), AdministrationProblems)
+    responses((status = 200, description = "The model is no longer served"), AdministrationProblems)
 )]
 pub(super) async fn post_unload(
     State(app): State<AppState>,
     ModelPath { name }: ModelPath,
-    ReadRequest { body: OptionalObject(asked), context, .. }: ReadRequest<OptionalObject<ChangeRequest>>,
+    ReadRequest { body: OptionalObject(request), context, .. }: ReadRequest<OptionalObject<ChangeRequest>>,
 ) -> Result<(), RequestError> {
-    asked.check()?;
-    change(app, context.work, move |models| models.unload(&name)).await
+    request.check()?;
+    run_change(app, context.work, move |models| models.unload(&name)).await
 }
 
-/// Makes a change on a thread that may block. It comes to its end also if nobody waits for it any more.
-async fn change(
+/// Runs a change on a blocking thread. It completes even if the request is dropped.
+async fn run_change(
     app: AppState,
     work: WorkContext,
     change: impl FnOnce(&ModelLoader) -> Result<(), ChangeError> + Send + 'static,

@@ -1,8 +1,7 @@
-//! The body of an inference request: a JSON header, and in Triton's binary form the bytes of its
-//! tensors behind it.
+//! Body of an inference request: JSON, followed in Triton's binary form by the bytes of the tensors.
 //!
-//! [`parse`] is a plain function of bytes. What it returns is consistent in itself: the pixels are as
-//! many as the shape says. Whether the model and the server's limits allow for it is not known here.
+//! [`parse`] is a function of bytes. A request that it returns is consistent: the number of pixels matches the shape.
+//! The model and the server's limits are not checked here.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,107 +12,106 @@ use serde::{Deserialize, Deserializer};
 
 use super::pixels::Pixels;
 
-/// The one input that every model has.
+/// Name of the only input of every model.
 pub(super) const INPUT: &str = "images";
-/// Its type.
+/// Type of the input.
 pub(super) const INPUT_TYPE: &str = "UINT8";
 const CHANNELS: u64 = 3;
 const MAX_ID_BYTES: usize = 1024;
-const MOST_TENSORS: usize = 256;
-const MOST_AXES: usize = 16;
+const MAX_TENSORS: usize = 256;
+const MAX_AXES: usize = 16;
 
-/// A request that can be understood.
+/// A well-formed request.
 #[derive(Debug)]
 pub struct InferenceRequest {
-    /// To be said again in the reply.
+    /// Repeated in the reply.
     pub id: Option<String>,
-    /// What the model is to see.
+    /// Input of the model.
     pub images: Images,
-    /// What it is to answer, each output once; everything that it has if `None`.
+    /// Requested outputs, each once; all outputs of the model if `None`.
     pub outputs: Option<Vec<RequestedOutput>>,
-    /// How outputs are sent that do not say it themselves.
+    /// Form of the outputs that do not name one.
     pub form: TensorForm,
 }
 
 /// Images of one size.
 #[derive(Debug)]
 pub struct Images {
-    /// How many; at least one.
+    /// Number of images, at least 1.
     pub count: u64,
-    /// In pixels, at least one.
+    /// Height in pixels, at least 1.
     pub height: u64,
-    /// In pixels, at least one.
+    /// Width in pixels, at least 1.
     pub width: u64,
-    /// RGB bytes, `[count, height, width, 3]`.
+    /// RGB bytes, `[N, H, W, 3]`.
     pub pixels: Bytes,
 }
 
-/// An output that is asked for.
+/// A requested output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedOutput {
     /// Its name.
     pub name: String,
-    /// How it is sent, if the request says so.
+    /// Form of its values, if the request names one.
     pub form: Option<TensorForm>,
 }
 
-/// How the values of an output are sent.
+/// Form of the values of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorForm {
-    /// As numbers in the JSON.
+    /// Numbers in the JSON.
     Json,
-    /// As bytes behind it.
+    /// Bytes after the JSON.
     Binary,
 }
 
 impl TensorForm {
-    fn of(is_binary: bool) -> Self {
+    fn from_binary_flag(is_binary: bool) -> Self {
         if is_binary { Self::Binary } else { Self::Json }
     }
 }
 
-/// A request that cannot be understood.
+/// A malformed request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedInference {
-    /// `Inference-Header-Content-Length` is more than there is.
+    /// `Inference-Header-Content-Length` is larger than the body.
     #[error("Inference-Header-Content-Length is {header}, and the body has {body} bytes")]
     HeaderLength {
-        /// What was said.
+        /// Bytes of JSON by the header.
         header: usize,
-        /// What there is.
+        /// Bytes of the body.
         body: usize,
     },
-    /// There is no JSON header at all.
+    /// The body has no JSON.
     #[error("Inference-Header-Content-Length is 0: the shape of the images has to be said in a JSON header")]
     NoHeader,
-    /// Not a JSON document of the protocol's form.
+    /// The JSON is not a request of the protocol.
     #[error("the JSON of the request cannot be read: {0}")]
     Json(String),
-    /// The input is not what models take.
+    /// The input does not have the format of the model's input.
     #[error("input `{INPUT}`: {0}")]
     Input(String),
-    /// The inputs are not one.
+    /// The request does not have exactly one input.
     #[error("there must be one input, `{INPUT}`, and not: {0}")]
     Inputs(String),
-    /// An output comes twice.
+    /// An output is requested twice.
     #[error("output `{0}` is asked for more than once")]
     RepeatedOutput(String),
-    /// No output is asked for.
+    /// No output is requested.
     #[error("`outputs` is empty: leave it out for all outputs")]
     NoOutput,
-    /// Something that the protocol has and this server has not.
+    /// A part of the protocol that this server does not support.
     #[error("{0} is not supported here: leave it out")]
     Unsupported(&'static str),
-    /// The id is too long to be said again.
+    /// The id is too long to be repeated in the reply.
     #[error("`id` has {0} bytes; at most {MAX_ID_BYTES} are taken")]
     LongId(usize),
 }
 
-/// Reads a body. `header_length` is what `Inference-Header-Content-Length` says; without it all of the
-/// body is JSON.
+/// Parses a body. `header_length` is the value of `Inference-Header-Content-Length`; without it the whole body is JSON.
 ///
 /// # Errors
-/// If it is not a request of the protocol, contradicts itself, or asks for what there is not.
+/// If the body is not a request of the protocol, contradicts itself, or uses an unsupported part of the protocol.
 pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferenceRequest, MalformedInference> {
     if header_length == Some(0) {
         return Err(MalformedInference::NoHeader);
@@ -128,11 +126,11 @@ pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferenceRequ
         id: header.id.map(checked_id).transpose()?,
         images: images(header.inputs, binary)?,
         outputs: header.outputs.map(outputs).transpose()?,
-        form: TensorForm::of(header.parameters.binary_data_output.unwrap_or(false)),
+        form: TensorForm::from_binary_flag(header.parameters.binary_data_output.unwrap_or(false)),
     })
 }
 
-/// Says where in the document it stops making sense.
+/// Parses the JSON. An error names the path of the wrong member.
 fn read_header(json: &[u8]) -> Result<Header, String> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     let header = serde_path_to_error::deserialize(&mut reader).map_err(|error| error.to_string())?;
@@ -140,15 +138,15 @@ fn read_header(json: &[u8]) -> Result<Header, String> {
     Ok(header)
 }
 
-/// The JSON of a request. Parameters that are not known are ignored, as the protocol has it.
+/// The JSON of a request. Unknown parameters are ignored, as the protocol requires.
 #[derive(Deserialize)]
 struct Header {
     id: Option<String>,
     #[serde(default)]
     parameters: Parameters,
-    #[serde(deserialize_with = "at_most::<MOST_TENSORS, _, _>")]
+    #[serde(deserialize_with = "bounded_list::<MAX_TENSORS, _, _>")]
     inputs: Vec<Input>,
-    #[serde(default, deserialize_with = "some_at_most::<MOST_TENSORS, _, _>")]
+    #[serde(default, deserialize_with = "optional_bounded_list::<MAX_TENSORS, _, _>")]
     outputs: Option<Vec<Output>>,
 }
 
@@ -156,7 +154,7 @@ struct Header {
 struct Input {
     name: String,
     datatype: String,
-    #[serde(deserialize_with = "at_most::<MOST_AXES, _, _>")]
+    #[serde(deserialize_with = "bounded_list::<MAX_AXES, _, _>")]
     shape: Vec<u64>,
     #[serde(default)]
     parameters: Parameters,
@@ -244,45 +242,45 @@ fn images(inputs: Vec<Input>, binary: Option<Bytes>) -> Result<Images, Malformed
     Ok(Images { count, height, width, pixels })
 }
 
-fn outputs(asked: Vec<Output>) -> Result<Vec<RequestedOutput>, MalformedInference> {
+fn outputs(requested: Vec<Output>) -> Result<Vec<RequestedOutput>, MalformedInference> {
     let mut outputs: Vec<RequestedOutput> = Vec::new();
-    for Output { name, parameters } in asked {
+    for Output { name, parameters } in requested {
         parameters.check()?;
         if outputs.iter().any(|output| output.name == name) {
             return Err(MalformedInference::RepeatedOutput(name));
         }
-        outputs.push(RequestedOutput { name, form: parameters.binary_data.map(TensorForm::of) });
+        outputs.push(RequestedOutput { name, form: parameters.binary_data.map(TensorForm::from_binary_flag) });
     }
     if outputs.is_empty() { Err(MalformedInference::NoOutput) } else { Ok(outputs) }
 }
 
-/// A list of at most `MOST` elements; what goes beyond is not read.
-fn at_most<'de, const MOST: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
+/// Reads a list of at most `MAX` elements, and fails at the first one beyond.
+fn bounded_list<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
-    deserializer.deserialize_seq(Bounded::<MOST, T>(PhantomData))
+    deserializer.deserialize_seq(Bounded::<MAX, T>(PhantomData))
 }
 
-fn some_at_most<'de, const MOST: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
+fn optional_bounded_list<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
-    at_most::<MOST, T, D>(deserializer).map(Some)
+    bounded_list::<MAX, T, D>(deserializer).map(Some)
 }
 
-struct Bounded<const MOST: usize, T>(PhantomData<T>);
+struct Bounded<const MAX: usize, T>(PhantomData<T>);
 
-impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for Bounded<MOST, T> {
+impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Bounded<MAX, T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of at most {MOST} elements")
+        write!(f, "a list of at most {MAX} elements")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
         let mut found = Vec::new();
         while let Some(element) = elements.next_element()? {
-            if found.len() == MOST {
-                return Err(A::Error::invalid_length(MOST + 1, &self));
+            if found.len() == MAX {
+                return Err(A::Error::invalid_length(MAX + 1, &self));
             }
             found.push(element);
         }

@@ -1,4 +1,4 @@
-//! What is said and what is there must agree.
+//! Tests of [`parse`].
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn read_binary(json: &str, tail: &[u8]) -> Result<InferenceRequest, String> {
 }
 
 #[test]
-fn reads_json() {
+fn json_requests_are_read() {
     let request = read(&format!(
         r#"{{"id": "7", "future": 1, "parameters": {{"priority": 1, "binary_data_output": true}},
             "inputs": [{IMAGE}, "data": [[[[1, 2, 3], [4, 5, 6]]]]}}],
@@ -30,7 +30,7 @@ fn reads_json() {
 }
 
 #[test]
-fn reads_binary() {
+fn binary_requests_are_read() {
     let json = format!(r#"{{"inputs": [{IMAGE}, "parameters": {{"binary_data_size": 6}}}}]}}"#);
     let request = read_binary(&json, &[9; 6]).unwrap();
     assert_eq!(&request.images.pixels[..], [9; 6]);
@@ -38,7 +38,7 @@ fn reads_binary() {
 }
 
 #[test]
-fn sizes_that_lie_are_told() {
+fn wrong_sizes_are_refused() {
     let with = |size: &str| format!(r#"{{"inputs": [{IMAGE}, "parameters": {{"binary_data_size": {size}}}}}]}}"#);
     for (json, tail, reason) in [
         (with("6"), &[9; 7][..], "7 bytes follow"),
@@ -57,7 +57,7 @@ fn sizes_that_lie_are_told() {
 }
 
 #[test]
-fn says_what_is_wrong() {
+fn errors_name_what_is_wrong() {
     let input = |text: &str| format!(r#"{{"inputs": [{text}]}}"#);
     let shape = |shape: &str| {
         input(&format!(r#"{{"name": "images", "datatype": "UINT8", "shape": {shape}, "data": [1, 2, 3]}}"#))

@@ -1,7 +1,7 @@
-// The page at `/`: two photos, a click in the first, the match in the second.
+// The page at `/`: shows the match in the second photo of a point that is clicked in the first.
 //
-// The match itself comes from POST /correspondence. So that the picture follows the pointer, the
-// page also fetches both feature maps once and computes the similarity of every cell here.
+// The match comes from POST /correspondence. The page also fetches both feature maps once and
+// computes the similarity of every cell, so that the overlay can follow the pointer.
 // Coordinates are the API's: (0, 0) is the centre of the top-left pixel.
 
 const $ = (id) => document.getElementById(id);
@@ -19,10 +19,10 @@ let downloadUrl = null;
 
 // --- The server ---------------------------------------------------------------------------------
 
-/** A failed request, with the server's own words. */
+/** A failed request, with the server's message. */
 class Problem extends Error {}
 
-/** The key that the server asked for, if it did; gone with the tab. */
+/** The API key, if the server asks for one; kept until the tab is closed. */
 const KEY = "densecl-api-key";
 
 async function ask(path, options = {}) {
@@ -42,7 +42,7 @@ async function ask(path, options = {}) {
   throw new Problem(problem.detail ? `${title}: ${problem.detail}` : title);
 }
 
-/** The choices above the photos, as query or form fields. */
+/** The settings above the photos, as query or form fields. */
 function settings() {
   return { model: $("model").value, layer: $("layer").value, side: $("side").value };
 }
@@ -60,7 +60,7 @@ async function featureMap(pane, signal) {
   return pane.map;
 }
 
-/** Where the server's time went, as it says itself. */
+/** The times of the server's stages, by `Server-Timing`. */
 function serverTime(reply) {
   const parts = [...(reply.headers.get("Server-Timing") ?? "").matchAll(/([\w-]+);dur=([\d.]+)/g)];
   const notable = parts.filter(([, , ms]) => ms >= 0.05);
@@ -69,7 +69,7 @@ function serverTime(reply) {
 
 // --- Similarity ---------------------------------------------------------------------------------
 
-/** The descriptor at a point of the photo: bilinear between cell centres, edges held. */
+/** The descriptor at a point of the photo: bilinear between cell centres, clamped at the edges. */
 function descriptorAt(map, pane, [x, y]) {
   const column = Math.min(Math.max(((x + 0.5) * map.width) / pane.width - 0.5, 0), map.width - 1);
   const row = Math.min(Math.max(((y + 0.5) * map.height) / pane.height - 0.5, 0), map.height - 1);
@@ -104,7 +104,7 @@ function similarityTo(map, descriptor) {
   return { values: similarity, width: map.width, height: map.height, best, mean, highest: similarity[best] };
 }
 
-/** A picture of the similarity, one pixel a cell: clear at the mean, opaque at the highest. */
+/** An image of the similarity, one pixel per cell: transparent at the mean, opaque at the maximum. */
 function similarityPicture({ values, width, height, mean, highest }) {
   const picture = new OffscreenCanvas(width, height);
   const context = picture.getContext("2d");
@@ -165,7 +165,7 @@ async function load(pane, file) {
   refresh();
 }
 
-/** A copy of the first photo, turned and brighter: something to match without a second photo. */
+/** A rotated and brighter copy of the first photo, for matching without a second photo. */
 async function turnedCopy() {
   const { bitmap, width, height, file } = panes.source;
   const copy = new OffscreenCanvas(width, height);
@@ -229,9 +229,9 @@ function draw() {
   drawPhoto(target, overlay, matching && point ? (match?.target ?? cell) : null, MATCH_COLOUR);
 }
 
-// --- What the person does -----------------------------------------------------------------------
+// --- User actions -------------------------------------------------------------------------------
 
-/** Cancels what is under way and runs `work` with a signal of its own; shows what went wrong. */
+/** Cancels the previous work and runs `work` with a new signal; shows its error. */
 async function begin(work) {
   pending.abort();
   const mine = (pending = new AbortController());
@@ -253,7 +253,7 @@ function showProblem(text) {
   $("problem").hidden = !text;
 }
 
-/** After a new photo, another tab or another choice: everything that depends on them anew. */
+/** Updates everything that depends on the photos, the tab or the settings. */
 function refresh() {
   pending.abort();
   match = null;
@@ -326,7 +326,7 @@ async function showFeatures(signal) {
 
 const pair = ([x, y]) => `${x.toFixed(1)}, ${y.toFixed(1)}`;
 
-/** The same request for a shell. */
+/** The request as a shell command. */
 function curl(path, photos, fields, output) {
   const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const parts = Object.entries(photos).map(([name, pane]) => `-F ${quote(`${name}=@${pane.file.name}`)}`);
@@ -397,7 +397,7 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
-// --- Tabs and choices ---------------------------------------------------------------------------
+// --- Tabs and settings --------------------------------------------------------------------------
 
 const tabs = ["match", "features"];
 for (const name of tabs) {
@@ -422,7 +422,7 @@ function openTab(name) {
   refresh();
 }
 
-/** The layers of the chosen model, its neighbouring layers stacked, and what it answers by default. */
+/** The layers of the selected model, stacks of neighbouring layers, and the default layer. */
 function offerLayers() {
   const model = models.find(({ name }) => name === $("model").value);
   const spatial = model.layers.map(({ name }) => name);

@@ -1,5 +1,4 @@
-//! The page at `/`, to try everything in a browser. It is part of the program: no files are
-//! needed beside it.
+//! The page at `/`, to try the API in a browser. Its files are compiled into the program.
 
 use axum::Router;
 use axum::http::header;
@@ -8,7 +7,7 @@ use axum::routing::get;
 
 use crate::http::state::AppState;
 
-/// Only what comes from this server runs; pictures may also be drawn from memory.
+/// Scripts and styles come from this server alone; images may also be `data:` and `blob:` URLs.
 const POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'";
 
 pub(in crate::http) fn router() -> Router<AppState> {
@@ -17,7 +16,7 @@ pub(in crate::http) fn router() -> Router<AppState> {
             let headers = [
                 (header::CONTENT_TYPE, content_type),
                 (header::CONTENT_SECURITY_POLICY, POLICY),
-                // A newer server brings a newer page.
+                // The page changes with the server's version.
                 (header::CACHE_CONTROL, "no-cache"),
             ];
             (headers, text).into_response()

@@ -1,7 +1,7 @@
-//! Failures as clients read them: problem documents by RFC 9457.
+//! Failures as problem documents of RFC 9457.
 //!
 //! Each error enum implements [`ToProblem`] by an exhaustive match, so that a new variant must choose its status. The
-//! cause of a failure of the server's own is logged once, where the reply is made, and never sent.
+//! cause of an internal failure is logged once, where the reply is made, and never sent.
 
 pub(super) mod responses;
 mod serving;
@@ -15,14 +15,14 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Time after which a client should try an overloaded server again, at least.
+/// Shortest time after which a client should retry an overloaded server.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// An error reply, as RFC 9457 has it.
+/// An error reply by RFC 9457.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Problem {
-    /// Names the kind of problem; it never changes, so that programs can tell problems apart.
+    /// Stable name of the kind of problem, for programs.
     #[serde(rename = "type")]
     #[schema(example = "/problems/point-outside")]
     pub kind: String,
@@ -30,14 +30,14 @@ pub struct Problem {
     pub title: &'static str,
     /// The status code of the reply.
     pub status: u16,
-    /// What is wrong with this very request.
+    /// Description of this occurrence.
     pub detail: String,
-    /// The limit that was passed, in the unit that `detail` names.
+    /// The limit that was exceeded, in the unit that `detail` names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// What to do about it.
+    /// Advice for the client.
     pub hint: &'static str,
-    /// When it makes sense to try again.
+    /// Time after which the request may be repeated.
     #[serde(skip)]
     pub retry_after: Option<Duration>,
 }
@@ -47,11 +47,11 @@ pub struct Problem {
 pub struct ProblemKind {
     /// The status code of the reply.
     pub status: u16,
-    /// The last part of the type.
+    /// Last part of the problem's type.
     pub slug: &'static str,
     /// The kind in words.
     pub title: &'static str,
-    /// What the client can do.
+    /// Advice for the client.
     pub hint: &'static str,
 }
 
@@ -66,7 +66,7 @@ pub trait ToProblem: std::error::Error {
     /// The kind of problem.
     fn kind(&self) -> ProblemKind;
 
-    /// The limit that was passed, in the unit that the message names.
+    /// The limit that was exceeded, in the unit that the message names.
     fn limit(&self) -> Option<u64>;
 
     /// Time after which the same request may succeed.
@@ -74,7 +74,7 @@ pub trait ToProblem: std::error::Error {
         (self.kind().status == 503).then_some(RETRY_AFTER)
     }
 
-    /// The document for the client.
+    /// Creates the document for the client.
     fn problem(&self) -> Problem {
         let ProblemKind { status, slug, title, hint } = self.kind();
         Problem {
@@ -93,14 +93,14 @@ pub trait ToProblem: std::error::Error {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProblemSlug(pub(super) &'static str);
 
-/// The reply to a request that failed with `error`, whose `cause` is logged.
+/// Creates the reply to a request that failed with `error`, and logs its `cause`.
 pub(super) fn response(error: &dyn ToProblem, cause: Option<&anyhow::Error>) -> Response<Body> {
     if let Some(cause) = cause {
         tracing::error!(cause = format!("{cause:#}"), "request failed");
     }
     let problem = error.problem();
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    // A struct of strings and numbers is always written.
+    // Serialising a struct of strings and numbers cannot fail.
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
     response.extensions_mut().insert(ProblemSlug(error.kind().slug));
@@ -110,18 +110,18 @@ pub(super) fn response(error: &dyn ToProblem, cause: Option<&anyhow::Error>) -> 
     if let Some(wait) = problem.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
-    // For protocols that write problems in another form.
+    // For `open_inference`, which adds a member.
     response.extensions_mut().insert(problem);
     response
 }
 
-/// Rounds up, so that a client that waits as long does not come too early.
+/// Rounds up to whole seconds, at least one, so that a client does not retry too early.
 fn whole_seconds(wait: Duration) -> u64 {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     seconds.max(1)
 }
 
-/// Cuts a message that repeats what a client sent, which may be megabytes.
+/// Truncates a message that quotes the request, which may be megabytes.
 fn shortened(mut detail: String) -> String {
     const MAX_BYTES: usize = 1000;
     if detail.len() > MAX_BYTES {

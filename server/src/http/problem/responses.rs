@@ -1,5 +1,4 @@
-//! How requests fail, for the `OpenAPI` document: every status that a route answers with, and no
-//! other.
+//! Error responses of the `OpenAPI` document: exactly the statuses that a route answers with.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +15,11 @@ impl IntoResponses for WorkProblems {
         problems(&[
             (400, "The body or a parameter cannot be read"),
             (404, "There is no such model, version or layer"),
-            (406, "None of the formats in `Accept` is one of this reply"),
+            (406, "This reply has none of the formats in `Accept`"),
             (408, "The body did not arrive in time"),
             (413, "The body, an image or the reply is larger than the limit"),
-            (415, "The body, or an image in it, is of a kind that is not read"),
-            (422, "Everything can be read, but it cannot be done"),
+            (415, "The body, or an image in it, has a type that is not supported"),
+            (422, "The request is well formed, but cannot be processed"),
             (429, "This client asks more often than it may"),
             (500, "Something went wrong inside the server"),
             (503, "The server is overloaded, loading or shutting down"),
@@ -49,7 +48,7 @@ impl IntoResponses for LookupProblems {
     }
 }
 
-/// Problems of the routes that only tell what the server is.
+/// Problems of the route that describes the server.
 pub(in crate::http) struct RateProblems;
 
 impl IntoResponses for RateProblems {
@@ -64,7 +63,7 @@ pub(in crate::http) struct InferenceProblems;
 impl IntoResponses for InferenceProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let mut responses = WorkProblems::responses();
-        // The form of a reply is named in the request.
+        // The request names the form of the reply; `Accept` is not used.
         responses.remove("406");
         responses
     }
@@ -76,7 +75,7 @@ pub(in crate::http) struct AdministrationProblems;
 impl IntoResponses for AdministrationProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems(&[
-            (400, "The body cannot be read, or asks for what is not supported"),
+            (400, "The body cannot be read, or asks for something that is not supported"),
             (403, "This is not an administrator"),
             (404, "There is no such model"),
             (408, "The body did not arrive in time"),
@@ -90,9 +89,9 @@ impl IntoResponses for AdministrationProblems {
     }
 }
 
-/// The answer to requests without a good key.
+/// The response to requests without a valid key.
 pub(in crate::http) fn unauthorized() -> Response {
-    problem(401, "The server asks for API keys, and this request came without a good one")
+    problem(401, "The server asks for API keys, and this request has no valid one")
 }
 
 fn problems(statuses: &[(u16, &str)]) -> BTreeMap<String, RefOr<Response>> {

@@ -7,7 +7,7 @@ use densecl_inference::registry::{ChangeError, LookupError};
 use super::{ProblemKind, RETRY_AFTER, ToProblem};
 use crate::serving::ServingError;
 
-/// Longest `Retry-After`: predictions reach no further.
+/// Longest `Retry-After`, because waits are not predicted further ahead.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(1);
 
 impl ToProblem for ServingError {

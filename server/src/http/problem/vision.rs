@@ -14,7 +14,7 @@ impl ToProblem for DecodeError {
                 kind(415, "unsupported-image", "Not an image we read", "Send a JPEG, PNG, WebP, GIF, BMP or TIFF.")
             }
             Self::Corrupt { .. } => {
-                kind(422, "corrupt-image", "Corrupt image", "EntryCheck that the file is complete and opens elsewhere.")
+                kind(422, "corrupt-image", "Corrupt image", "Check that the file is complete and opens elsewhere.")
             }
             Self::TooManyPixels { .. } | Self::TooMuchMemory { .. } => {
                 kind(413, "too-many-pixels", "Too many pixels", "Send a smaller image.")
@@ -47,7 +47,7 @@ impl ToProblem for LabelError {
                 422,
                 "corrupt-mask",
                 "Corrupt mask",
-                "EntryCheck that the file is complete and opens elsewhere.",
+                "Check that the file is complete and opens elsewhere.",
             ),
             Self::TooManyPixels { .. } => {
                 ProblemKind::new(413, "too-many-pixels", "Too many pixels", "Send a smaller image.")

@@ -1,9 +1,9 @@
-//! Bodies of replies that are computed while they are sent.
+//! Reply bodies that are computed while they are sent.
 //!
-//! A piece is computed on the CPU pool when the connection has taken the ones before it, and a few at a time so that
-//! all processors and the connection are busy at once. A slow client thus holds a few pieces in memory and no thread;
-//! when it goes, what was not begun never is. Where the values lie in memory a piece is quicker made than handed to
-//! another thread, and is made where it is sent.
+//! A few pieces are computed on the CPU pool ahead of what the connection has taken, so that the processors and the
+//! connection are busy at the same time. A slow client occupies a few pieces of memory and no thread; pieces that have
+//! not begun when it disconnects are never computed. A piece whose values lie in memory takes less time to make than to
+//! hand to another thread, and is made on the thread that sends it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,11 +19,11 @@ use densecl_vision::features::EncodedTensor;
 
 use crate::serving::{CpuPool, JobError};
 
-/// Bodies up to this size are computed at once.
+/// Bodies up to this size are computed before they are sent.
 const MAX_WHOLE_BYTES: u64 = 1 << 20;
 /// Pieces that are computed ahead of what the connection has taken.
-const AHEAD: usize = 2;
-/// About what a reply holds in pieces: those ahead, the one that is sent, and their parts as text.
+const PIECES_AHEAD: usize = 2;
+/// Approximate memory of a reply's pieces: those ahead, the one that is sent, and their parts as text.
 pub(in crate::http) const PIECES_BYTES: u64 = 8 << 20;
 
 /// A body as a sequence of segments.
@@ -36,7 +36,7 @@ enum Segment {
 }
 
 impl ReplyBody {
-    /// A body that is there already.
+    /// Creates a body of bytes.
     pub(in crate::http) fn from_bytes(bytes: impl Into<Bytes>) -> Self {
         Self::default().bytes(bytes)
     }
@@ -53,7 +53,7 @@ impl ReplyBody {
         self
     }
 
-    /// How many bytes there are, where that is known before they are computed.
+    /// Length in bytes, if it is known before the body is computed.
     fn length(&self) -> Option<u64> {
         let lengths = self.0.iter().map(|segment| match segment {
             Segment::Bytes(bytes) => Some(bytes.len() as u64),
@@ -77,7 +77,7 @@ impl ReplyBody {
         }
     }
 
-    /// Whether a piece is quicker made than handed to another thread.
+    /// True if a piece takes less time to make than to hand to another thread.
     fn is_quick(&self, (segment, _): (usize, usize)) -> bool {
         match &self.0[segment] {
             Segment::Bytes(_) => true,
@@ -85,7 +85,8 @@ impl ReplyBody {
         }
     }
 
-    /// The body itself. A small one is computed now, on the caller's thread; a large one while it is sent, on `cpu`.
+    /// Converts into an HTTP body. A small one is computed now, on the caller's thread; a large one while it is sent,
+    /// on `cpu`.
     pub(in crate::http) fn into_body(self, cpu: CpuPool) -> Body {
         if self.length().is_some_and(|length| length <= MAX_WHOLE_BYTES) {
             let pieces: Vec<Bytes> = self.pieces().map(|piece| self.piece(piece)).collect();
@@ -97,29 +98,29 @@ impl ReplyBody {
             pieces,
             remaining,
             cpu,
-            ahead: VecDeque::with_capacity(AHEAD),
-            rested: true,
+            ahead: VecDeque::with_capacity(PIECES_AHEAD),
+            has_yielded: true,
         })
     }
 }
 
 struct StreamedBody {
     reply: Arc<ReplyBody>,
-    /// Not yet begun.
+    /// Pieces that have not begun, as segment and index.
     pieces: VecDeque<(usize, usize)>,
-    /// Bytes that are still to come.
+    /// Bytes that are not sent yet, if the length is known.
     remaining: Option<u64>,
     cpu: CpuPool,
-    /// Begun, in order. Tasks of their own: a job that waits for its turn on the pool must not wait for the connection
-    /// to take it.
+    /// Pieces that have begun, in order. Each is a task of its own, so that a job advances in the pool's queue while
+    /// the connection does not poll.
     ahead: VecDeque<JoinHandle<Result<Bytes, JobError>>>,
-    /// Whether the task that sends has let others run since the last piece.
-    rested: bool,
+    /// True if the sending task has yielded since the last piece.
+    has_yielded: bool,
 }
 
 impl StreamedBody {
     fn compute_ahead(&mut self) {
-        while self.ahead.len() < AHEAD {
+        while self.ahead.len() < PIECES_AHEAD {
             let is_next = |piece: &mut (usize, usize)| !self.reply.is_quick(*piece);
             let Some(piece) = self.pieces.pop_front_if(is_next) else { return };
             let (reply, cpu) = (Arc::clone(&self.reply), self.cpu.clone());
@@ -134,9 +135,9 @@ impl HttpBody for StreamedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.compute_ahead();
-        if !self.rested {
-            // To compress a piece takes milliseconds; a hundred in a row would keep other requests waiting.
-            self.rested = true;
+        if !self.has_yielded {
+            // Compressing a piece takes milliseconds; a hundred in a row would delay other requests.
+            self.has_yielded = true;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -146,7 +147,7 @@ impl HttpBody for StreamedBody {
                 self.ahead.pop_front();
                 result
             }
-            // What is left begins with a quick one.
+            // The next piece, if any, is a quick one.
             None => match self.pieces.pop_front() {
                 Some(piece) => Ok(Ok(self.reply.piece(piece))),
                 None => return Poll::Ready(None),
@@ -155,12 +156,12 @@ impl HttpBody for StreamedBody {
         self.compute_ahead();
         match result {
             Ok(Ok(bytes)) => {
-                self.rested = false;
+                self.has_yielded = false;
                 self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(bytes.len() as u64));
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Ok(Err(error)) => {
-                // The status was sent long ago: all that is left is to break the reply off.
+                // The status has been sent; the reply can only be broken off.
                 tracing::error!(%error, "reply broken off");
                 Poll::Ready(Some(Err(error.into())))
             }
@@ -189,19 +190,18 @@ impl Drop for StreamedBody {
 mod tests {
     use std::ops::Range;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use http_body_util::BodyExt;
 
     use super::*;
     use densecl_vision::features::{Dtype, NumberForm, Tensor};
 
-    /// A megabyte a piece, and how many values were computed.
-    struct Counting(Arc<AtomicUsize>);
+    /// A tensor of a megabyte per piece that counts its computed values.
+    struct CountingTensor(Arc<AtomicUsize>);
 
     const VALUES: usize = 20 << 18;
 
-    impl Tensor for Counting {
+    impl Tensor for CountingTensor {
         fn shape(&self) -> Vec<usize> {
             vec![VALUES]
         }
@@ -216,16 +216,24 @@ mod tests {
         }
     }
 
-    fn body() -> (Body, Arc<AtomicUsize>) {
+    fn body(cpu: CpuPool) -> (Body, Arc<AtomicUsize>) {
         let computed = Arc::new(AtomicUsize::new(0));
-        let tensor = EncodedTensor::new(Arc::new(Counting(computed.clone())), NumberForm::Binary(Dtype::Float32));
+        let tensor = EncodedTensor::new(Arc::new(CountingTensor(computed.clone())), NumberForm::Binary(Dtype::Float32));
         let reply = ReplyBody::from_bytes("head").tensor(tensor).bytes("tail");
-        (reply.into_body(CpuPool::new(2).unwrap()), computed)
+        (reply.into_body(cpu), computed)
+    }
+
+    /// Waits until a pool with one thread has run all jobs, and those that they start: it runs more jobs, one after the
+    /// other, than a body has pieces.
+    async fn wait_for_jobs(cpu: &CpuPool) {
+        for _ in 0..100 {
+            cpu.run(|| ()).await.unwrap();
+        }
     }
 
     #[tokio::test]
-    async fn a_streamed_body_is_whole_in_order_and_of_known_length() {
-        let (body, _) = body();
+    async fn a_streamed_body_is_complete_in_order_and_of_known_length() {
+        let (body, _) = body(CpuPool::new(2).unwrap());
         assert_eq!(body.size_hint().exact(), Some(4 * VALUES as u64 + 8));
         let bytes = body.collect().await.unwrap().to_bytes();
         let expected: Vec<u8> = (0..VALUES).flat_map(|index| (index as f32).to_le_bytes()).collect();
@@ -234,10 +242,10 @@ mod tests {
         assert!(head == b"head" && tail == b"tail" && numbers == expected);
     }
 
-    /// Values that lie in memory.
-    struct Kept(Arc<Vec<f32>>);
+    /// A tensor whose values lie in memory.
+    struct StoredTensor(Arc<Vec<f32>>);
 
-    impl Tensor for Kept {
+    impl Tensor for StoredTensor {
         fn shape(&self) -> Vec<usize> {
             vec![self.0.len()]
         }
@@ -247,7 +255,7 @@ mod tests {
         }
 
         fn append(&self, _: Range<usize>, _: &mut Vec<f32>) {
-            panic!("what lies in memory is taken from there");
+            panic!("stored values are not computed");
         }
 
         fn whole(&self) -> Option<Arc<Vec<f32>>> {
@@ -256,38 +264,50 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn quick_pieces_keep_their_place_among_computed_ones() {
-        let kept: Vec<f32> = (0..700_000).map(|index| index as f32 * 0.5).collect();
+    async fn quick_and_computed_pieces_keep_their_order() {
+        let stored: Vec<f32> = (0..700_000).map(|index| index as f32 * 0.5).collect();
         let encoded = |tensor: Arc<dyn Tensor>| EncodedTensor::new(tensor, NumberForm::Binary(Dtype::Float32));
-        let computed = || encoded(Arc::new(Counting(Arc::default())));
-        let reply =
-            ReplyBody::from_bytes("head").tensor(computed()).tensor(encoded(Arc::new(Kept(Arc::new(kept.clone())))));
+        let computed = || encoded(Arc::new(CountingTensor(Arc::default())));
+        let reply = ReplyBody::from_bytes("head")
+            .tensor(computed())
+            .tensor(encoded(Arc::new(StoredTensor(Arc::new(stored.clone())))));
         let body = reply.bytes("middle").tensor(computed()).into_body(CpuPool::new(2).unwrap());
         let found = body.collect().await.unwrap().to_bytes();
         let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
         let counted = bytes(&(0..VALUES).map(|index| index as f32).collect::<Vec<_>>());
-        assert!(found == [b"head", &counted[..], &bytes(&kept), b"middle", &counted].concat());
+        assert!(found == [b"head", &counted[..], &bytes(&stored), b"middle", &counted].concat());
     }
 
     #[tokio::test]
-    async fn nothing_is_computed_for_a_client_that_takes_nothing() {
-        let (mut body, computed) = body();
+    async fn only_the_pieces_ahead_are_computed_for_a_client_that_does_not_read() {
+        let cpu = CpuPool::new(1).unwrap();
+        let (mut body, computed) = body(cpu.clone());
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "head");
-        // What was begun comes to its end, and nothing else is begun.
-        let ahead = AHEAD * ((1 << 18) + 3);
-        until("the pieces ahead", || computed.load(Ordering::Relaxed) >= 1 << 18).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        drop(body);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert!(computed.load(Ordering::Relaxed) <= ahead, "{}", computed.load(Ordering::Relaxed));
+        let expected = PIECES_AHEAD << 18..=PIECES_AHEAD * ((1 << 18) + 3);
+        for body in [Some(body), None] {
+            wait_for_jobs(&cpu).await;
+            let computed = computed.load(Ordering::Relaxed);
+            assert!(expected.contains(&computed), "{computed} values, the body is dropped: {}", body.is_none());
+        }
     }
 
-    async fn until(what: &str, condition: impl Fn() -> bool) {
-        let poll = async {
-            while !condition() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        assert!(tokio::time::timeout(Duration::from_secs(10), poll).await.is_ok(), "waited for {what} in vain");
+    #[tokio::test]
+    async fn pieces_that_have_not_begun_when_the_body_is_dropped_are_not_computed() {
+        let cpu = CpuPool::new(1).unwrap();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let occupying = tokio::spawn({
+            let cpu = cpu.clone();
+            async move { cpu.run(move || released.recv()).await }
+        });
+        // Its job takes the only thread before the pieces are queued.
+        tokio::task::yield_now().await;
+        let (mut body, computed) = body(cpu.clone());
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "head");
+        tokio::task::yield_now().await;
+        drop(body);
+        drop(release);
+        occupying.await.unwrap().unwrap().unwrap_err();
+        wait_for_jobs(&cpu).await;
+        assert_eq!(computed.load(Ordering::Relaxed), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! What every reply tells browsers and caches, whatever it is a reply to.
+//! Headers of all replies, for browsers and caches.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -7,25 +7,25 @@ use axum::response::Response;
 use crate::http::state::AppState;
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-/// A reply is data: where a browser shows it as a page, nothing in it runs, loads or is framed.
-const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+/// Policy of a reply that a browser shows as a page: nothing in it runs, loads or is framed.
+const NO_CONTENT_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
-/// Adds the headers to a reply, but for those that its handler has set.
-pub(in crate::http) async fn protect(State(app): State<AppState>, mut response: Response) -> Response {
+/// Middleware that adds the headers to a reply, except those that its handler has set.
+pub(in crate::http) async fn set_default_headers(State(app): State<AppState>, mut response: Response) -> Response {
     let for_others = !app.config().cors_origins.is_empty();
-    add(response.headers_mut(), for_others);
+    add_default_headers(response.headers_mut(), for_others);
     response
 }
 
-/// Adds the headers. `for_others` says whether pages of other origins may have the reply at all.
-pub(in crate::http) fn add(headers: &mut HeaderMap, for_others: bool) {
+/// Adds the headers that are not set. If `for_others`, pages of other origins may read the reply.
+pub(in crate::http) fn add_default_headers(headers: &mut HeaderMap, for_others: bool) {
     let resource_policy = if for_others { "cross-origin" } else { "same-origin" };
     let defaults = [
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        (header::CONTENT_SECURITY_POLICY, NOTHING),
+        (header::CONTENT_SECURITY_POLICY, NO_CONTENT_POLICY),
         (RESOURCE_POLICY, HeaderValue::from_static(resource_policy)),
-        // Features belong to whoever sent the picture.
+        // Features are private to the client that sent the image.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     for (name, value) in defaults {

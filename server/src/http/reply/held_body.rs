@@ -1,4 +1,4 @@
-//! Replies that hold what was admitted until their last byte is sent.
+//! Replies that keep the request's admission until their last byte is sent.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,12 +8,12 @@ use axum::response::Response;
 
 use crate::serving::admission::Admitted;
 
-/// Keeps the request's places and memory until the reply is sent, or its reader has gone.
+/// Keeps the request's slots and memory until the reply is sent or its client has disconnected.
 pub(in crate::http) fn hold_until_sent(admitted: Admitted, response: Response) -> Response {
     response.map(|body| Body::new(HeldBody { body, _admitted: admitted }))
 }
 
-/// A body that keeps something alive.
+/// A body that holds an admission.
 struct HeldBody {
     body: Body,
     _admitted: Admitted,
@@ -47,7 +47,7 @@ mod tests {
     use crate::serving::admission::tests::{admission, admit};
 
     #[tokio::test]
-    async fn a_reply_keeps_its_place_until_it_is_sent() {
+    async fn a_reply_keeps_its_slot_until_it_is_sent() {
         let admission = admission(1, 100);
         let admitted = admit(&admission, 1, Duration::ZERO).unwrap();
         let response = hold_until_sent(admitted, Response::new(Body::from("text")));

@@ -1,4 +1,4 @@
-//! JSON that several replies hold.
+//! JSON that several replies share.
 
 use densecl_vision::image::ImageSize;
 use serde::Serialize;
@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 /// Width and height of an image.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(in crate::http) struct ImageSizeDocument {
-    /// In pixels, after the EXIF orientation is applied.
+    /// Width in pixels, after the EXIF orientation is applied.
     width: u32,
-    /// In pixels, after the EXIF orientation is applied.
+    /// Height in pixels, after the EXIF orientation is applied.
     height: u32,
 }
 
@@ -19,7 +19,8 @@ impl From<ImageSize> for ImageSizeDocument {
     }
 }
 
-/// Writes `head`, a JSON object with members, up to the value of one member more, `last`, which is streamed.
+/// Writes the JSON object `head`, which must have members, and the name of one more member, `last`. Its value and the
+/// closing brace are streamed by the caller.
 ///
 /// # Errors
 /// If `head` cannot be written.

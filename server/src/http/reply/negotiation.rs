@@ -1,4 +1,4 @@
-//! Which format a reply has: what the `format` parameter says, else what `Accept` prefers.
+//! Format of a reply: the parameter `format` or, without it, the preference of `Accept`.
 
 use axum::http::{HeaderMap, header};
 
@@ -10,12 +10,12 @@ pub(in crate::http) trait ReplyFormat: Copy + PartialEq + 'static {
     const OFFERED: &'static [(Self, &'static str)];
 }
 
-/// `chosen` if the request names a format; else the one that its `Accept` likes best.
+/// Returns `chosen` if the request names a format, otherwise the one that its `Accept` prefers.
 pub(in crate::http) fn negotiate<F: ReplyFormat>(chosen: Option<F>, headers: &HeaderMap) -> Result<F, RequestError> {
     negotiate_among(F::OFFERED, chosen, headers)
 }
 
-/// The same for a reply that comes in some of the formats only.
+/// [`negotiate`] for a reply that has only the `offered` formats.
 pub(in crate::http) fn negotiate_among<F: ReplyFormat>(
     offered: &[(F, &'static str)],
     chosen: Option<F>,
@@ -34,8 +34,8 @@ pub(in crate::http) fn negotiate_among<F: ReplyFormat>(
     let ranges: Vec<MediaRange<'_>> = accept.split(',').filter_map(MediaRange::parse).collect();
     let mut best: Option<(F, f32)> = None;
     for &(format, media_type) in offered {
-        let quality = quality_of(media_type, &ranges);
-        // Of equals the first offered wins.
+        let quality = quality_for(media_type, &ranges);
+        // The first offered wins a tie.
         if quality > best.map_or(0.0, |(_, quality)| quality) {
             best = Some((format, quality));
         }
@@ -49,8 +49,8 @@ pub(in crate::http) fn media_type<F: ReplyFormat>(format: F) -> &'static str {
     found.map_or("application/octet-stream", |(_, media_type)| media_type)
 }
 
-/// How much the client likes a media type: the quality of the most specific range that covers it.
-fn quality_of(media_type: &str, ranges: &[MediaRange<'_>]) -> f32 {
+/// The client's quality value of a media type: that of the most specific range that covers it, 0 if none does.
+fn quality_for(media_type: &str, ranges: &[MediaRange<'_>]) -> f32 {
     let covering = ranges.iter().filter_map(|range| Some((range.specificity(media_type)?, range.quality)));
     covering.max_by_key(|(specificity, _)| *specificity).map_or(0.0, |(_, quality)| quality)
 }
@@ -70,7 +70,7 @@ impl<'a> MediaRange<'a> {
         Some(Self { range, quality })
     }
 
-    /// 2 for the very type, 1 for `type/*`, 0 for `*/*`; `None` if it does not cover it.
+    /// 2 for the type itself, 1 for `type/*`, 0 for `*/*`; `None` if the range does not cover it.
     fn specificity(&self, media_type: &str) -> Option<u8> {
         let main_type = media_type.split('/').next().unwrap_or_default();
         if self.range.eq_ignore_ascii_case(media_type) {
@@ -107,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn anything_means_json() {
+    fn any_type_gives_json() {
         assert_eq!(negotiate(None, &HeaderMap::new()).ok(), Some(Format::Json));
         assert_eq!(accept("*/*"), Some(Format::Json));
         assert_eq!(accept("text/html,application/xhtml+xml,*/*;q=0.8"), Some(Format::Json));
     }
 
     #[test]
-    fn the_best_liked_wins() {
+    fn the_highest_quality_wins() {
         assert_eq!(accept("application/x-npy"), Some(Format::Npy));
         assert_eq!(accept("image/*"), Some(Format::Png));
         assert_eq!(accept("application/json;q=0.5, application/x-npy"), Some(Format::Npy));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_offered_is_an_error() {
+    fn a_format_that_is_not_offered_is_an_error() {
         assert_eq!(accept("text/html"), None);
         assert_eq!(accept("application/json;q=0"), None);
         assert_eq!(accept(""), None);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_format_beats_accept() {
+    fn a_named_format_overrides_accept() {
         let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("text/html"))]);
         assert_eq!(negotiate(Some(Format::Png), &headers).ok(), Some(Format::Png));
         let some = &Format::OFFERED[..1];

@@ -1,4 +1,4 @@
-//! Bodies of requests whose memory is taken as they arrive.
+//! Request bodies whose memory is reserved as they arrive.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,12 +8,12 @@ use axum::extract::Request;
 
 use crate::serving::admission::BodyMemory;
 
-/// `request` with a body that takes memory as it arrives, and that ends early if there is none.
+/// Wraps the body of `request`, so that it reserves memory as it arrives and fails if there is none.
 pub(in crate::http) fn metered(request: Request, memory: &BodyMemory) -> Request {
     request.map(|body| Body::new(MeteredBody { body, memory: memory.clone() }))
 }
 
-/// A body whose frames are counted.
+/// A body that reserves memory for each frame.
 struct MeteredBody {
     body: Body,
     memory: BodyMemory,
@@ -28,12 +28,12 @@ impl HttpBody for MeteredBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
-        let counted = frame.map(|frame| {
+        let reserved = frame.map(|frame| {
             let frame = frame?;
             self.memory.take(frame.data_ref().map_or(0, Bytes::len) as u64).map_err(axum::Error::new)?;
             Ok(frame)
         });
-        Poll::Ready(counted)
+        Poll::Ready(reserved)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -51,7 +51,7 @@ mod tests {
     use crate::serving::admission::tests::admission;
 
     #[tokio::test]
-    async fn bodies_are_counted_as_they_arrive() {
+    async fn bodies_reserve_memory_as_they_arrive() {
         let admission = admission(9, 100);
         let read = async |memory: &BodyMemory, text: &'static str| {
             axum::body::to_bytes(metered(Request::new(Body::from(text)), memory).into_body(), 99).await

@@ -1,4 +1,4 @@
-//! Requests that cannot be read, or that contradict themselves.
+//! Errors of requests that cannot be read, or that contradict themselves.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::serving::{JobError, ServingError};
 
 /// A request that cannot be read, or that contradicts itself.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the message of each variant says it all")]
+#[expect(missing_docs, reason = "the message of each variant describes it")]
 pub enum RequestError {
     #[error("the request has no body")]
     EmptyBody,
@@ -64,17 +64,17 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// A parameter that cannot be read, for a reason.
+    /// Creates the error of a parameter that cannot be read.
     pub(in crate::http) fn malformed(name: &str, reason: &str) -> Self {
         Self::MalformedParameter { name: name.to_owned(), reason: reason.to_owned() }
     }
 
-    /// A failure of the server's own; `cause` goes to the log and nowhere else.
+    /// Creates the error of a failure inside the server; `cause` is logged and never sent.
     pub(in crate::http) fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self::Serving(ServingError::internal(cause))
     }
 
-    /// Parameters or images that cannot be given together, for a reason.
+    /// Creates the error of parameters or images that exclude each other.
     pub(in crate::http) fn conflict(reason: &str) -> Self {
         Self::Conflict(reason.to_owned())
     }

@@ -23,8 +23,8 @@ impl<const N: usize> Reader<N> {
             .await
             .map_err(|rejection| RequestError::MalformedBody(rejection.body_text()))?;
         while let Some(field) = form.next_field().await.map_err(|error| self.form_error(&error))? {
-            if let Err(error) = self.take(field).await {
-                // Read to nowhere: a client that is still sending would not see the problem.
+            if let Err(error) = self.read_field(field).await {
+                // The rest is read and discarded: a client that is still sending would not see the problem.
                 while let Ok(Some(_)) = form.next_field().await {}
                 return Err(error);
             }
@@ -32,7 +32,7 @@ impl<const N: usize> Reader<N> {
         Ok(Upload { images: self.images.finish(|field| field.part)?, parameters: self.parameters })
     }
 
-    async fn take(&mut self, field: Field<'_>) -> Result<(), RequestError> {
+    async fn read_field(&mut self, field: Field<'_>) -> Result<(), RequestError> {
         let name = field.name().unwrap_or_default().to_owned();
         let fields = self.images.expected.images;
         if let Some(index) = fields.iter().position(|field| field.part == name) {
@@ -48,7 +48,7 @@ impl<const N: usize> Reader<N> {
         self.parameters.push(name, value)
     }
 
-    /// The text of a parameter, no longer than parameters may be.
+    /// Reads the text of a parameter, up to the limit of all parameters.
     async fn read_text(&self, mut field: Field<'_>, name: &str) -> Result<String, RequestError> {
         let mut bytes = Vec::new();
         while let Some(chunk) = field.chunk().await.map_err(|error| self.form_error(&error))? {

@@ -17,7 +17,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Reads a JSON object. Nothing of it is copied but the decoded images and the parameters.
+/// Reads a JSON object. Only the decoded images and the parameters are copied out of it.
 pub(super) fn read<const N: usize>(
     body: &[u8],
     mut images: Images<N>,
@@ -43,10 +43,10 @@ pub(super) fn read<const N: usize>(
     Ok(Upload { images: images.finish(|field| field.json)?, parameters })
 }
 
-/// The fields of an object in the order they came, their values not yet read.
+/// The fields of an object in their order, with unparsed values.
 struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-/// Text that is borrowed from the body unless it holds an escape.
+/// Text, borrowed from the body unless it contains an escape.
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -66,7 +66,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        /// More than any request has.
+        /// More fields than any route has parameters.
         const MAX_FIELDS: usize = 256;
         let mut fields = Vec::new();
         while let Some((Text(name), value)) = map.next_entry()? {
@@ -79,10 +79,10 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 }
 
-/// Reads a list as its first so many values: enough to see that there are too many, however long it is.
-struct First(usize);
+/// Reads at most the given number of values of a list, and skips the others.
+struct FirstElements(usize);
 
-impl<'de> DeserializeSeed<'de> for First {
+impl<'de> DeserializeSeed<'de> for FirstElements {
     type Value = Vec<&'de RawValue>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -90,7 +90,7 @@ impl<'de> DeserializeSeed<'de> for First {
     }
 }
 
-impl<'de> Visitor<'de> for First {
+impl<'de> Visitor<'de> for FirstElements {
     type Value = Vec<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,7 +108,7 @@ impl<'de> Visitor<'de> for First {
     }
 }
 
-/// The images of one field: base64, or a list of it.
+/// Reads the images of one field: base64, or a list of it.
 fn read_images<const N: usize>(images: &mut Images<N>, index: usize, value: &RawValue) -> Result<(), RequestError> {
     let field = images.expected.images[index];
     let malformed = |reason: &str| RequestError::MalformedParameter {
@@ -117,8 +117,9 @@ fn read_images<const N: usize>(images: &mut Images<N>, index: usize, value: &Raw
     };
     let texts = match (value.get().as_bytes().first(), field.count.may_be_several()) {
         (Some(b'['), true) => {
-            let most = First(images.most + 1);
-            most.deserialize(&mut serde_json::Deserializer::from_str(value.get())).map_err(|_| malformed("a list"))?
+            // One more than allowed shows that there are too many.
+            let first = FirstElements(images.limit + 1);
+            first.deserialize(&mut serde_json::Deserializer::from_str(value.get())).map_err(|_| malformed("a list"))?
         }
         (Some(b'"'), _) => vec![value],
         (_, true) => return Err(malformed("an image in base64, or a list of them")),
@@ -142,8 +143,8 @@ fn decode_base64(value: &RawValue, name: impl Fn() -> String) -> Result<Vec<u8>,
     })
 }
 
-/// A value as a form would hold it: text without its quotes, everything else as it is written.
-/// `null` is a field left blank.
+/// Converts a value to the text that a form would hold: strings without quotes, everything else as it is written.
+/// `null` becomes an empty field.
 fn parameter_text(value: &RawValue) -> Result<String, RequestError> {
     match value.get() {
         "null" => Ok(String::new()),
@@ -158,13 +159,13 @@ fn parameter_text(value: &RawValue) -> Result<String, RequestError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Count, Expected, ImageField};
+    use super::super::{Expected, ImageCount, ImageField};
     use super::*;
 
     const EXPECTED: Expected<2> = Expected {
         images: [
-            ImageField { part: "image", json: "images", count: Count::Several },
-            ImageField { part: "source", json: "source", count: Count::OneOrNone },
+            ImageField { part: "image", json: "images", count: ImageCount::AtLeastOne },
+            ImageField { part: "source", json: "source", count: ImageCount::AtMostOne },
         ],
         raw: false,
     };
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn images_and_parameters_are_told_apart() {
+    fn images_and_parameters_are_separated() {
         let body = r#"{"images": ["aGk=", "aG8"], "side": 512, "points": [[1, 2.5]], "mutual": true, "layer": "res\u0033",
             "source": "YS\u002bh", "model": null}"#;
         let Upload { images: [images, source], parameters } = upload(body).unwrap();
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_field_that_is_wrong_is_named() {
+    fn errors_name_the_wrong_field() {
         for (body, expected) in [
             (r#"{"images": ["aGk", "aG k"]}"#, "`images[1]`: it is not base64"),
             (r#"{"images": ["data:image/png;base64,aGk"]}"#, "what follows the comma"),
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_and_size_are_harmless() {
+    fn deep_nesting_and_many_fields_are_refused() {
         let deep =
             format!(r#"{{"images": "aGk", "source": "aGk", "layer": {}{}}}"#, "[".repeat(50_000), "]".repeat(50_000));
         assert!(matches!(upload(&deep), Err(RequestError::ParametersTooLarge { .. })));

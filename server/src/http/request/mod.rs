@@ -1,7 +1,7 @@
-//! Bodies with images: raw bytes, a form with parts, or a JSON object.
+//! Request bodies with images: raw bytes, a form with parts, or a JSON object.
 //!
-//! All three come out the same: images by their field, and one list of parameters as text. What
-//! the images and the parameters mean is not known here.
+//! All three are read into an [`Upload`]: images by field, and one list of parameters as text. This module does not
+//! interpret the images or the parameters.
 
 mod body_memory;
 mod error;
@@ -19,61 +19,61 @@ use densecl_vision::image::is_picture;
 
 pub(super) use self::body_memory::metered;
 pub use self::error::RequestError;
-pub(super) use self::parameters::{Parameters, one_of, read_flag, read_points, read_text};
+pub(super) use self::parameters::{Parameters, read_flag, read_points, read_text, word_schema};
 pub(super) use self::reading::{ReadBody, ReadRequest, Reading};
 use crate::config::RequestLimits;
 use crate::serving::CpuPool;
 
-/// Media types of raw bodies. What the bytes really are is told by the bytes.
+/// Media types of raw bodies. The format of the image is detected from its content.
 const RAW_TYPES: [&str; 7] =
     ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "application/octet-stream"];
-/// Type that `curl --data-binary` sends unless it is given another one.
+/// Type that `curl --data-binary` sends by default.
 const CURL_DEFAULT_TYPE: &str = "application/x-www-form-urlencoded";
 const MULTIPART: &str = "multipart/form-data";
 const JSON: &str = "application/json";
 
-/// Which bodies a route takes, with `N` fields of images.
+/// Bodies that a route accepts, with `N` image fields.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected<const N: usize> {
     pub(super) images: [ImageField; N],
-    /// Whether a raw body stands for the one image of the first field.
+    /// True if a raw body is accepted, as the only image of the first field.
     pub(super) raw: bool,
 }
 
 /// A field that holds images.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ImageField {
-    /// What a part of a form is called; each part holds one image.
+    /// Name of the part of a form; each part holds one image.
     pub(super) part: &'static str,
-    /// What the field of a JSON object is called. It holds an image, or a list of them if there may be several.
+    /// Name of the field of a JSON object, which holds an image, or a list of images if several are allowed.
     pub(super) json: &'static str,
-    pub(super) count: Count,
+    pub(super) count: ImageCount,
 }
 
-/// How many images a field may hold.
+/// Number of images that a field may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Count {
-    OneOrNone,
-    /// At least one, at most what the server takes in a request.
-    Several,
-    /// None as well.
-    SeveralOrNone,
+pub(super) enum ImageCount {
+    AtMostOne,
+    /// At least one, up to the server's limit.
+    AtLeastOne,
+    /// Any number, up to the server's limit.
+    Any,
 }
 
-impl Count {
+impl ImageCount {
     fn may_be_several(self) -> bool {
-        matches!(self, Self::Several | Self::SeveralOrNone)
+        matches!(self, Self::AtLeastOne | Self::Any)
     }
 
     fn may_be_none(self) -> bool {
-        matches!(self, Self::OneOrNone | Self::SeveralOrNone)
+        matches!(self, Self::AtMostOne | Self::Any)
     }
 }
 
 /// A body that was read.
 #[derive(Debug)]
 pub(super) struct Upload<const N: usize> {
-    /// The images of each field of [`Expected::images`], as many as its [`Count`] says, none of them empty.
+    /// The images of each field of [`Expected::images`]: their number fits its [`ImageCount`], and none is empty.
     pub(super) images: [Vec<Bytes>; N],
     pub(super) parameters: Parameters,
 }
@@ -82,7 +82,7 @@ impl<const N: usize> Upload<N> {
     /// Reads the query and the body of a request.
     ///
     /// # Errors
-    /// [`RequestError`] names the part or parameter that is wrong.
+    /// [`RequestError`], which names the wrong part or parameter.
     pub(super) async fn read(
         limits: &RequestLimits,
         cpu: &CpuPool,
@@ -92,7 +92,7 @@ impl<const N: usize> Upload<N> {
         let mut parameters = Parameters::new(limits.max_points);
         parameters.push_query(request.uri().query())?;
         if content_length(&request).is_some_and(|length| length > limits.max_body_bytes) {
-            // The connection lingers, so that a client that is still sending gets to read this.
+            // The connection lingers, so that a client that is still sending can read this reply.
             return Err(RequestError::BodyTooLarge { limit: limits.max_body_bytes });
         }
         check_content_encoding(&request)?;
@@ -102,7 +102,7 @@ impl<const N: usize> Upload<N> {
             MULTIPART => return form::Reader::new(images, parameters, limits.max_body_bytes).read(request).await,
             JSON => {
                 let body = read_whole(request, limits.max_body_bytes).await?;
-                // Tens of megabytes of base64 would keep an async thread busy for long.
+                // Tens of megabytes of base64 would block an async thread.
                 return cpu.run(move || json::read(&body, images, parameters)).await?;
             }
             raw if expected.raw && RAW_TYPES.contains(&raw) => {
@@ -122,26 +122,26 @@ impl<const N: usize> Upload<N> {
     }
 }
 
-/// Images as they come in.
+/// Images that have been read so far.
 struct Images<const N: usize> {
     expected: Expected<N>,
     found: [Vec<Bytes>; N],
-    /// Images that a request may have.
-    most: usize,
+    /// Limit of all images of a request.
+    limit: usize,
 }
 
 impl<const N: usize> Images<N> {
-    fn new(expected: Expected<N>, most: usize) -> Self {
-        Self { expected, found: std::array::from_fn(|_| Vec::new()), most }
+    fn new(expected: Expected<N>, max_images: usize) -> Self {
+        Self { expected, found: std::array::from_fn(|_| Vec::new()), limit: max_images }
     }
 
-    /// Refuses one image more of the field at `index`, called `name` in this body, if there may be none.
+    /// Refuses another image of the field at `index`, called `name` in this body, if it would exceed a limit.
     fn check_room(&self, index: usize, name: &'static str) -> Result<(), RequestError> {
         if !self.expected.images[index].count.may_be_several() && !self.found[index].is_empty() {
             return Err(RequestError::RepeatedPart { name });
         }
-        if self.found.iter().map(Vec::len).sum::<usize>() >= self.most {
-            return Err(RequestError::TooManyImages { limit: self.most });
+        if self.found.iter().map(Vec::len).sum::<usize>() >= self.limit {
+            return Err(RequestError::TooManyImages { limit: self.limit });
         }
         Ok(())
     }
@@ -157,7 +157,7 @@ impl<const N: usize> Images<N> {
         Ok(())
     }
 
-    /// All of them, each field called by its `name` if it is missing.
+    /// Returns the images of each field. An error calls a missing field by its `name`.
     fn finish(self, name: impl Fn(&ImageField) -> &'static str) -> Result<[Vec<Bytes>; N], RequestError> {
         for (field, found) in self.expected.images.iter().zip(&self.found) {
             if found.is_empty() && !field.count.may_be_none() {
@@ -168,18 +168,18 @@ impl<const N: usize> Images<N> {
     }
 }
 
-/// What an image is called in an error: `source`, or `images[3]` where there may be several.
+/// Name of an image in errors: `source`, or `images[3]` if the field may hold several.
 fn image_name(field: ImageField, name: &str, index: usize) -> String {
     if field.count.may_be_several() { format!("{name}[{index}]") } else { name.to_owned() }
 }
 
-/// The whole body, which is not empty.
+/// Reads the whole body and refuses an empty one.
 pub(super) async fn read_whole(request: Request, limit: u64) -> Result<Bytes, RequestError> {
     let body = read_optional(request, limit).await?;
     if body.is_empty() { Err(RequestError::EmptyBody) } else { Ok(body) }
 }
 
-/// The whole body, if there is one.
+/// Reads the whole body, which may be empty.
 pub(super) async fn read_optional(request: Request, limit: u64) -> Result<Bytes, RequestError> {
     Bytes::from_request(request, &()).await.map_err(|rejection| body_error(&rejection, limit))
 }
@@ -204,7 +204,7 @@ fn unexpected(content_type: String, raw: bool) -> RequestError {
     RequestError::ContentType { found: content_type, expected }
 }
 
-/// Bodies are taken as they are: images are dense already.
+/// Refuses compressed bodies: images are compressed already.
 fn check_content_encoding(request: &Request) -> Result<(), RequestError> {
     match header_text(request, &header::CONTENT_ENCODING)? {
         Some(found) if !found.eq_ignore_ascii_case("identity") => {
@@ -214,7 +214,7 @@ fn check_content_encoding(request: &Request) -> Result<(), RequestError> {
     }
 }
 
-/// The type without its parameters, in lower case; a body without one is told by its content.
+/// The media type in lower case, without its parameters; `application/octet-stream` if the header is missing.
 fn media_type(request: &Request) -> Result<String, RequestError> {
     let value = header_text(request, &header::CONTENT_TYPE)?.unwrap_or("application/octet-stream");
     Ok(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())

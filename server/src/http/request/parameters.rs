@@ -1,4 +1,4 @@
-//! Parameters as text, from the query, the parts of a form and the fields of a JSON object alike.
+//! Parameters as text, from the query, the parts of a form or the fields of a JSON object.
 
 use std::str::FromStr;
 
@@ -10,16 +10,16 @@ use super::RequestError;
 use crate::serving::CpuPool;
 use densecl_vision::features::PixelPoint;
 
-/// More parameters than any route has.
+/// Limit of the parameters of a request; no route has as many.
 const MAX_COUNT: usize = 64;
-/// What a point takes as text, in `[x, y]` with all the digits that a double has.
+/// Bytes of a point as text: `[x, y]` with all digits of a double.
 const POINT_BYTES: usize = 64;
-/// Parameters up to this size are read on the thread that serves the connection.
+/// Parameters up to this size are parsed on the thread that serves the connection.
 const READ_INLINE_BYTES: usize = 16 << 10;
-/// What all other parameters take.
+/// Bytes of all other parameters together.
 const OTHER_BYTES: usize = 64 << 10;
 
-/// Names and values as they came. A parameter may stand in the query or in the body, once.
+/// Unparsed names and values. A parameter may be given once, in the query or in the body.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct Parameters {
     pairs: Vec<(String, String)>,
@@ -28,7 +28,7 @@ pub(in crate::http) struct Parameters {
 }
 
 impl Parameters {
-    /// None yet, and room for a list of `max_points` points.
+    /// Creates an empty list whose size limit has room for `max_points` points.
     pub(in crate::http) fn new(max_points: usize) -> Self {
         let max_bytes = max_points.saturating_mul(POINT_BYTES).saturating_add(OTHER_BYTES);
         Self { pairs: Vec::new(), bytes: 0, max_bytes }
@@ -40,7 +40,7 @@ impl Parameters {
             .try_for_each(|(name, value)| self.push(name.into_owned(), value.into_owned()))
     }
 
-    /// Adds a parameter. An empty value, as browsers send for a field left blank, is none.
+    /// Adds a parameter. An empty value, as browsers send for a blank field, counts as not given.
     pub(in crate::http) fn push(&mut self, name: String, value: String) -> Result<(), RequestError> {
         self.check_room(&name, value.len())?;
         self.bytes += name.len() + value.len();
@@ -48,7 +48,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// Refuses a parameter more whose value has `bytes` if that is too much.
+    /// Refuses another parameter whose value has `bytes` if a limit would be exceeded.
     pub(in crate::http) fn check_room(&self, name: &str, bytes: usize) -> Result<(), RequestError> {
         if self.pairs.len() == MAX_COUNT {
             return Err(RequestError::TooManyParameters { limit: MAX_COUNT });
@@ -59,13 +59,13 @@ impl Parameters {
         Ok(())
     }
 
-    /// Takes out all values of a parameter that may be given more than once, in the order they came.
+    /// Removes and returns all values of a parameter that may be repeated, in their order.
     pub(in crate::http) fn take_all(&mut self, name: &str) -> Vec<String> {
         let taken = self.pairs.extract_if(.., |(own, _)| own == name);
         taken.map(|(_, value)| value).filter(|value| !value.is_empty()).collect()
     }
 
-    /// Runs `read`, on the CPU pool if there is much to read: ten thousand points take milliseconds.
+    /// Runs `read`, on the CPU pool if the parameters are large: ten thousand points take milliseconds.
     pub(in crate::http) async fn read_with<T: Send + 'static>(
         self,
         cpu: &CpuPool,
@@ -77,12 +77,12 @@ impl Parameters {
         cpu.run(move || read(&self)).await?
     }
 
-    /// Names and values in the order they came.
+    /// Names and values in their order.
     pub(in crate::http) fn as_slice(&self) -> &[(String, String)] {
         &self.pairs
     }
 
-    /// Reads them as the fields of `T`.
+    /// Deserializes the parameters as the fields of `T`.
     pub(in crate::http) fn read<T: DeserializeOwned>(&self) -> Result<T, RequestError> {
         let given = self.pairs.iter().filter(|(_, value)| !value.is_empty());
         let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(given).finish();
@@ -105,7 +105,7 @@ impl Parameters {
     }
 }
 
-/// Reads `true` or `false`, or `True` or `False`: Python's clients write it so.
+/// Reads `true` or `false`, also as `True` or `False`, which Python clients send.
 pub(in crate::http) fn read_flag<'de, D: Deserializer<'de>>(value: D) -> Result<Option<bool>, D::Error> {
     let text = String::deserialize(value)?;
     match text.as_str() {
@@ -115,7 +115,7 @@ pub(in crate::http) fn read_flag<'de, D: Deserializer<'de>>(value: D) -> Result<
     }
 }
 
-/// Reads a parameter that is written as text.
+/// Parses a parameter by its [`FromStr`].
 pub(in crate::http) fn read_text<T: FromStr<Err: std::fmt::Display>>(
     name: &str,
     text: Option<&str>,
@@ -132,7 +132,7 @@ pub(in crate::http) fn read_text<T: FromStr<Err: std::fmt::Display>>(
 /// Reads `[[x, y], …]`, at most `limit` of them.
 pub(in crate::http) fn read_points(text: &str, limit: usize) -> Result<Vec<PixelPoint>, RequestError> {
     let points: Vec<PixelPoint> = serde_json::from_str(text).map_err(|error| {
-        // JSON has no such numbers, but Python's writer makes them.
+        // JSON has no such numbers, but Python's `json` writes them.
         if ["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
             RequestError::PointNotFinite
         } else {
@@ -151,8 +151,8 @@ pub(in crate::http) fn read_points(text: &str, limit: usize) -> Result<Vec<Pixel
     Ok(points)
 }
 
-/// The schema of a parameter that is one of a few words, the first by default.
-pub(in crate::http) fn one_of(words: &[&str]) -> Schema {
+/// Schema of a parameter that takes one of `words`, the first by default.
+pub(in crate::http) fn word_schema(words: &[&str]) -> Schema {
     ObjectBuilder::new()
         .schema_type(SchemaType::new(Type::String))
         .enum_values(Some(words.iter().copied()))
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_names_and_values() {
+    fn names_and_values_are_read() {
         let sample = read("side=512&layer=res3%2Bres4").unwrap();
         assert_eq!((sample.side, sample.layer.as_deref()), (Some(512), Some("res3+res4")));
         let blank = read("side=&layer=").unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn says_which_parameter_is_wrong() {
+    fn errors_name_the_wrong_parameter() {
         let Err(RequestError::MalformedParameter { name, .. }) = read("layer=res3&side=-1") else {
             panic!("-1 is a side")
         };
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_read_as_python_writes_them() {
+    fn flags_are_read_in_either_case() {
         let flag = |query: &str| read(query).map(|sample| sample.mutual);
         for (query, expected) in [("mutual=true", Some(true)), ("mutual=False", Some(false)), ("mutual=", None)] {
             assert_eq!(flag(query).unwrap(), expected, "{query}");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn their_number_and_size_are_bounded() {
+    fn number_and_size_of_parameters_are_bounded() {
         let many = "a=1&".repeat(MAX_COUNT + 1);
         assert!(matches!(read(&many), Err(RequestError::TooManyParameters { limit: MAX_COUNT })));
         let long = format!("layer={}", "x".repeat(OTHER_BYTES + POINT_BYTES));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_points() {
+    fn points_are_read() {
         assert_eq!(read_points("[[1, 2.5]]", 1).unwrap(), [PixelPoint { x: 1.0, y: 2.5 }]);
         assert!(matches!(read_points("[[1,2],[3,4]]", 1), Err(RequestError::TooManyPoints { count: 2, limit: 1 })));
         for text in ["[[NaN, 1]]", "[[1, -Infinity]]"] {

@@ -1,4 +1,4 @@
-//! The extractor that reads a request's body within its limits of size, memory and time.
+//! Extractor that reads a request's body within its limits of size, memory and time.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,9 @@ use crate::http::state::AppState;
 use crate::serving::ServingError;
 use crate::serving::admission::BodyMemory;
 
-/// A body that routes read.
+/// A request body that [`ReadRequest`] can extract.
 pub(in crate::http) trait ReadBody: Sized {
-    /// Reads the query and the body of a request, whose memory is taken as it arrives.
+    /// Reads the query and the body of a request, whose memory is reserved as it arrives.
     fn read(app: &AppState, reading: Reading) -> impl Future<Output = Result<Self, RequestError>> + Send;
 }
 
@@ -21,7 +21,7 @@ pub(in crate::http) trait ReadBody: Sized {
 pub(in crate::http) struct Reading {
     pub(in crate::http) request: Request,
     pub(in crate::http) context: RequestContext,
-    /// Memory for what the body becomes beside the bytes that arrive.
+    /// Memory for data that the body is expanded to.
     pub(in crate::http) memory: BodyMemory,
 }
 
@@ -38,23 +38,23 @@ impl<B: ReadBody> FromRequest<AppState> for ReadRequest<B> {
     type Rejection = RequestError;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, RequestError> {
-        // A server without models reads no bodies.
+        // Bodies are not read until the models are loaded.
         app.service().registry()?;
         let context = RequestContext::from_request(&request)?;
         let headers = request.headers().clone();
         let memory = app.service().body_memory();
         let request = metered(request, &memory);
         let body = B::read(app, Reading { request, context: context.clone(), memory: memory.clone() });
-        let body = within(&context, app.config().limits.body_timeout, body).await.map_err(|error| {
-            // The body broke off because there was no memory for it.
+        let body = read_within(&context, app.config().limits.body_timeout, body).await.map_err(|error| {
+            // Reading failed because there was no memory for the body.
             if memory.was_refused() { ServingError::Overloaded { retry_after: Duration::ZERO }.into() } else { error }
         })?;
         Ok(Self { body, headers, context, _memory: memory })
     }
 }
 
-/// Waits for a body as long as `limit`, but not past the request's own deadline.
-pub(in crate::http) async fn within<T>(
+/// Waits for a body until `limit` or the request's deadline has passed.
+async fn read_within<T>(
     context: &RequestContext,
     limit: Duration,
     body: impl Future<Output = Result<T, RequestError>>,

@@ -1,4 +1,4 @@
-//! The matching itself, once all features are there, and its cost, which is known before.
+//! Matching of computed features, and its cost, which is known before the features are computed.
 
 use std::sync::Arc;
 
@@ -15,21 +15,21 @@ use crate::serving::{Selection, ServingError};
 /// Multiply-adds that one request may cost in matching. A match of every cell with every cell grows with the fourth
 /// power of `side`; this keeps it within two or three seconds on two cores.
 const MAX_MULTIPLICATIONS: u64 = 1 << 38;
-/// What it costs to compare a similarity with others once it is computed, in multiply-adds: measured, more than computing
-/// it from the 64 channels of the finest layers.
+/// Cost of comparing a computed similarity with others, in multiply-adds. Measured: it is more than computing the
+/// similarity of the 64 channels of the finest layers.
 const COMPARISON_COST: u64 = 128;
 
 /// An image of a request.
 pub(crate) struct MatchedPicture {
-    /// Kept for a picture of the matches only.
+    /// Kept only to draw the matches.
     pub(crate) pixels: Option<RgbImage>,
     pub(crate) size: ImageSize,
     pub(crate) id: FeatureId,
 }
 
-/// What is to be computed.
-pub(crate) enum Work {
-    /// Where the points are; every cell if there are none.
+/// A [`CorrespondenceTask`](super::CorrespondenceTask) whose points lie in the source and whose mask is decoded.
+pub(crate) enum ResolvedTask {
+    /// Matches of the points; of every cell of the source if `None`.
     Matches {
         points: Option<ImagePoints>,
         options: MatchOptions,
@@ -43,21 +43,24 @@ pub(crate) enum Work {
     },
 }
 
-/// What it costs, by what the manifest says of the maps.
+/// Cost of a task, by the shapes of the manifest.
 pub(crate) struct Cost {
-    /// Matches, in all targets together.
+    /// Number of matches in all targets.
     pub(crate) rows: u64,
-    /// Candidates of all matches.
+    /// Number of candidates of all matches.
     pub(crate) candidates: u64,
-    /// Similarities of all heatmaps.
+    /// Number of similarities of all heatmaps.
     pub(crate) heatmap_values: u64,
-    /// Pixels of all label maps; 0 unless labels are carried over.
+    /// Number of pixels of all label maps; 0 unless labels are carried over.
     pub(crate) label_pixels: u64,
     pub(crate) memory_bytes: u64,
 }
 
-impl Work {
-    /// Refuses what would take too long.
+impl ResolvedTask {
+    /// Computes the cost.
+    ///
+    /// # Errors
+    /// [`ServingError::TooManyComparisons`] if the task would take too long.
     pub(crate) fn cost(
         &self,
         selection: &Selection,
@@ -85,7 +88,7 @@ impl Work {
 
 impl Cost {
     fn new(queries: u64, top_k: u64, target_cells: u64, targets: &[ImageSize], is_labels: bool) -> Self {
-        /// A peak, the candidate that it becomes, and its text.
+        /// Bytes of a peak, its candidate and its text.
         const CANDIDATE_BYTES: u64 = 120 + 24 + 80;
         let rows = queries.saturating_mul(targets.len() as u64);
         let candidates = rows.saturating_mul(top_k);
@@ -95,14 +98,14 @@ impl Cost {
     }
 }
 
-/// The work, and the features of the source and of each target.
+/// A task, and the features of the source and of each target.
 pub(crate) struct Job {
-    pub(crate) work: Work,
+    pub(crate) task: ResolvedTask,
     pub(crate) images: Vec<(MatchedPicture, Arc<CachedFeatures>)>,
     pub(crate) cancellation: Cancellation,
 }
 
-/// What comes of it.
+/// Result of a job.
 pub(crate) enum Outcome {
     Matches { source: MatchedFeatures, targets: Vec<TargetMatches>, points: Option<ImagePoints> },
     Heatmaps(SimilarityMaps),
@@ -115,7 +118,7 @@ pub(crate) struct MatchedFeatures {
     pub(crate) map: NormalizedMap,
 }
 
-/// What was found in a target.
+/// Matches in a target.
 pub(crate) struct TargetMatches {
     pub(crate) target: MatchedFeatures,
     pub(crate) matches: Vec<PointMatch>,
@@ -140,23 +143,23 @@ impl MatchedFeatures {
 
 impl Job {
     pub(crate) fn run(self) -> Result<Outcome, ServingError> {
-        let Self { work, images, cancellation } = self;
+        let Self { task, images, cancellation } = self;
         let mut images = images.into_iter();
         let missing = || ServingError::internal(anyhow::anyhow!("a job has a source and a target"));
         let source = MatchedFeatures::new(images.next().ok_or_else(missing)?)?;
-        match work {
-            Work::Matches { points, options, verify } => {
+        match task {
+            ResolvedTask::Matches { points, options, verify } => {
                 let search = Search { points: points.as_ref(), options, verify };
                 let targets =
                     images.map(|target| Ok(search.run(&source, MatchedFeatures::new(target)?, &cancellation)?));
                 let targets = targets.collect::<Result<_, ServingError>>()?;
                 Ok(Outcome::Matches { source, targets, points })
             }
-            Work::Heatmaps { points } => {
+            ResolvedTask::Heatmaps { points } => {
                 let target = MatchedFeatures::new(images.next().ok_or_else(missing)?)?;
                 Ok(Outcome::Heatmaps(SimilarityMaps::new(source.as_match_side(), &points, target.map)?))
             }
-            Work::Labels { mask } => {
+            ResolvedTask::Labels { mask } => {
                 let carried_over = |target: MatchedFeatures| {
                     let pair = ImagePair { source: source.as_match_side(), target: target.as_match_side() };
                     let labels = propagate_labels(pair, mask.labels(), &cancellation)?;
@@ -170,7 +173,7 @@ impl Job {
     }
 }
 
-/// What is looked for in each target.
+/// The search for the points in each target.
 struct Search<'a> {
     points: Option<&'a ImagePoints>,
     options: MatchOptions,

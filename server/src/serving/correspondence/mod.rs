@@ -1,4 +1,4 @@
-//! Correspondences: points of a source image, or its labels, found in target images.
+//! Correspondences: finds points of a source image, or its labels, in target images.
 
 mod job;
 
@@ -11,32 +11,32 @@ use densecl_vision::matching::{Cancellation, MatchOptions, VerifyOptions};
 use futures_util::future::try_join_all;
 
 pub(crate) use self::job::{Cost, MatchedFeatures, MatchedPicture, Outcome, TargetLabels, TargetMatches};
-use self::job::{Job, Work};
+use self::job::{Job, ResolvedTask};
 use super::error::ServingError;
 use super::extraction::{FeatureExtraction, RequestedImage};
 use super::timings::Stage;
 use crate::cache::{CachedFeatures, MapsKind};
 
-/// What is to be found.
+/// The result that a request asks for, before the size of the source is known.
 #[derive(Clone, Debug)]
-pub(crate) enum Wanted {
-    /// Where points of the source are in the target; every cell if there are none.
-    Matches { asked: Option<AskedPoints>, options: MatchOptions, verify: Option<VerifyOptions> },
-    /// How similar points of the source are to every cell of the target.
-    Heatmaps { asked: AskedPoints },
-    /// The labels of the target.
+pub(crate) enum CorrespondenceTask {
+    /// Positions of the source's points in the target; of every cell if `None`.
+    Matches { points: Option<RequestedPoints>, options: MatchOptions, verify: Option<VerifyOptions> },
+    /// Similarities of the source's points with every cell of the target.
+    Heatmaps { points: RequestedPoints },
+    /// Labels of the target's pixels.
     Labels,
 }
 
-/// Which points of the source, before its size is known.
+/// Requested points of the source, before its size is known.
 #[derive(Clone, Debug)]
-pub(crate) enum AskedPoints {
+pub(crate) enum RequestedPoints {
     Points(Vec<PixelPoint>),
     Grid { spacing_px: f64, max_points: usize },
 }
 
-impl AskedPoints {
-    /// The points, which all lie in the image.
+impl RequestedPoints {
+    /// Returns the points, after a check that all lie in the image.
     pub(crate) fn within(self, image: ImageSize) -> Result<ImagePoints, ServingError> {
         match self {
             Self::Points(points) => Ok(ImagePoints::new(points, image)?),
@@ -45,49 +45,48 @@ impl AskedPoints {
     }
 }
 
-/// Finds what is wanted in each target.
+/// Runs a task on the images of a request.
 ///
-/// Before anything is computed `check` refuses what the reply cannot hold. Pixels are kept if `keep_pixels`, for a picture
-/// of the matches.
+/// Before anything is computed, `check` refuses a reply that is too large. Pixels are kept if `keep_pixels`, to draw
+/// the matches.
 ///
 /// # Errors
-/// [`ServingError`]; it names the image that it is about.
+/// [`ServingError`], which names the image that it is about.
 pub(crate) async fn find(
     extraction: &FeatureExtraction,
-    inputs: Inputs,
-    wanted: Wanted,
+    images: CorrespondenceImages,
+    task: CorrespondenceTask,
     check: impl FnOnce(&Cost) -> Result<(), ServingError>,
     keep_pixels: bool,
 ) -> Result<Outcome, ServingError> {
-    let incomplete =
-        || ServingError::internal(anyhow::anyhow!("a request has a source, and a mask if labels are wanted"));
-    let Opened { mut images, mask } = inputs.open(extraction).await?;
+    let incomplete = || ServingError::internal(anyhow::anyhow!("the request has no source, or no mask for labels"));
+    let PreparedImages { mut images, mask } = images.prepare(extraction).await?;
     let (source, targets) = images.split_first().ok_or_else(incomplete)?;
     let source = source.requested.size;
     let targets: Vec<_> = targets.iter().map(|target| target.requested.size).collect();
-    let work = match (wanted, mask) {
-        (Wanted::Matches { asked, options, verify }, _) => {
-            let points = asked.map(|asked| asked.within(source)).transpose()?;
-            Work::Matches { points, options, verify }
+    let task = match (task, mask) {
+        (CorrespondenceTask::Matches { points, options, verify }, _) => {
+            let points = points.map(|points| points.within(source)).transpose()?;
+            ResolvedTask::Matches { points, options, verify }
         }
-        (Wanted::Heatmaps { asked }, _) => Work::Heatmaps { points: asked.within(source)? },
-        (Wanted::Labels, Some(mask)) => Work::Labels { mask },
-        (Wanted::Labels, None) => return Err(incomplete()),
+        (CorrespondenceTask::Heatmaps { points }, _) => ResolvedTask::Heatmaps { points: points.within(source)? },
+        (CorrespondenceTask::Labels, Some(mask)) => ResolvedTask::Labels { mask },
+        (CorrespondenceTask::Labels, None) => return Err(incomplete()),
     };
-    let cost = work.cost(&extraction.selection, source, &targets)?;
+    let cost = task.cost(&extraction.selection, source, &targets)?;
     check(&cost)?;
     extraction.admitted.reserve(cost.memory_bytes)?;
-    // Matching takes a turn, even if nothing is to be computed before.
-    extraction.take_places(images.iter_mut().map(|image| &mut image.requested), 1)?;
+    // Matching takes a slot even if all features are cached.
+    extraction.take_slots(images.iter_mut().map(|image| &mut image.requested), 1)?;
 
-    // All at once: images of equal shape share a run.
+    // Concurrently, so that images of equal shape are batched.
     let images = try_join_all(images.into_iter().map(|image| image.features(extraction, keep_pixels))).await?;
     let cancellation = CancelledOnDrop::default();
-    let job = Job { work, images, cancellation: cancellation.0.clone() };
+    let job = Job { task, images, cancellation: cancellation.0.clone() };
     extraction.on_cpu(Stage::Match, move || job.run()).await
 }
 
-/// Ends the work when the request is dropped: its client has gone, or its deadline has passed.
+/// Cancels the job when the request is dropped, because its client has disconnected or its deadline has passed.
 #[derive(Default)]
 struct CancelledOnDrop(Cancellation);
 
@@ -98,64 +97,65 @@ impl Drop for CancelledOnDrop {
 }
 
 /// The images of a request: the source first, then at least one target.
-pub(crate) struct Inputs {
-    pub(crate) images: Vec<Input>,
+pub(crate) struct CorrespondenceImages {
+    pub(crate) images: Vec<ImageSource>,
     pub(crate) mask: Option<Bytes>,
 }
 
 /// An image of a request.
-pub(crate) enum Input {
+pub(crate) enum ImageSource {
     Upload(Bytes),
-    Known(Arc<CachedFeatures>),
+    /// Features that the request names by an id.
+    Cached(Arc<CachedFeatures>),
 }
 
-/// The images once their features are looked up, and the mask once it is decoded.
-struct Opened {
-    images: Vec<OpenedImage>,
+/// Images whose features have been looked up, and the decoded mask.
+struct PreparedImages {
+    images: Vec<PreparedImage>,
     mask: Option<LabelPicture>,
 }
 
-struct OpenedImage {
-    /// What it is called in an error.
+struct PreparedImage {
+    /// Name in errors.
     name: String,
-    /// Of an uploaded image.
+    /// The file, if the image was uploaded.
     file: Option<Bytes>,
     requested: RequestedImage,
 }
 
-impl Inputs {
-    async fn open(self, extraction: &FeatureExtraction) -> Result<Opened, ServingError> {
+impl CorrespondenceImages {
+    async fn prepare(self, extraction: &FeatureExtraction) -> Result<PreparedImages, ServingError> {
         let count = self.images.len();
-        let opening = self.images.into_iter().enumerate().map(async |(index, input)| {
+        let preparing = self.images.into_iter().enumerate().map(async |(index, image)| {
             let name = match index {
                 0 => "source".to_owned(),
                 1 if count == 2 => "target".to_owned(),
                 _ => format!("target[{}]", index - 1),
             };
-            let (file, requested) = match input {
-                Input::Known(features) => (None, RequestedImage::known(extraction, features)),
-                Input::Upload(file) => {
-                    (Some(file.clone()), RequestedImage::open(extraction, file, MapsKind::Unit).await)
+            let (file, requested) = match image {
+                ImageSource::Cached(features) => (None, RequestedImage::from_features(extraction, features)),
+                ImageSource::Upload(file) => {
+                    (Some(file.clone()), RequestedImage::look_up(extraction, file, MapsKind::Unit).await)
                 }
             };
             match requested {
-                Ok(requested) => Ok(OpenedImage { name, file, requested }),
+                Ok(requested) => Ok(PreparedImage { name, file, requested }),
                 Err(error) => Err(error.for_image(name)),
             }
         });
-        let (images, mask) = tokio::try_join!(try_join_all(opening), decode_mask(extraction, self.mask))?;
+        let (images, mask) = tokio::try_join!(try_join_all(preparing), decode_mask(extraction, self.mask))?;
         if let (Some(mask), Some(source)) = (&mask, images.first()) {
             let (found, expected) = (mask.size(), source.requested.size);
             if found != expected {
                 return Err(ServingError::MaskSize { found, expected });
             }
         }
-        Ok(Opened { images, mask })
+        Ok(PreparedImages { images, mask })
     }
 }
 
-impl OpenedImage {
-    /// The features, and the pixels if a picture is to be drawn of them.
+impl PreparedImage {
+    /// Returns the features, and the pixels if `keep_pixels`.
     async fn features(
         self,
         extraction: &FeatureExtraction,
@@ -182,7 +182,7 @@ async fn decode_mask(
     let Some(file) = file else { return Ok(None) };
     let limits = extraction.decode_limits();
     let size = LabelPicture::probe(&file, &limits)?;
-    // Once as the file packs them, once unpacked.
+    // The packed pixels of the file, and the unpacked ones.
     extraction.admitted.reserve(2 * size.pixels())?;
     let mask = extraction.on_cpu(Stage::Decode, move || Ok(LabelPicture::decode(&file, &limits)?)).await?;
     Ok(Some(mask))

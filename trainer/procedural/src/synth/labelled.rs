@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::annotation::{self, Object};
 use super::coco::Instances;
 use super::size::Size;
-use super::{Summary, SynthError, make_folder, numbered, palette_png, voc, write_file, write_rgb_jpeg};
+use super::{Summary, SynthError, make_folder, numbered, voc, write_file, write_rgb_jpeg, write_voc_labels};
 use crate::{Category, FigurePicture, ProceduralImages, Split};
 
 /// Kind of labels.
@@ -81,9 +81,9 @@ pub(super) fn write_all(
 fn write_label_maps(name: String, drawn: &FigurePicture, size: Size, folder: &Path) -> Result<Entry, SynthError> {
     let objects = annotation::objects(drawn, size);
     let classes = annotation::label_map(drawn, size, &objects, |_, object| object.category.number());
-    palette_png::write(&folder.join(format!("SegmentationClass/{name}.png")), &classes, size)?;
+    write_voc_labels(&folder.join(format!("SegmentationClass/{name}.png")), &classes, size)?;
     let numbers = annotation::label_map(drawn, size, &objects, |index, _| index as u8 + 1);
-    palette_png::write(&folder.join(format!("SegmentationObject/{name}.png")), &numbers, size)?;
+    write_voc_labels(&folder.join(format!("SegmentationObject/{name}.png")), &numbers, size)?;
     Ok(Entry { name, objects: Vec::new() })
 }
 

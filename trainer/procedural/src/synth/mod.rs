@@ -15,7 +15,6 @@ mod labelled;
 mod motion;
 mod npy;
 mod output;
-pub mod palette_png;
 mod photometry;
 mod scenes;
 mod sequence;
@@ -32,7 +31,7 @@ pub use self::size::{ParseSizeError, Size};
 
 use self::labelled::{Labels, Sets};
 use self::output::{
-    create_output, finish_output, make_folder, numbered, write_error, write_file, write_rgb_jpeg, write_rgb_png,
+    create_output, finish_output, make_folder, numbered, write_file, write_rgb_jpeg, write_rgb_png, write_voc_labels,
 };
 use self::scenes::Clip;
 use crate::{ProceduralImages, Split};

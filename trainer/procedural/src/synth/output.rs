@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use densecl_models::atomic_file::AtomicFolder;
+use densecl_vision::image::{ImageSize, LabelStyle, encode_labels};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageFormat};
 
@@ -58,6 +59,14 @@ pub(super) fn write_rgb_png(path: &Path, pixels: &[u8], size: Size) -> Result<()
     let (width, height) = (size.width_px, size.height_px);
     image::save_buffer_with_format(path, pixels, width, height, ExtendedColorType::Rgb8, ImageFormat::Png)
         .map_err(|source| SynthError::Encode { path: path.to_owned(), source })
+}
+
+/// Writes labels `[height, width]` as PNG with the palette of PASCAL VOC.
+pub(super) fn write_voc_labels(path: &Path, labels: &[u8], size: Size) -> Result<(), SynthError> {
+    let image_size = ImageSize { width: size.width_px, height: size.height_px };
+    let bytes = encode_labels(labels, image_size, &LabelStyle::voc())
+        .map_err(|source| write_error(path, io::Error::other(source)))?;
+    write_file(path, &bytes)
 }
 
 /// Writes RGB bytes in row order as JPEG.

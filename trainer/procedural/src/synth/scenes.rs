@@ -14,7 +14,7 @@ use super::motion::Motion;
 use super::photometry::Photometry;
 use super::size::Size;
 use super::view::Painting;
-use super::{Summary, SynthError, make_folder, npy, numbered, palette_png, write_rgb_png};
+use super::{Summary, SynthError, make_folder, npy, numbered, write_rgb_png, write_voc_labels};
 use crate::ProceduralImages;
 use crate::random::{Purpose, Stream};
 use crate::stage::{self, Programs, Stage, View};
@@ -93,7 +93,7 @@ impl Sequence {
             from.towards(to, time).apply(&mut painting, &mut self.stream);
             write_rgb_png(&target.join("frames").join(format!("{name}.png")), &painting.to_bytes(), self.size)?;
             let mask = self.mask(&self.views[index]);
-            palette_png::write(&target.join("masks").join(format!("{name}.png")), &mask, self.size)?;
+            write_voc_labels(&target.join("masks").join(format!("{name}.png")), &mask, self.size)?;
             if index > 0 {
                 let found = self.correspondences(&first, index);
                 let file = format!("{name}.npy");

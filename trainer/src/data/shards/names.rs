@@ -1,18 +1,18 @@
-//! What a name such as `train-{0000..0146}.tar` stands for.
+//! Expansion of names such as `train-{0000..0146}.tar`.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Shards that a range may stand for, so that a slip of the finger is told and not tried.
-const MOST: u64 = 1_000_000;
+/// Most shards of a range, so that a mistyped one is an error.
+const MAX_SHARDS: u64 = 1_000_000;
 
-/// A name that stands for no shard.
+/// A name that matches no shard.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardNameError {
     /// A range is not `{first..last}` with numbers.
     #[error("`{0}`: a range is {{first..last}} with numbers in order, such as {{0000..0146}}")]
     Range(String),
-    /// A shard is not there.
+    /// A shard does not exist.
     #[error("the tar shard {0} is missing")]
     Missing(PathBuf),
     /// The folder cannot be listed.
@@ -20,15 +20,15 @@ pub enum ShardNameError {
     Unreadable {
         /// The folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The folder holds none.
+    /// The folder holds no shard.
     #[error("no .tar file in {0}")]
     Empty(PathBuf),
 }
 
-/// Whether `source` stands for shards: a `.tar` file, a name with a range, or a folder that holds
+/// Returns `true` if `source` names shards: a `.tar` file, a name with a range, or a folder that holds
 /// `.tar` files.
 pub(in crate::data) fn is_shards(source: &str) -> bool {
     is_tar(Path::new(source)) || in_folder(Path::new(source)).is_ok_and(|shards| !shards.is_empty())
@@ -68,7 +68,7 @@ fn expand_ranges(name: &str) -> Result<Vec<String>, ShardNameError> {
     let (first, last) = range.split_once("..").ok_or_else(wrong)?;
     let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
     let (from, to) = (number(first)?, number(last)?);
-    if to < from || to - from >= MOST {
+    if to < from || to - from >= MAX_SHARDS {
         return Err(wrong());
     }
     let endings = expand_ranges(after)?;

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::segmentation_set::{Labelling, Pair, SegmentationSet, Splits};
+use super::segmentation_files::{Labelling, Pair, SegmentationFiles, Splits};
 use super::{DataError, entries, layout, listing, name_of};
 use crate::evaluate::metrics::VOID;
 
@@ -40,8 +40,8 @@ pub(super) fn class_of_id(id: u8) -> Option<u8> {
     (id <= MAX_ID || id == VOID).then_some(class.map_or(VOID, |class| class as u8))
 }
 
-pub(super) fn open(root: &Path, splits: &Splits) -> Result<SegmentationSet, DataError> {
-    Ok(SegmentationSet {
+pub(super) fn open(root: &Path, splits: &Splits) -> Result<SegmentationFiles, DataError> {
+    Ok(SegmentationFiles {
         classes: CLASSES.map(|(_, name)| name.to_owned()).to_vec(),
         layout: "Cityscapes",
         train: pairs(root, &splits.train)?,
@@ -77,8 +77,8 @@ fn pairs(root: &Path, split: &str) -> Result<Vec<Pair>, DataError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::segmentation_set::DataSplit;
     use super::super::segmentation_set::tests::write_pair;
+    use super::super::segmentation_set::{DataSplit, SegmentationSet};
     use super::*;
 
     fn splits() -> Splits {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_unknown_is_said() {
+    fn errors_name_what_is_missing_or_unknown() {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), "train", "labelIds", 34);
         let message = || SegmentationSet::open(root.path(), &splits()).unwrap_err().to_string();

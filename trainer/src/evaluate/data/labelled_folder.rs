@@ -34,7 +34,7 @@ pub struct LabelledFolder {
 }
 
 impl LabelledFolder {
-    /// Looks through `root`.
+    /// Lists the images below `root`.
     ///
     /// # Errors
     /// If there are fewer than two classes, a class without images, or a class of `val` that `train`
@@ -67,12 +67,12 @@ impl LabelledFolder {
         Ok(found)
     }
 
-    /// Whether there is no `val`, so that [`LabelledFolder::split`] draws.
+    /// Returns `true` if there is no `val`, so that [`LabelledFolder::split`] draws.
     pub fn is_drawn(&self) -> bool {
         self.val.is_none()
     }
 
-    /// Training and test images. Where the folder says it, `seed` has no say in it.
+    /// Returns training and test images. If the folder has a `val`, `seed` is ignored.
     ///
     /// # Errors
     /// If a class has too few images to be split.
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_folder_is_said() {
+    fn errors_name_what_is_wrong_with_a_folder() {
         let message = |files: &[&str]| {
             let root = tempfile::tempdir().unwrap();
             make(root.path(), files);

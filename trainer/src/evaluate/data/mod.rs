@@ -6,6 +6,7 @@ mod cityscapes;
 mod label_map;
 mod labelled_folder;
 mod picture;
+mod segmentation_files;
 mod segmentation_set;
 mod voc;
 
@@ -16,7 +17,8 @@ use crate::data::PictureError;
 
 pub use labelled_folder::{LabelledFiles, LabelledFolder};
 pub use picture::Picture;
-pub use segmentation_set::{DataSplit, LabelledPicture, SegmentationSet, Splits};
+pub use segmentation_files::Splits;
+pub use segmentation_set::{DataSplit, LabelledPicture, SegmentationSet};
 
 /// A folder or file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +44,7 @@ pub enum DataError {
     LabelMap {
         /// The file.
         path: PathBuf,
-        /// What was found, and what was expected.
+        /// The reason.
         reason: String,
     },
     /// A folder does not have the expected layout.
@@ -50,9 +52,9 @@ pub enum DataError {
     Layout {
         /// The file or folder.
         path: PathBuf,
-        /// What was expected.
+        /// Description of the expected layout.
         expected: String,
-        /// What was found.
+        /// Description of what is there.
         found: String,
     },
 }

@@ -1,43 +1,18 @@
 //! Images with a class for each pixel, from the folders of PASCAL VOC or Cityscapes.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use densecl_vision::image::{ImageSize, probe};
 use rayon::prelude::*;
 
 use super::label_map::LabelMap;
 use super::picture::Picture;
+use super::segmentation_files::{Labelling, Pair, SegmentationFiles, Splits};
 use super::{DataError, cityscapes, layout, listing, voc};
 use crate::data::PictureError;
 use crate::data::decode::DECODE_LIMITS;
 use crate::evaluate::metrics::VOID;
-
-/// Names of the lists of training and test images in the data set.
-#[derive(Clone, Debug)]
-pub struct Splits {
-    /// Trained on: `train`, or VOC's `trainaug`.
-    pub train: String,
-    /// Tested on: `val`.
-    pub val: String,
-}
-
-/// Meaning of the numbers in a label map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Labelling {
-    /// Classes from 0 on, and 255 for pixels that do not count.
-    Classes,
-    /// Cityscapes' own numbers, of which 19 are classes that count.
-    CityscapesIds,
-}
-
-/// An image and its label map.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pair {
-    pub(super) image: PathBuf,
-    pub(super) labels: PathBuf,
-    pub(super) labelling: Labelling,
-}
 
 /// A labelled image in memory.
 #[derive(Clone, Debug)]
@@ -55,8 +30,8 @@ pub struct SegmentationSet {
     pub classes: Vec<String>,
     /// `VOC` or `Cityscapes`.
     pub layout: &'static str,
-    pub(super) train: Vec<Pair>,
-    pub(super) val: Vec<Pair>,
+    train: Vec<Pair>,
+    val: Vec<Pair>,
 }
 
 /// Training or test images of a set.
@@ -75,7 +50,7 @@ impl SegmentationSet {
     /// # Errors
     /// If the layout is none of the known ones, a file is missing or broken, or labels do not fit.
     pub fn open(root: &Path, splits: &Splits) -> Result<Self, DataError> {
-        let set = if let Some(inner) = voc::find(root) {
+        let SegmentationFiles { classes, layout: name, train, val } = if let Some(inner) = voc::find(root) {
             voc::open(&inner, splits)?
         } else if root.join("leftImg8bit").is_dir() {
             cityscapes::open(root, splits)?
@@ -84,6 +59,7 @@ impl SegmentationSet {
                             VOCdevkit/VOC2012), or Cityscapes' leftImg8bit and gtFine";
             return Err(layout(root, expected, listing(root)));
         };
+        let set = Self { classes, layout: name, train, val };
         tracing::info!(layout = set.layout, train = set.train.len(), val = set.val.len(), "looking at every label map");
         set.train.par_iter().chain(&set.val).try_for_each(|pair| set.check(pair))?;
         Ok(set)

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::segmentation_set::{Labelling, Pair, SegmentationSet, Splits};
+use super::segmentation_files::{Labelling, Pair, SegmentationFiles, Splits};
 use super::{DataError, layout, listing};
 
 const LISTS: &str = "ImageSets/Segmentation";
@@ -41,8 +41,8 @@ pub(super) fn find(root: &Path) -> Option<PathBuf> {
     levels.into_iter().find(|folder| folder.join(LISTS).is_dir())
 }
 
-pub(super) fn open(root: &Path, splits: &Splits) -> Result<SegmentationSet, DataError> {
-    Ok(SegmentationSet {
+pub(super) fn open(root: &Path, splits: &Splits) -> Result<SegmentationFiles, DataError> {
+    Ok(SegmentationFiles {
         classes: classes(root)?,
         layout: "VOC",
         train: pairs(root, &splits.train)?,

@@ -1,4 +1,4 @@
-//! What stands on the backbone's map: from features to a score for each class.
+//! Segmentation heads: from the backbone's map to a score for each class.
 
 use tch::nn::{self, BatchNormConfig, ConvConfig, Init, ModuleT};
 use tch::{Device, Tensor};
@@ -20,8 +20,8 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// A 1×1 convolution behind a BatchNorm without parameters, which brings the features of any
-    /// network to one scale, so that one learning rate suits them all.
+    /// A 1×1 convolution after a BatchNorm without parameters, which scales the features of all networks
+    /// alike, so that one learning rate suits them.
     pub(super) fn linear(channels: i64, classes: i64, device: Device) -> Self {
         let store = nn::VarStore::new(device);
         let root = store.root();
@@ -63,14 +63,13 @@ impl Head {
         self.store.trainable_variables()
     }
 
-    /// Features `[N, C, h, w]` → scores `[N, K, h, w]`, with the statistics of the batch if it is
-    /// one to train on.
+    /// Features `[N, C, h, w]` → scores `[N, K, h, w]`; in training with the statistics of the batch.
     pub(super) fn forward(&self, features: &Tensor, mode: Mode) -> Tensor {
         self.layers.forward_t(features, mode == Mode::Training)
     }
 }
 
-/// What a pass through a network is for.
+/// Purpose of a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Training,

@@ -27,7 +27,7 @@ use super::{Comparison, compare, name_of};
 /// Sides of the images that a network sees are multiples of this: the largest stride.
 const SIDE_MULTIPLE: u32 = 32;
 
-/// What is trained.
+/// Parts of the network that are trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
@@ -37,7 +37,7 @@ pub enum Protocol {
     Fcn,
 }
 
-/// How the learning rate falls.
+/// Schedule of the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
@@ -57,10 +57,10 @@ impl Schedule {
     }
 }
 
-/// How a head is trained.
+/// Options of the training.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainingOptions {
-    /// What is trained.
+    /// Parts of the network that are trained.
     pub protocol: Protocol,
     /// The map that the head stands on: `res2` to `res5`, or an output of an ONNX model.
     pub layer: String,
@@ -72,7 +72,7 @@ pub struct TrainingOptions {
     pub crop_px: u32,
     /// The first learning rate.
     pub learning_rate: f64,
-    /// How it falls.
+    /// Its schedule.
     pub schedule: Schedule,
     /// Decay of every parameter that is trained.
     pub weight_decay: f64,
@@ -85,9 +85,9 @@ pub struct Segmentation {
     pub data: PathBuf,
     /// Its lists of images.
     pub splits: Splits,
-    /// What is trained, and how.
+    /// Options of the training.
     pub training: TrainingOptions,
-    /// Where to write the predictions of the one model and its first seed.
+    /// Folder for the predictions of a single model with its first seed.
     pub predictions_out: Option<PathBuf>,
 }
 

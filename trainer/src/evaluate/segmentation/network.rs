@@ -1,5 +1,6 @@
 //! A backbone with a head: trained on crops, tested on whole images.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::evaluate::metrics::{ConfusionMatrix, VOID};
 use crate::evaluate::model::{FrozenNetwork, Model, Setup, TorchNetwork};
 use crate::network::Statistics;
 use crate::optimizer::{Algorithm, Optimizer, OptimizerOptions};
-use densecl_procedural::synth::{Size, palette_png};
+use densecl_vision::image::{LabelStyle, encode_labels};
 
 /// Test images that are decoded at a time.
 const DECODED: usize = 8;
@@ -47,7 +48,7 @@ impl Backbone {
         }
     }
 
-    /// What is trained of it.
+    /// The parameters that are trained.
     fn parameters(&self) -> Vec<&Tensor> {
         match self {
             Self::Frozen(_) => Vec::new(),
@@ -56,7 +57,7 @@ impl Backbone {
     }
 }
 
-/// What is trained and tested.
+/// The network that is trained and tested.
 pub(super) struct SegmentationNetwork {
     backbone: Backbone,
     head: Head,
@@ -80,7 +81,7 @@ impl SegmentationNetwork {
             Protocol::Linear => Backbone::Frozen(model.frozen(&options.layer, seed, setup)?),
             Protocol::Fcn => Backbone::Trained(model.trainable(&options.layer, seed, setup)?),
         };
-        // The only way to learn an ONNX model's channels is to run it.
+        // An ONNX model has to be run to find the number of its channels.
         let side = i64::from(SIDE_MULTIPLE);
         let probe = Tensor::zeros([1, side, side, 3], (Kind::Uint8, Device::Cpu));
         let channels = tch::no_grad(|| backbone.forward(&probe, Mode::Prediction))?.size()[1];
@@ -113,7 +114,7 @@ impl SegmentationNetwork {
         for step in 0..steps {
             let CropBatch { images, labels } = batches.recv().context("the thread that reads images has ended")??;
             let scores = self.forward(&images, Mode::Training)?; // [N, K, S, S]
-            let loss = cross_entropy(&scores, &labels.to_device(self.device));
+            let loss = cross_entropy(&scores, &labels.to_device(self.device)); // []
             loss.backward();
             let rate = schedule.rate(learning_rate, step, steps);
             sgd.step(rate)?;
@@ -155,7 +156,7 @@ impl SegmentationNetwork {
         let size = picture.size();
         let (height, width) = (i64::from(size.height), i64::from(size.width));
         let padded = [height, width].map(|side| (side as u64).next_multiple_of(u64::from(SIDE_MULTIPLE)) as i64);
-        let mean = Tensor::from_slice(&MEAN_COLOUR).view([1, 1, 1, 3]);
+        let mean = Tensor::from_slice(&MEAN_COLOUR).view([1, 1, 1, 3]); // [1, 1, 1, 3]
         let canvas = mean.expand([1, padded[0], padded[1], 3], false).contiguous(); // [1, H', W', 3]
         canvas.narrow(1, 0, height).narrow(2, 0, width).copy_(&picture.tensor());
         let scores = self.forward(&canvas, Mode::Prediction)?; // [1, K, H', W']
@@ -163,12 +164,12 @@ impl SegmentationNetwork {
     }
 }
 
-/// The mean over all pixels that count of scores `[N, K, H, W]` and labels `[N, H, W]`; 0 if none
-/// does.
+/// Mean cross entropy of scores `[N, K, H, W]` and labels `[N, H, W]` over the pixels that are not
+/// [`VOID`]; 0 without such pixels.
 fn cross_entropy(scores: &Tensor, labels: &Tensor) -> Tensor {
     let counted = labels.not_equal(i64::from(VOID)).sum(Kind::Int64).clamp_min(1);
     let log_probabilities = scores.log_softmax(1, Kind::Float); // [N, K, H, W]
-    let sum = log_probabilities.nll_loss_nd(labels, None::<Tensor>, Reduction::Sum, i64::from(VOID));
+    let sum = log_probabilities.nll_loss_nd(labels, None::<Tensor>, Reduction::Sum, i64::from(VOID)); // []
     sum / counted
 }
 
@@ -177,8 +178,8 @@ fn write_prediction(folder: &Path, name: &str, picture: &Picture, predicted: &Te
     let mut bytes = vec![0_u8; labels.numel()];
     labels.copy_data(&mut bytes, labels.numel());
     let path = folder.join(format!("{name}.png"));
-    let size = Size { width_px: picture.size().width, height_px: picture.size().height };
-    Ok(palette_png::write(&path, &bytes, size)?)
+    let file = encode_labels(&bytes, picture.size(), &LabelStyle::voc())?;
+    fs::write(&path, file).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

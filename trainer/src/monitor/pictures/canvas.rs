@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_is_left_out() {
+    fn strokes_outside_the_picture_are_cut_off() {
         let mut image = RgbImage::new(4, 4);
         Stroke::disc(Point { x: -9.0, y: 40.0 }, 3.0, RED).draw(&mut image);
         assert!(image.pixels().all(|pixel| *pixel == Rgb([0; 3])));

@@ -1,4 +1,4 @@
-//! The same few images after every so many steps: by them a run is seen to learn.
+//! Pictures of a few fixed images at regular steps, which show the progress of a run.
 
 use image::RgbImage;
 use tch::Tensor;
@@ -15,7 +15,7 @@ const MAP_SIDE_PX: u32 = 192;
 /// drawing changes nothing in the run.
 #[derive(Debug)]
 pub struct FixedImages {
-    /// Whole images `[N, 3, H, W]`, for the principal components.
+    /// Uncropped images `[N, 3, H, W]`, for the principal components.
     pub images: Tensor,
     /// A view of each, `[N, 3, s, s]`, for the query encoder.
     pub query_views: Tensor,

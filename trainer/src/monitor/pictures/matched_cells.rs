@@ -1,8 +1,8 @@
-//! Which cell of one view is matched with which of the other.
+//! Pictures of the matches between the cells of two views.
 //!
-//! Every cell of the query view has a disc whose colour tells where it is. A cell of the key view
-//! has the mean colour of the query cells that are matched with it; so where the matching is
-//! right, the same part of the scene has the same colour in both. Lines join the best pairs.
+//! Every cell of the query view has a disc whose colour encodes its position. A cell of the key view
+//! has the mean colour of the query cells that are matched with it, so that correct matches give the
+//! same part of the scene the same colour in both views. Lines join the best pairs.
 
 use image::imageops::FilterType;
 use image::{Rgb, RgbImage};
@@ -16,14 +16,14 @@ use crate::network::normalize;
 /// Colours of the corners of a view: top left, top right, bottom left, bottom right.
 const CORNERS: [[f32; 3]; 4] = [[235.0, 60.0, 60.0], [255.0, 215.0, 50.0], [70.0, 110.0, 255.0], [50.0, 215.0, 140.0]];
 
-/// How many cells a map has along x and along y.
+/// Number of cells of a map along x and along y.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Grid {
     width: usize,
     height: usize,
 }
 
-/// For every cell of the query views the key cell that it is matched with.
+/// The matched key cell of every cell of the query views.
 #[derive(Debug)]
 pub struct CellMatches {
     grid: Grid,
@@ -31,7 +31,7 @@ pub struct CellMatches {
     images: Vec<Vec<CellMatch>>,
 }
 
-/// What a query cell is matched with.
+/// The key cell with which a query cell is matched.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct CellMatch {
     key_cell: usize,
@@ -84,7 +84,7 @@ fn numbers(tensor: &Tensor) -> Vec<f32> {
     Vec::try_from(flat).expect("a flat tensor of float32")
 }
 
-/// How matched cells are drawn.
+/// Options of the picture.
 #[derive(Clone, Copy, Debug)]
 pub struct MatchedCellsOptions {
     /// Images of the batch, from its start.
@@ -119,7 +119,7 @@ pub fn matched_cells(query: &Tensor, key: &Tensor, matches: &CellMatches, option
     picture
 }
 
-/// Where cells lie in the picture.
+/// Positions of cells in one row of the picture.
 struct ViewPairLayout {
     grid: Grid,
     side_px: f32,
@@ -143,7 +143,7 @@ impl ViewPairLayout {
         (cell_px / 6.0).clamp(1.5, 7.0)
     }
 
-    /// What tells where a cell of the query view is: between the colours of the corners.
+    /// Colour of a cell of the query view: interpolated between the colours of the corners.
     fn colour(&self, cell: usize) -> [f32; 3] {
         let share = |cell: usize, cells: usize| if cells > 1 { cell as f32 / (cells - 1) as f32 } else { 0.5 };
         let (x, y) = (share(cell % self.grid.width, self.grid.width), share(cell / self.grid.width, self.grid.height));
@@ -167,8 +167,8 @@ fn draw_lines(picture: &mut RgbImage, found: &[CellMatch], layout: &ViewPairLayo
     }
 }
 
-/// The query cells to draw lines from: mutual ones first, then the most similar; where nothing is
-/// known of either, spread evenly.
+/// The query cells from which lines are drawn: mutual matches first, then the most similar ones; evenly
+/// spread if all matches are equal in both.
 fn best(found: &[CellMatch], lines: usize) -> Vec<usize> {
     let first = found.first().map(|first| (first.mutual, first.similarity));
     if found.iter().all(|cell| Some((cell.mutual, cell.similarity)) == first) {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn centres_are_where_the_project_has_them() {
+    fn centres_follow_the_project_convention() {
         let layout = ViewPairLayout { grid: Grid { width: 4, height: 2 }, side_px: 64.0, row: 1 };
         let step = 64.0 + GAP_PX as f32;
         assert_eq!(layout.centre(0, 0), Point { x: 7.5, y: 15.5 + step });

@@ -11,11 +11,11 @@ use crate::network::normalize;
 /// Standard deviations of a component between the middle of the colour scale and its ends.
 const REACH: f64 = 2.0;
 
-/// A component that varies less than this share of the first is shown as that flat: it would be
-/// noise blown up.
+/// A component that varies less than this share of the first is not scaled up further, which would
+/// show noise.
 const FLOOR: f64 = 0.1;
 
-/// Standard deviation of unit-length features below which all are one.
+/// Standard deviation of unit-length features below which they count as equal.
 const COLLAPSED: f64 = 1e-6;
 
 /// Draws normalised images `[N, 3, H, W]` beside their feature maps `[N, C_i, h_i, w_i]`: a row an
@@ -47,7 +47,7 @@ pub fn principal_colours(map: &Tensor) -> Tensor {
         let deviation = (&scores * &scores).mean_dim([0].as_slice(), true, Kind::Double).sqrt(); // [1, 3]
         let least = deviation.max().double_value(&[]) * FLOOR;
         let colours = scores / (deviation.clamp_min(least.max(COLLAPSED)) * (2.0 * REACH)) + 0.5; // [N·L, 3]
-        let colours = colours.clamp(0.0, 1.0).view([n, height, width, 3]);
+        let colours = colours.clamp(0.0, 1.0).view([n, height, width, 3]); // [N, h, w, 3]
         colours.permute([0, 3, 1, 2]).to_kind(Kind::Float) // [N, 3, h, w]
     })
 }
@@ -56,19 +56,19 @@ pub fn principal_colours(map: &Tensor) -> Tensor {
 fn scores(rows: &Tensor) -> Tensor {
     let (count, channels) = rows.size2().expect("rows are [M, C]");
     // The eigenvectors of the smaller of the two products are enough, and cheaper.
-    let small = if channels <= count { rows.tr().matmul(rows) } else { rows.matmul(&rows.tr()) };
+    let small = if channels <= count { rows.tr().matmul(rows) } else { rows.matmul(&rows.tr()) }; // [K, K], K = min(M, C)
     let Ok((values, vectors)) = small.f_linalg_eigh("L") else {
         return Tensor::zeros([count, 3], (Kind::Double, Device::Cpu));
     };
     let found = values.size()[0].min(3);
     let largest = |x: &Tensor, dim: i64| x.narrow(dim, x.size()[dim as usize] - found, found).flip([dim]);
-    let (values, vectors) = (largest(&values, 0), largest(&vectors, 1));
-    let scores = if channels <= count { rows.matmul(&vectors) } else { vectors * values.clamp_min(0.0).sqrt() };
-    // The sign of an axis is arbitrary: fixed by its largest score, so that colours do not flip
-    // from step to step more than they must.
+    let (values, vectors) = (largest(&values, 0), largest(&vectors, 1)); // [3], [K, 3]
+    let scores = if channels <= count { rows.matmul(&vectors) } else { vectors * values.clamp_min(0.0).sqrt() }; // [M, 3]
+    // The sign of an axis is arbitrary: the largest score becomes positive, so that colours seldom flip
+    // between steps.
     let largest = scores.gather(0, &scores.abs().argmax(0, true), false); // [1, 3]
     let scores = scores * (largest.ge(0.0).to_kind(Kind::Double) * 2.0 - 1.0);
-    scores.constant_pad_nd([0, 3 - found])
+    scores.constant_pad_nd([0, 3 - found]) // [M, 3]
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! Numbers at places in a file. A place outside the file is no number: everything here gives `None` for it.
+//! Integers at byte offsets of a file. Offsets outside the file give `None`.
 
-/// Which byte of a number comes first.
+/// Order of the bytes of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ByteOrder {
     Big,
     Little,
 }
 
-/// A file whose numbers are of one byte order.
+/// A file read with one byte order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a> {
     bytes: &'a [u8],
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_outside_the_file_is_no_number() {
+    fn an_offset_outside_the_file_gives_none() {
         let fields = Fields::big_endian(&[1, 2, 3, 4]);
         assert_eq!((fields.u16(2), fields.u32(0)), (Some(0x0304), Some(0x0102_0304)));
         assert_eq!(Fields::little_endian(&[1, 2]).u16(0), Some(0x0201));

@@ -31,7 +31,7 @@ pub(super) fn pixels(bytes: &[u8], size: ImageSize) -> Result<RgbImage, DecodeEr
     };
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
-    // Metadata are collected, and are no longer than the file.
+    // The decoder keeps metadata, which are no longer than the file.
     options.set_memory_limit(MemoryLimit::Unlimited);
     let mut decoder = options.read_info(bytes).map_err(failed)?;
     let frame = decoder.next_frame_info().map_err(failed)?.ok_or_else(|| Gif.corrupt("it has no frame"))?;
@@ -41,7 +41,7 @@ pub(super) fn pixels(bytes: &[u8], size: ImageSize) -> Result<RgbImage, DecodeEr
     if width == 0 || height == 0 || left + width > canvas_width || top + height > canvas_height {
         return Err(Gif.corrupt("its first frame is empty or lies outside the canvas"));
     }
-    // What the frame leaves free is transparent, and transparency is the colour that it has in the palette.
+    // Canvas outside the frame is transparent, and transparency shows the colour it has in the palette.
     let background = frame.transparent.unwrap_or(0);
     let mut indices = vec![0; width * height];
     decoder.read_into_buffer(&mut indices).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! PNG: every depth, colour type and interlacing. Of an APNG it is the default image, which all but a few begin with.
+//! PNG: every depth, colour type and interlacing. Of an APNG the default image is decoded.
 
 use std::io::Cursor;
 
@@ -13,11 +13,11 @@ use crate::image::ImageSize;
 
 pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// Where the values of the header chunk begin: behind the signature, a length and a type.
+/// Offset of the header chunk's values: behind the signature, a length and a type.
 const HEADER: u64 = 16;
 /// Length, type and checksum of a chunk.
 const CHUNK_OVERHEAD: u64 = 12;
-/// Where an EXIF chunk is still looked for. Encoders write a chunk for every 8 KiB or more of pixels.
+/// Most chunks in which an EXIF chunk is searched. Encoders write a chunk for every 8 KiB or more of pixels.
 const MAX_CHUNKS: usize = 16_384;
 /// The window of the inflater, rows, tables.
 const WORKSPACE_BYTES: u64 = 1 << 20;
@@ -50,7 +50,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
     })
 }
 
-/// The orientation that an EXIF chunk states, before the pixels or behind them.
+/// The orientation in an EXIF chunk, which may come before or after the pixels.
 fn orientation(fields: Fields<'_>) -> Orientation {
     let mut position = SIGNATURE.len() as u64;
     for _ in 0..MAX_CHUNKS {
@@ -68,7 +68,7 @@ pub(super) fn pixels(bytes: &[u8], size: ImageSize) -> Result<RgbImage, DecodeEr
     let row_bytes = u64::from(size.width) * 8;
     let limits = Limits { bytes: usize::try_from(row_bytes + WORKSPACE_BYTES).unwrap_or(usize::MAX) };
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
-    // Profiles and texts say nothing about the pixels here, and may inflate to anything.
+    // Profiles and texts are not used, and may inflate to anything.
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
@@ -89,7 +89,7 @@ pub(super) fn pixels(bytes: &[u8], size: ImageSize) -> Result<RgbImage, DecodeEr
     RgbImage::from_raw(size.width, size.height, rgb).ok_or_else(|| Png.corrupt("it has several sizes"))
 }
 
-/// `[H, W, 4]` to `[H, W, 3]`, in the memory that is there.
+/// `[H, W, 4]` to `[H, W, 3]`, in place.
 pub(super) fn without_alpha(mut rgba: Vec<u8>) -> Vec<u8> {
     let pixels = rgba.len() / 4;
     for pixel in 1..pixels {

@@ -1,7 +1,5 @@
 //! Files are written by the `image` crate's encoders, then damaged by hand where the test is about damage.
 
-use std::time::{Duration, Instant};
-
 use ::image::{GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbaImage};
 use proptest::prelude::*;
 
@@ -62,7 +60,7 @@ fn lossless_formats_come_back_exactly() {
 }
 
 #[test]
-fn jpeg_and_gif_come_back_about() {
+fn lossy_formats_come_back_approximately() {
     for format in [ImageFormat::Jpeg, ImageFormat::Gif] {
         let decoded = decode(&gradient_file(format), &LIMITS).unwrap();
         assert_eq!(decoded.dimensions(), (40, 24));
@@ -143,11 +141,8 @@ fn a_thumbnails_end_is_not_the_end() {
 }
 
 #[test]
-fn a_huge_header_is_refused_at_once() {
-    let file = png_header(30_000, 30_000);
-    let start = Instant::now();
-    let result = decode(&file, &LIMITS);
-    assert!(start.elapsed() < Duration::from_millis(10));
+fn a_huge_header_is_refused() {
+    let result = decode(&png_header(30_000, 30_000), &LIMITS);
     assert!(matches!(
         result,
         Err(DecodeError::TooManyPixels { size: ImageSize { width: 30_000, height: 30_000 }, .. })
@@ -174,24 +169,99 @@ fn a_header_without_pixels_is_an_error() {
     assert!(matches!(decode(&png_header(0, 10), &LIMITS), Err(DecodeError::Corrupt { .. })));
 }
 
+/// Files whose readers are mostly ours: EXIF, segments, containers, compositing, chunks that are left out.
+fn files_with_metadata() -> Vec<(ImageFormat, Vec<u8>)> {
+    let deep = DynamicImage::ImageRgb16(ImageBuffer::from_pixel(9, 7, Rgb([0x1234, 0xFF00, 0x8080])));
+    let grey = DynamicImage::ImageLuma8(GrayImage::from_fn(19, 11, |x, y| Luma([(x * y) as u8])));
+    vec![
+        (ImageFormat::Jpeg, with_orientation(&gradient_file(ImageFormat::Jpeg), 6)),
+        (ImageFormat::Jpeg, file_of(&grey, ImageFormat::Jpeg)),
+        (ImageFormat::Png, file_of(&deep, ImageFormat::Png)),
+        (ImageFormat::Tiff, file_of(&deep, ImageFormat::Tiff)),
+        (ImageFormat::Tiff, file_of(&grey, ImageFormat::Tiff)),
+        (ImageFormat::Bmp, file_of(&grey, ImageFormat::Bmp)),
+    ]
+}
+
+/// No decoder panics, ours or a library's: nothing catches a panic here. Should a library's decoder begin to, the
+/// format leaves this list until that is mended, and `decode` still answers.
 #[test]
-fn flipped_bits_never_escape_as_a_panic() {
-    for format in FORMATS {
-        let file = gradient_file(format);
-        for position in (8..file.len()).step_by(7) {
-            let mut damaged = file.clone();
-            damaged[position] ^= 0x41;
-            let _ = decode(&damaged, &LIMITS);
+fn no_flipped_bit_makes_a_decoder_panic() {
+    let limits = DecodeLimits { max_pixels: 10_000 };
+    let plain = FORMATS.map(|format| (format, gradient_file(format)));
+    for (format, file) in plain.into_iter().chain(files_with_metadata()) {
+        for position in 0..file.len() {
+            // All of a header, and every seventh byte of the rest.
+            if position >= 256 && position % 7 != 0 {
+                continue;
+            }
+            for flip in [0x01, 0x41, 0x80] {
+                let mut damaged = file.clone();
+                damaged[position] ^= flip;
+                let result = catch_unwind(|| decode_uncaught(&damaged, &limits).is_ok());
+                assert!(result.is_ok(), "{format:?} panics with {flip:#04x} at {position} of {}", file.len());
+            }
         }
+    }
+}
+
+#[test]
+fn a_panic_of_a_decoder_is_a_corrupt_picture() {
+    let result = catch_panic(Format::Gif, || panic!("an index out of bounds"));
+    assert!(matches!(result, Err(DecodeError::Corrupt { format: "GIF", .. })));
+}
+
+/// The start of a JPEG file with an empty segment, and a body of 32 MiB.
+fn jpeg_with_body(body: &[u8]) -> Vec<u8> {
+    let mut file = vec![0xFF, 0xD8, 0xFF, 0xE1, 0, 2];
+    file.extend(body.iter().copied().cycle().take(32 << 20));
+    file
+}
+
+/// Reading a header must not go through a body that holds no header, whatever it consists of.
+#[test]
+fn a_jpeg_of_filler_is_refused_after_64_kib() {
+    let restarts: Vec<u8> = (0xD0..=0xD7).flat_map(|marker| [0xFF, marker]).collect();
+    let bodies: [&[u8]; 6] = [&[0xFF], &[0xFF, 0x00], &restarts, &[0x00], &[0xFF, 0xD8], &[0xFF, 0xFF, 0x01, 0x55]];
+    for body in bodies {
+        let file = jpeg_with_body(body);
+        for result in [probe(&file, &LIMITS).map(|_| ()), decode(&file, &LIMITS).map(|_| ())] {
+            let Err(DecodeError::Corrupt { format: "JPEG", detail }) = result else { panic!("{body:?}: {result:?}") };
+            assert!(detail.contains("64 KiB"), "{body:?}: {detail}");
+        }
+    }
+}
+
+#[test]
+fn a_jpeg_of_empty_segments_is_refused_after_4096() {
+    for body in [&[0xFF, 0xE1, 0, 2][..], &[0xFF, 0xFE, 0, 3, 0xFF], &[0xFF, 0xC0, 0, 11, 8, 0, 9, 0, 9, 1, 1, 0x11, 0]]
+    {
+        let result = probe(&jpeg_with_body(body), &LIMITS);
+        let Err(DecodeError::Corrupt { format: "JPEG", detail }) = result else { panic!("{body:?}: {result:?}") };
+        assert!(detail.contains("4096"), "{body:?}: {detail}");
+    }
+    // A length below its own two bytes ends the search.
+    for body in [&[0xFF, 0xE1, 0, 0][..], &[0xFF, 0xE1, 0, 1]] {
+        assert!(matches!(probe(&jpeg_with_body(body), &LIMITS), Err(DecodeError::Corrupt { .. })));
+    }
+}
+
+#[test]
+fn filler_within_the_limit_is_passed_over() {
+    let jpeg = with_orientation(&gradient_file(ImageFormat::Jpeg), 6);
+    let end_of_exif = 4 + usize::from(u16::from_be_bytes([jpeg[4], jpeg[5]]));
+    for filler in [0xFF, 0x00] {
+        let file = [&jpeg[..end_of_exif], &vec![filler; 60_000], &jpeg[end_of_exif..]].concat();
+        assert_eq!(probe(&file, &LIMITS).unwrap().size, ImageSize { width: 24, height: 40 }, "{filler:#04x}");
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// What a probe says holds, and what it refuses is refused.
+    /// The size that a probe states is the decoded one, what it refuses is refused, and no decoder panics.
     #[test]
-    fn a_damaged_file_is_an_answer(
+    fn a_damaged_file_is_decoded_or_refused_as_probed(
         format in prop::sample::select(&FORMATS),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
         is_header in any::<bool>(),
@@ -202,7 +272,7 @@ proptest! {
         for (place, byte) in damage {
             file[place.index(end)] = byte;
         }
-        match (probe(&file, &limits), decode(&file, &limits)) {
+        match (probe(&file, &limits), decode_uncaught(&file, &limits)) {
             (Ok(header), Ok(picture)) => prop_assert_eq!(header.size, ImageSize::from(picture.dimensions())),
             (Err(probed), Err(decoded)) => prop_assert_eq!(probed.to_string(), decoded.to_string()),
             (Ok(_), Err(_)) => {}

@@ -1,19 +1,29 @@
 //! TIFF and `BigTIFF`: the first page, in strips or tiles, samples side by side or in planes.
 //!
-//! The crates that decompress (LZW, deflate, JPEG, fax) know nothing of files; what a file claims is checked here, so
-//! that no offset, count or size in it decides on memory or time: a chunk is a slice of the file, and what comes out of
-//! it has a length that the size of the picture bounds.
+//! Libraries decompress (LZW, deflate, JPEG, fax); the directory, strips and samples are read here. No offset, count or
+//! size in a file decides on memory or time: a chunk is a slice of the file, and the size of the picture bounds the
+//! length of its rows.
+//!
+//! The `tiff` crate (0.11.3) does not replace this, because it
+//! - refuses pictures with a palette, and colours of less than 8 bits a sample;
+//! - refuses a missing photometric interpretation, and `WhiteIsZero` with more than one sample a pixel;
+//! - decodes a JPEG inside a strip before it compares sizes: a strip of a few bytes may take 800 MB, and any number of
+//!   scans any time;
+//! - hands the rest of the file, not the chunk, to deflate, and does not bound how often chunks overlap;
+//! - reads all offsets and lengths into memory when it opens a file, which a probe must not;
+//! - checks by assertions, which panic, where the tags of a directory contradict each other;
+//! - leaves the conversion of YCbCr, CMYK, floating-point and 16-bit samples to the caller, which is most of what is here.
 
 mod compression;
 mod directory;
-mod layout;
+mod sample_layout;
 mod samples;
 
 use ::image::RgbImage;
 use ::image::metadata::Orientation;
 
 use self::directory::{Directory, Tag};
-use self::layout::{Chunk, Layout, Photometric};
+use self::sample_layout::{Photometric, SampleLayout, TiffChunk};
 use super::Format::Tiff;
 use super::png::without_alpha;
 use super::{DecodeError, FileHeader};
@@ -23,7 +33,7 @@ const WORKSPACE_BYTES: u64 = 1 << 18;
 
 pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
     let directory = directory(bytes)?;
-    let layout = Layout::of(&directory)?;
+    let layout = SampleLayout::from_directory(&directory)?;
     let exif = directory.value(Tag::Orientation).and_then(|value| u8::try_from(value).ok());
     let channels = layout.photometric.channels() as u64;
     // Grey and palettes become RGB in a second buffer, the others where they are.
@@ -42,11 +52,11 @@ pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
 
 pub(super) fn pixels(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     let directory = directory(bytes)?;
-    let layout = Layout::of(&directory)?;
+    let layout = SampleLayout::from_directory(&directory)?;
     layout.check_padding()?;
     let cut_off = || Tiff.corrupt("its pixels lie outside the file, or there are too few of them");
     let (offsets, lengths) = layout.places(&directory).ok_or_else(cut_off)?;
-    // Chunks may share bytes, as empty tiles do, but a file read a thousand times over is a trap.
+    // Chunks may share bytes, as empty tiles do, but not so that a small file is read a thousand times.
     let bytes_read = lengths.iter().fold(0_u64, u64::saturating_add);
     if bytes_read > 4 * bytes.len() as u64 {
         return Err(Tiff.corrupt("its strips or tiles are longer than the file"));
@@ -72,11 +82,11 @@ pub(super) fn pixels(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
 }
 
 fn directory(bytes: &[u8]) -> Result<Directory<'_>, DecodeError> {
-    Directory::first(bytes).ok_or_else(|| Tiff.corrupt("it has no directory, or an absurd one"))
+    Directory::of_first_page(bytes).ok_or_else(|| Tiff.corrupt("its directory is missing, cut off or too long"))
 }
 
-/// Puts the samples of a chunk on the canvas `[H, W, channels]`.
-fn paint(canvas: &mut [u8], layout: &Layout, chunk: &Chunk, rows: &[u8]) {
+/// Writes the samples of a chunk to the canvas `[H, W, channels]`.
+fn paint(canvas: &mut [u8], layout: &SampleLayout, chunk: &TiffChunk, rows: &[u8]) {
     let channels = layout.photometric.channels();
     let samples = layout.samples_per_chunk_pixel;
     let width = layout.size.width as usize;
@@ -98,7 +108,7 @@ fn paint(canvas: &mut [u8], layout: &Layout, chunk: &Chunk, rows: &[u8]) {
     }
 }
 
-/// The colours of all indices; those that the file leaves out are black.
+/// The colours of all indices. Indices that the file does not define are black.
 fn palette(directory: &Directory<'_>) -> Result<[[u8; 3]; 256], DecodeError> {
     let map = directory.values(Tag::ColorMap).ok_or_else(|| Tiff.corrupt("its palette is missing"))?;
     // All reds, then all greens, then all blues, of 16 bits.
@@ -110,7 +120,7 @@ fn palette(directory: &Directory<'_>) -> Result<[[u8; 3]; 256], DecodeError> {
     }))
 }
 
-/// Ink `[H, W, 4]` to light `[H, W, 3]`, in the memory that is there.
+/// CMYK `[H, W, 4]` to RGB `[H, W, 3]`, in place.
 fn rgb_from_cmyk(mut cmyk: Vec<u8>) -> Vec<u8> {
     for pixel in cmyk.chunks_exact_mut(4) {
         let paper = 255 - u32::from(pixel[3]);

@@ -8,13 +8,13 @@ use super::fields::Fields;
 use super::{DecodeError, FileHeader, decode_with_image};
 use crate::image::ImageSize;
 
-/// Where the first chunk begins: behind `RIFF`, a length and `WEBP`.
+/// Offset of the first chunk: behind `RIFF`, a length and `WEBP`.
 const FIRST_CHUNK: u64 = 12;
 /// Type and length of a chunk.
 const CHUNK_HEADER: u64 = 8;
-/// Place, size and time of an animation's frame, before its chunks.
+/// Length of the position, size and duration of an animation's frame, before its chunks.
 const FRAME_HEADER: u64 = 16;
-/// Most chunks, of which a frame of an animation is one.
+/// Most chunks. Each frame of an animation is one.
 const MAX_CHUNKS: usize = 65_536;
 /// Most bytes a pixel while decoding: RGBA of the result, of a frame and of the canvas beneath it, or colours and
 /// indices of a lossless picture; then RGB.
@@ -24,7 +24,7 @@ const WORKSPACE_BYTES: u64 = 4 << 20;
 
 pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
     let fields = Fields::little_endian(bytes);
-    let size = size(fields).ok_or_else(|| WebP.corrupt("its header is cut off or is none"))?;
+    let size = size(fields).ok_or_else(|| WebP.corrupt("its header is cut off or invalid"))?;
     if chunks(fields).count() == MAX_CHUNKS {
         return Err(WebP.unsupported(format!("it has {MAX_CHUNKS} chunks or more")));
     }
@@ -35,7 +35,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
     Ok(FileHeader { stored: size, orientation: orientation(fields), decoding_bytes })
 }
 
-/// The size of the picture, or of the canvas where there is one.
+/// The size of the canvas, or of the picture of a file without one.
 fn size(fields: Fields<'_>) -> Option<ImageSize> {
     if fields.slice(FIRST_CHUNK, 4)? != b"VP8X" {
         return size_of_bitstream(fields, FIRST_CHUNK);
@@ -45,7 +45,7 @@ fn size(fields: Fields<'_>) -> Option<ImageSize> {
     Some(ImageSize { width: side(data + 4)?, height: side(data + 7)? })
 }
 
-/// The size that the chunk at `position` states, if it holds pixels.
+/// The size in the chunk at `position`, if it holds pixels.
 fn size_of_bitstream(fields: Fields<'_>, position: u64) -> Option<ImageSize> {
     const SIDE: u32 = 0x3FFF;
     let data = position + CHUNK_HEADER;
@@ -62,19 +62,19 @@ fn size_of_bitstream(fields: Fields<'_>, position: u64) -> Option<ImageSize> {
     }
 }
 
-/// Where the chunks begin, and how long they say they are.
+/// Offset and stated length of each chunk.
 fn chunks(fields: Fields<'_>) -> impl Iterator<Item = (u64, u64)> {
     let at = move |position: u64| Some((position, u64::from(fields.u32(position + 4)?)));
     let next = move |&(position, length): &(u64, u64)| at(after(position, length));
     std::iter::successors(at(FIRST_CHUNK), next).take(MAX_CHUNKS)
 }
 
-/// Where the chunk behind one begins.
+/// Offset of the chunk behind one.
 const fn after(position: u64, length: u64) -> u64 {
     position + CHUNK_HEADER + length.next_multiple_of(2)
 }
 
-/// Whether all pictures inside are as small as the canvas. The decoder would take memory for them before it compares.
+/// Returns whether no picture inside is larger than the canvas. The decoder takes memory for one before it compares.
 fn frames_fit(fields: Fields<'_>, canvas: ImageSize) -> bool {
     let fits = |position: u64| {
         size_of_bitstream(fields, position)
@@ -84,7 +84,7 @@ fn frames_fit(fields: Fields<'_>, canvas: ImageSize) -> bool {
         if fields.slice(position, 4) != Some(b"ANMF") {
             return fits(position);
         }
-        // A frame of an animation: its place and time, its alpha where it has some, its colours.
+        // A frame of an animation: position and duration, then an alpha chunk if it has one, then colours.
         let first = position + CHUNK_HEADER + FRAME_HEADER;
         let second = fields.u32(first + 4).map_or(first, |length| after(first, u64::from(length)));
         fits(first) && fits(second)

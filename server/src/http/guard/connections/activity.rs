@@ -1,4 +1,6 @@
-//! What happens on one connection, and since when: the rules by which it has become too slow.
+//! Activity of one connection, and the timeouts that close it when its client is too slow.
+//!
+//! The rules are in [`State`], which takes the time as a parameter.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,37 +8,36 @@ use std::time::{Duration, Instant};
 
 use crate::config::ConnectionLimits;
 
-/// A request may be on its way while the server closes its door: a connection without one is left
-/// open for as long as a packet travels.
-const CLOSING_PATIENCE: Duration = Duration::from_millis(500);
-/// A reply that ended after the door was closed had begun before, and did not say that it was the last. Its client has
-/// to read what lies in the buffers, and may then ask again.
-const READING_PATIENCE: Duration = Duration::from_secs(5);
+/// Time that an idle connection stays open after the server stopped accepting: a request may already be on its way.
+const CLOSING_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time that a connection stays open after a reply that ended while the server was closing. The reply began before,
+/// without `Connection: close`, so its client may read what is buffered and send another request.
+const CLOSING_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a client has to take of a reply within the write timeout.
+/// Bytes of a reply that a client must take within the write timeout.
 pub(super) const TAKEN_BYTES: usize = 64 << 10;
 
-/// Why a connection should end.
+/// Reason to close a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Overdue {
-    /// The head of a request takes too long.
+pub(super) enum ConnectionTimeout {
+    /// The head of a request did not arrive in time.
     Head,
-    /// No request comes.
+    /// No request arrived in time.
     Idle,
-    /// The client does not take its reply.
+    /// The client did not take its reply in time.
     Reply,
 }
 
-/// How requests are told apart on a connection.
+/// HTTP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// One after the other.
+    /// Requests follow one another.
     Http1,
-    /// In streams side by side, with other frames in between.
+    /// Requests are concurrent streams, with other frames in between.
     Http2,
 }
 
-/// Shared by a connection's bytes, its requests and its replies, who say what happens.
+/// Activity of one connection, reported by its byte stream, its requests and its replies.
 #[derive(Debug)]
 pub(super) struct Activity(Mutex<State>);
 
@@ -45,34 +46,34 @@ impl Activity {
         Arc::new(Self(Mutex::new(State::new(Instant::now()))))
     }
 
-    /// Bytes have come from the client.
+    /// Records that bytes have arrived from the client.
     pub(super) fn received(&self) {
         self.state().received(Instant::now());
     }
 
-    /// The operating system has taken bytes for the client.
+    /// Records that the operating system has accepted bytes for the client.
     pub(super) fn wrote(&self, bytes: usize) {
         self.state().wrote(bytes, Instant::now());
     }
 
-    /// A whole head has been read. The request ends when the guard is dropped.
-    pub(super) fn begin_request(self: &Arc<Self>, protocol: Protocol) -> UnderWay {
-        UnderWay { number: self.state().begin_request(protocol), activity: Arc::clone(self) }
+    /// Records that the whole head of a request has been read. The request ends when the guard is dropped.
+    pub(super) fn begin_request(self: &Arc<Self>, protocol: Protocol) -> RequestGuard {
+        RequestGuard { number: self.state().begin_request(protocol), activity: Arc::clone(self) }
     }
 
-    /// What the first request showed it to be.
+    /// The protocol; `None` until the first request.
     pub(super) fn protocol(&self) -> Option<Protocol> {
         self.state().protocol
     }
 
-    /// Whether a request is being read, worked on or answered.
+    /// True while a request is being read, processed or answered.
     pub(super) fn is_busy(&self) -> bool {
-        self.state().under_way > 0
+        self.state().active_requests > 0
     }
 
-    /// Whether the connection has become too slow. `closing` is when the server closed its door.
-    pub(super) fn overdue(&self, limits: &ConnectionLimits, closing: Option<Instant>) -> Option<Overdue> {
-        self.state().overdue(Instant::now(), limits, closing)
+    /// The timeout that has passed, if any. `closing` is the time at which the server stopped accepting connections.
+    pub(super) fn timeout(&self, limits: &ConnectionLimits, closing: Option<Instant>) -> Option<ConnectionTimeout> {
+        self.state().timeout(Instant::now(), limits, closing)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -81,31 +82,31 @@ impl Activity {
     }
 }
 
-/// A request from its head to the end of its reply.
+/// Guard of a request, from its head to the end of its reply.
 #[derive(Debug)]
-pub(super) struct UnderWay {
+pub(super) struct RequestGuard {
     number: u64,
     activity: Arc<Activity>,
 }
 
-impl UnderWay {
-    /// How the request came.
+impl RequestGuard {
+    /// Protocol of the connection.
     pub(super) fn protocol(&self) -> Option<Protocol> {
         self.activity.protocol()
     }
 
-    /// A piece of the reply is there for the client to take.
+    /// Records that a piece of the reply is ready for the client.
     pub(super) fn offered(&self) {
         self.activity.state().offered(self.number, Instant::now());
     }
 
-    /// The client has room for another piece.
+    /// Records that the connection has room for another piece.
     pub(super) fn taken(&self) {
         self.activity.state().taken(self.number);
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.activity.state().end_request(self.number, Instant::now());
     }
@@ -114,28 +115,28 @@ impl Drop for UnderWay {
 #[derive(Debug)]
 struct State {
     protocol: Option<Protocol>,
-    /// Requests so far; a request's number is the count before it.
+    /// Number of requests so far, which numbers the next request.
     begun: u64,
-    under_way: usize,
-    /// Since when there is no request.
+    active_requests: usize,
+    /// Time since which there is no request.
     quiet_since: Instant,
-    /// When the first byte after the last request came.
+    /// Arrival of the first byte after the last request.
     head_since: Option<Instant>,
-    /// Replies of which a piece waits to be taken, and since when.
+    /// Replies with a piece that waits to be taken, and the time since when it waits.
     offered: BTreeMap<u64, Instant>,
-    /// Bytes that went out since a piece was offered, or enough of one was taken.
+    /// Bytes written since a piece was offered, or since the last [`TAKEN_BYTES`].
     wrote: usize,
 }
 
 impl State {
     fn new(now: Instant) -> Self {
         let offered = BTreeMap::new();
-        Self { protocol: None, begun: 0, under_way: 0, quiet_since: now, head_since: None, offered, wrote: 0 }
+        Self { protocol: None, begun: 0, active_requests: 0, quiet_since: now, head_since: None, offered, wrote: 0 }
     }
 
     fn received(&mut self, now: Instant) {
-        // Between requests of HTTP/2 there is housekeeping.
-        if self.under_way == 0 && self.protocol != Some(Protocol::Http2) {
+        // HTTP/2 sends control frames between requests.
+        if self.active_requests == 0 && self.protocol != Some(Protocol::Http2) {
             self.head_since.get_or_insert(now);
         }
     }
@@ -144,22 +145,22 @@ impl State {
         self.protocol = Some(protocol);
         let number = self.begun;
         self.begun += 1;
-        self.under_way += 1;
+        self.active_requests += 1;
         self.head_since = None;
         number
     }
 
     fn end_request(&mut self, number: u64, now: Instant) {
         self.offered.remove(&number);
-        self.under_way -= 1;
-        if self.under_way == 0 {
+        self.active_requests -= 1;
+        if self.active_requests == 0 {
             self.quiet_since = now;
         }
     }
 
     fn wrote(&mut self, bytes: usize, now: Instant) {
         self.wrote += bytes;
-        // Of HTTP/2 it cannot be told here whose they were.
+        // With HTTP/2 the bytes may belong to any of the streams.
         if self.wrote >= TAKEN_BYTES && self.protocol == Some(Protocol::Http1) {
             self.wrote = 0;
             self.offered.values_mut().for_each(|since| *since = now);
@@ -175,27 +176,27 @@ impl State {
         self.offered.remove(&number);
     }
 
-    fn overdue(&self, now: Instant, limits: &ConnectionLimits, closing: Option<Instant>) -> Option<Overdue> {
+    fn timeout(&self, now: Instant, limits: &ConnectionLimits, closing: Option<Instant>) -> Option<ConnectionTimeout> {
         let since = |then: Instant| now.saturating_duration_since(then);
         if self.offered.values().any(|&offered| since(offered) >= limits.write_timeout) {
-            return Some(Overdue::Reply);
+            return Some(ConnectionTimeout::Reply);
         }
-        if self.under_way > 0 {
+        if self.active_requests > 0 {
             return None;
         }
         if let Some(begun) = self.head_since {
-            return (since(begun) >= limits.header_timeout).then_some(Overdue::Head);
+            return (since(begun) >= limits.header_timeout).then_some(ConnectionTimeout::Head);
         }
         if let Some(closing) = closing {
-            let (start, patience) = if self.quiet_since > closing {
-                (self.quiet_since, READING_PATIENCE)
+            let (start, timeout) = if self.quiet_since > closing {
+                (self.quiet_since, CLOSING_REPLY_TIMEOUT)
             } else {
-                (closing, CLOSING_PATIENCE)
+                (closing, CLOSING_TIMEOUT)
             };
-            return (since(start) >= patience).then_some(Overdue::Idle);
+            return (since(start) >= timeout).then_some(ConnectionTimeout::Idle);
         }
-        let patience = if self.begun == 0 { limits.header_timeout } else { limits.idle_timeout };
-        (since(self.quiet_since) >= patience).then_some(Overdue::Idle)
+        let timeout = if self.begun == 0 { limits.header_timeout } else { limits.idle_timeout };
+        (since(self.quiet_since) >= timeout).then_some(ConnectionTimeout::Idle)
     }
 }
 
@@ -217,42 +218,42 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_drips_is_too_slow_however_often_it_drips() {
+    fn the_head_timeout_starts_at_the_first_byte() {
         let (mut state, at) = connection();
         for second in 1..=10 {
             state.received(at(f64::from(second)));
         }
-        assert_eq!(state.overdue(at(10.9), &LIMITS, None), None);
-        assert_eq!(state.overdue(at(11.0), &LIMITS, None), Some(Overdue::Head));
+        assert_eq!(state.timeout(at(10.9), &LIMITS, None), None);
+        assert_eq!(state.timeout(at(11.0), &LIMITS, None), Some(ConnectionTimeout::Head));
     }
 
     #[test]
-    fn silence_is_borne_longer_after_a_request_than_before() {
+    fn the_idle_timeout_applies_after_the_first_request() {
         let (mut state, at) = connection();
-        assert_eq!(state.overdue(at(10.0), &LIMITS, None), Some(Overdue::Idle));
+        assert_eq!(state.timeout(at(10.0), &LIMITS, None), Some(ConnectionTimeout::Idle));
         state.received(at(1.0));
         let request = state.begin_request(Protocol::Http1);
-        assert_eq!(state.overdue(at(1000.0), &LIMITS, None), None, "the work has deadlines of its own");
+        assert_eq!(state.timeout(at(1000.0), &LIMITS, None), None, "the work has deadlines of its own");
         state.received(at(1000.0));
         state.end_request(request, at(1000.0));
-        assert_eq!(state.overdue(at(1074.0), &LIMITS, None), None);
-        assert_eq!(state.overdue(at(1075.0), &LIMITS, None), Some(Overdue::Idle));
+        assert_eq!(state.timeout(at(1074.0), &LIMITS, None), None);
+        assert_eq!(state.timeout(at(1075.0), &LIMITS, None), Some(ConnectionTimeout::Idle));
         state.received(at(1074.0));
-        assert_eq!(state.overdue(at(1083.9), &LIMITS, None), None, "a head has begun");
+        assert_eq!(state.timeout(at(1083.9), &LIMITS, None), None, "a head has begun");
     }
 
     #[test]
-    fn housekeeping_of_http2_is_no_head() {
+    fn control_frames_of_http2_do_not_start_a_head() {
         let (mut state, at) = connection();
         let request = state.begin_request(Protocol::Http2);
         state.end_request(request, at(1.0));
         state.received(at(2.0));
-        assert_eq!(state.overdue(at(75.9), &LIMITS, None), None);
-        assert_eq!(state.overdue(at(76.0), &LIMITS, None), Some(Overdue::Idle));
+        assert_eq!(state.timeout(at(75.9), &LIMITS, None), None);
+        assert_eq!(state.timeout(at(76.0), &LIMITS, None), Some(ConnectionTimeout::Idle));
     }
 
     #[test]
-    fn one_reply_that_is_not_taken_is_noticed_among_others() {
+    fn one_stalled_reply_among_others_times_out() {
         let (mut state, at) = connection();
         let (stuck, flowing) = (state.begin_request(Protocol::Http1), state.begin_request(Protocol::Http1));
         state.offered(stuck, at(0.0));
@@ -260,51 +261,51 @@ mod tests {
             state.offered(flowing, at(f64::from(second)));
             state.taken(flowing);
         }
-        assert_eq!(state.overdue(at(29.9), &LIMITS, None), None);
-        assert_eq!(state.overdue(at(30.0), &LIMITS, None), Some(Overdue::Reply));
+        assert_eq!(state.timeout(at(29.9), &LIMITS, None), None);
+        assert_eq!(state.timeout(at(30.0), &LIMITS, None), Some(ConnectionTimeout::Reply));
         state.end_request(stuck, at(31.0));
-        assert_eq!(state.overdue(at(100.0), &LIMITS, None), None, "the next piece is being computed");
+        assert_eq!(state.timeout(at(100.0), &LIMITS, None), None, "the next piece is being computed");
     }
 
     #[test]
-    fn a_large_piece_is_taken_little_by_little() {
+    fn a_large_piece_may_be_taken_in_parts() {
         let (mut state, at) = connection();
         let request = state.begin_request(Protocol::Http1);
         state.offered(request, at(0.0));
         state.wrote(TAKEN_BYTES - 1, at(20.0));
-        assert_eq!(state.overdue(at(30.0), &LIMITS, None), Some(Overdue::Reply), "too little");
+        assert_eq!(state.timeout(at(30.0), &LIMITS, None), Some(ConnectionTimeout::Reply), "one byte too few");
         state.wrote(1, at(29.0));
-        assert_eq!(state.overdue(at(58.9), &LIMITS, None), None);
-        assert_eq!(state.overdue(at(59.0), &LIMITS, None), Some(Overdue::Reply));
+        assert_eq!(state.timeout(at(58.9), &LIMITS, None), None);
+        assert_eq!(state.timeout(at(59.0), &LIMITS, None), Some(ConnectionTimeout::Reply));
     }
 
     #[test]
-    fn one_stream_of_http2_does_not_excuse_another() {
+    fn bytes_of_one_http2_stream_do_not_count_for_another() {
         let (mut state, at) = connection();
         let stuck = state.begin_request(Protocol::Http2);
         state.offered(stuck, at(0.0));
         state.wrote(10 * TAKEN_BYTES, at(20.0));
-        assert_eq!(state.overdue(at(30.0), &LIMITS, None), Some(Overdue::Reply));
+        assert_eq!(state.timeout(at(30.0), &LIMITS, None), Some(ConnectionTimeout::Reply));
     }
 
     #[test]
-    fn when_the_door_closes_a_request_may_be_on_its_way() {
+    fn a_closing_server_waits_for_a_request_on_its_way() {
         let (mut state, at) = connection();
         let request = state.begin_request(Protocol::Http1);
         state.end_request(request, at(0.5));
-        assert_eq!(state.overdue(at(1.4), &LIMITS, Some(at(1.0))), None);
-        assert_eq!(state.overdue(at(1.5), &LIMITS, Some(at(1.0))), Some(Overdue::Idle));
+        assert_eq!(state.timeout(at(1.4), &LIMITS, Some(at(1.0))), None);
+        assert_eq!(state.timeout(at(1.5), &LIMITS, Some(at(1.0))), Some(ConnectionTimeout::Idle));
         state.received(at(1.4));
-        assert_eq!(state.overdue(at(2.0), &LIMITS, Some(at(1.0))), None, "it was");
+        assert_eq!(state.timeout(at(2.0), &LIMITS, Some(at(1.0))), None, "a request has arrived");
     }
 
     #[test]
-    fn who_is_still_reading_when_the_door_closes_may_ask_once_more() {
+    fn a_reply_that_ends_while_closing_allows_another_request() {
         let (mut state, at) = connection();
         let request = state.begin_request(Protocol::Http1);
-        assert_eq!(state.overdue(at(9.0), &LIMITS, Some(at(1.0))), None, "the reply is not at its end");
+        assert_eq!(state.timeout(at(9.0), &LIMITS, Some(at(1.0))), None, "the reply has not ended");
         state.end_request(request, at(9.0));
-        assert_eq!(state.overdue(at(13.9), &LIMITS, Some(at(1.0))), None);
-        assert_eq!(state.overdue(at(14.0), &LIMITS, Some(at(1.0))), Some(Overdue::Idle));
+        assert_eq!(state.timeout(at(13.9), &LIMITS, Some(at(1.0))), None);
+        assert_eq!(state.timeout(at(14.0), &LIMITS, Some(at(1.0))), Some(ConnectionTimeout::Idle));
     }
 }

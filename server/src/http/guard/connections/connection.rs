@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.1 or HTTP/2 on it, until it ends or is too slow.
+//! One connection: serves HTTP/1.1 or HTTP/2 until the connection ends or a timeout closes it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use super::activity::{Activity, Overdue, Protocol};
+use super::activity::{Activity, ConnectionTimeout, Protocol};
 use super::stream::Stream;
 use super::watched_reply::WatchedReply;
 use crate::config::ConnectionLimits;
@@ -28,31 +28,31 @@ use crate::http::problem::ToProblem as _;
 use crate::http::state::{AppState, Phase};
 use crate::http::{observe, reply};
 
-/// Bytes of a request's head.
+/// Limit of a request's head.
 const MAX_HEAD_BYTES: u32 = 64 << 10;
 const MAX_HEADERS: usize = 100;
-/// Requests at a time on one connection of HTTP/2.
+/// Concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 100;
-/// What an HTTP/2 reply may have in memory beside its body.
+/// Bytes of an HTTP/2 reply that may be buffered beside its body.
 const MAX_SEND_BUFFER_BYTES: usize = 64 << 10;
-/// For a connection that is there only to be told that there are too many.
+/// Header timeout of a connection beyond the limit, which gets a single reply.
 const SURPLUS_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a connection's slowness is looked at: a quarter of what it may take, within these.
-const CHECKS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
+/// Shortest and longest interval between two checks of the timeouts.
+const CHECK_INTERVALS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
 
-/// What all connections share.
+/// State that all connections share.
 pub(super) struct Shared {
     pub(super) router: Router,
     pub(super) state: AppState,
-    /// When the server closed its door.
+    /// Time at which the server stopped accepting connections.
     pub(super) closing: watch::Sender<Option<Instant>>,
 }
 
-/// Whether a connection is one of those that there may be.
+/// Class of a connection by the connection limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ConnectionClass {
     Regular,
-    /// There are too many: it is told so, and closed.
+    /// Beyond the limit: answered once, with a refusal unless it is a probe, and closed.
     Surplus,
 }
 
@@ -60,13 +60,12 @@ pub(super) enum Standing {
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) activity: Arc<Activity>,
-    pub(super) standing: Standing,
+    pub(super) class: ConnectionClass,
     pub(super) peer: SocketAddr,
 }
 
 impl Connection {
-    /// Serves requests until the connection ends, or has to. That is no error: clients go when
-    /// they like.
+    /// Serves requests until the connection ends or times out. Neither is an error.
     pub(super) async fn serve(self, tcp: TcpStream) {
         let limits = self.limits();
         let mut closing = self.shared.closing.subscribe();
@@ -76,10 +75,10 @@ impl Connection {
         let service = service_fn(|request| Arc::clone(&connection).answer(request));
         let mut http = pin!(builder.serve_connection(io, service));
         let mut checks = tokio::time::interval(check_interval(&limits));
-        let mut leave_by: Option<Instant> = None;
+        let mut close_at: Option<Instant> = None;
         loop {
             tokio::select! {
-                // What has arrived is read before it is judged late, however busy the machine.
+                // Bytes that have arrived are read before the timeouts are checked, even on a busy machine.
                 biased;
                 ended = http.as_mut() => {
                     if let Err(error) = ended {
@@ -88,23 +87,23 @@ impl Connection {
                     return;
                 }
                 Ok(()) = closing.changed() => {
-                    // This protocol can say which requests are still answered.
+                    // HTTP/2 can tell the client which requests are still answered.
                     if activity.protocol() == Some(Protocol::Http2) {
                         http.as_mut().graceful_shutdown();
                     }
                 }
                 _ = checks.tick() => {
-                    if leave_by.is_some_and(|time| Instant::now() >= time) {
+                    if close_at.is_some_and(|time| Instant::now() >= time) {
                         return;
                     }
                     let closing = *closing.borrow();
-                    match activity.overdue(&limits, closing) {
+                    match activity.timeout(&limits, closing) {
                         None => {}
-                        Some(Overdue::Idle) => {
+                        Some(ConnectionTimeout::Idle) => {
                             http.as_mut().graceful_shutdown();
-                            leave_by.get_or_insert_with(|| Instant::now() + limits.write_timeout);
+                            close_at.get_or_insert_with(|| Instant::now() + limits.write_timeout);
                         }
-                        Some(reason @ (Overdue::Head | Overdue::Reply)) => {
+                        Some(reason @ (ConnectionTimeout::Head | ConnectionTimeout::Reply)) => {
                             tracing::debug!(?reason, "connection is too slow");
                             return;
                         }
@@ -116,20 +115,20 @@ impl Connection {
 
     fn limits(&self) -> ConnectionLimits {
         let limits = self.shared.state.config().connections;
-        match self.standing {
-            Standing::Regular => limits,
-            Standing::Surplus => {
+        match self.class {
+            ConnectionClass::Regular => limits,
+            ConnectionClass::Surplus => {
                 ConnectionLimits { header_timeout: limits.header_timeout.min(SURPLUS_HEADER_TIMEOUT), ..limits }
             }
         }
     }
 
-    /// Timeouts are left to [`Activity`], which sees both protocols, and the time before one is
+    /// Configures hyper without its own timeouts: [`Activity`] covers both protocols, and the time before one is
     /// chosen.
     fn builder(&self) -> Builder<TokioExecutor> {
         let mut builder = Builder::new(TokioExecutor::new());
-        if self.standing == Standing::Surplus {
-            // One reply that closes the connection.
+        if self.class == ConnectionClass::Surplus {
+            // HTTP/1 can close the connection with its single reply.
             builder = builder.http1_only();
         }
         let mut http1 = builder.http1();
@@ -141,31 +140,31 @@ impl Connection {
         builder
     }
 
-    /// Begins with the head's arrival, before the future is first polled.
+    /// Answers a request, which begins with this call and not when the future is first polled.
     fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<WatchedReply>, Infallible>> {
         let version = request.version();
         let protocol = if version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
-        let under_way = self.activity.begin_request(protocol);
+        let guard = self.activity.begin_request(protocol);
         async move {
             let mut response = self.respond(request).await;
-            let last = self.standing == Standing::Surplus || self.shared.state.phase() == Phase::Draining;
+            let last = self.class == ConnectionClass::Surplus || self.shared.state.phase() == Phase::Draining;
             if last && protocol == Protocol::Http1 {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| WatchedReply::new(body, under_way)))
+            Ok(response.map(|body| WatchedReply::new(body, guard)))
         }
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
-        if self.standing == Standing::Surplus && !observe::is_probe(request.uri().path()) {
+        if self.class == ConnectionClass::Surplus && !observe::is_probe(request.uri().path()) {
             let refused = GuardError::TooManyConnections { limit: self.shared.state.config().connections.max };
-            // Nobody else sees this request.
+            // This request does not pass the router's layers.
             self.shared.state.metrics().http.problem(refused.kind().slug);
             let mut response = refused.into_response();
-            reply::add(response.headers_mut(), false);
+            reply::add_default_headers(response.headers_mut(), false);
             return response;
         }
         let mut request = request.map(Body::new);
@@ -174,8 +173,9 @@ impl Connection {
     }
 }
 
+/// A quarter of the shortest timeout, within [`CHECK_INTERVALS`].
 fn check_interval(limits: &ConnectionLimits) -> Duration {
     let shortest = limits.header_timeout.min(limits.idle_timeout).min(limits.write_timeout);
-    let [least, most] = CHECKS;
-    (shortest / 4).clamp(least, most)
+    let [min, max] = CHECK_INTERVALS;
+    (shortest / 4).clamp(min, max)
 }

@@ -1,9 +1,8 @@
-//! The listener's side: accepts connections, bounds what each may cost, and closes without losing a request.
+//! Listener: accepts connections, limits each of them, and closes without losing a request.
 //!
-//! A connection is bounded in number ([`ConnectionLimits::max`]), in the time that it may take for
-//! the head of a request, between requests, and to take a reply (`activity`), and in the size of
-//! a head (`connection`). How long a *body* may take is a request's own business: its handler
-//! waits for it.
+//! The limits are the number of connections ([`ConnectionLimits::max`]), the time for the head of a request, between
+//! requests and to take a reply (`activity`), and the size of a head (`connection`). The time for a *body* is limited
+//! by the handler that reads it.
 //!
 //! [`ConnectionLimits::max`]: crate::config::ConnectionLimits::max
 
@@ -24,36 +23,36 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use self::activity::Activity;
-use self::connection::{Connection, Shared, Standing};
+use self::connection::{Connection, ConnectionClass, Shared};
 use crate::http::state::AppState;
 
-/// Connections beyond the limit that are let in for one request each: probes must get through,
-/// and everyone else should learn why not. Any more wait in the operating system's queue.
+/// Connections beyond the limit that are accepted for one request each: probes are answered, all others are told the
+/// reason. Further connections wait in the operating system's queue.
 const SURPLUS: usize = 64;
-/// How long to wait when the operating system has nothing left for another connection.
+/// Pause after a failed accept, for example when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Requests that were still under way when the time to finish them was over.
+/// Requests that had not ended when the drain timeout passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unfinished {
     /// Connections that had such a request.
     pub(crate) connections: usize,
 }
 
-/// The clients that a listener is for.
+/// The clients that a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ListenerRole {
-    /// Everybody.
+    /// All clients.
     Main,
-    /// Those who run the server.
+    /// Administrators.
     Administration,
 }
 
-/// Serves the connections that `listener` gets until `close` resolves. Then takes those that the
-/// operating system has already completed, and finishes what has begun.
+/// Serves the connections of `listener` until `close` resolves. Then accepts those that the operating system has
+/// already completed, and finishes all requests.
 ///
 /// # Errors
-/// If that takes longer than the drain timeout.
+/// [`Unfinished`] if that takes longer than the drain timeout.
 pub(crate) async fn serve(
     listener: TcpListener,
     role: ListenerRole,
@@ -67,13 +66,13 @@ pub(crate) async fn serve(
         tracing::warn!(%error, "connections that were waiting may be lost");
     }
     connections.shared.closing.send_replace(Some(Instant::now()));
-    match tokio::time::timeout(drain_timeout, connections.emptied()).await {
+    match tokio::time::timeout(drain_timeout, connections.wait_until_closed()).await {
         Ok(()) => Ok(()),
         Err(_) => connections.unfinished(),
     }
 }
 
-/// The connections that are open.
+/// The open connections of a listener.
 struct OpenConnections {
     role: ListenerRole,
     shared: Arc<Shared>,
@@ -96,11 +95,11 @@ impl OpenConnections {
                 accepted = listener.accept(), if self.open.len() < max + SURPLUS => match accepted {
                     Ok((tcp, peer)) => {
                         failing = false;
-                        self.enter(tcp, peer);
+                        self.start(tcp, peer);
                     }
                     Err(error) if is_about_one_connection(&error) => {}
                     Err(error) => {
-                        // Nothing is lost: the connection waits, and another one will end.
+                        // The connection stays in the operating system's queue until another one ends.
                         if !failing {
                             tracing::warn!(%error, "cannot accept connections");
                         }
@@ -108,21 +107,21 @@ impl OpenConnections {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                Some(ended) = self.tasks.join_next_with_id() => self.leave(ended),
+                Some(ended) = self.tasks.join_next_with_id() => self.remove(ended),
                 () = &mut close => return,
             }
         }
     }
 
-    /// Takes the connections that the operating system holds for us, and closes the listener. Its
-    /// own readiness would not do: it may be older than the newest connection.
+    /// Accepts the connections that the operating system has completed, and closes the listener. Tokio's cached
+    /// readiness may be older than the newest connection, so the socket is polled directly.
     fn accept_waiting(&mut self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
         loop {
             match listener.accept() {
                 Ok((tcp, peer)) => {
                     tcp.set_nonblocking(true)?;
-                    self.enter(tokio::net::TcpStream::from_std(tcp)?, peer);
+                    self.start(tokio::net::TcpStream::from_std(tcp)?, peer);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if is_about_one_connection(&error) => {}
@@ -131,20 +130,19 @@ impl OpenConnections {
         }
     }
 
-    fn enter(&mut self, tcp: tokio::net::TcpStream, peer: SocketAddr) {
-        // A small reply must not wait for the acknowledgement of the one before. Not worth losing
-        // the connection for.
+    fn start(&mut self, tcp: tokio::net::TcpStream, peer: SocketAddr) {
+        // A small reply must not wait for the acknowledgement of the one before. The connection works without, too.
         let _ = tcp.set_nodelay(true);
-        let standing = if self.open.len() < self.max() { Standing::Regular } else { Standing::Surplus };
+        let class = if self.open.len() < self.max() { ConnectionClass::Regular } else { ConnectionClass::Surplus };
         let activity = Activity::new();
         let shared = Arc::clone(&self.shared);
-        let connection = Connection { shared, activity: Arc::clone(&activity), standing, peer };
+        let connection = Connection { shared, activity: Arc::clone(&activity), class, peer };
         let task = self.tasks.spawn(connection.serve(tcp));
         self.open.insert(task.id(), activity);
-        self.count();
+        self.update_metrics();
     }
 
-    fn leave(&mut self, ended: Result<(Id, ()), JoinError>) {
+    fn remove(&mut self, ended: Result<(Id, ()), JoinError>) {
         let id = match ended {
             Ok((id, ())) => id,
             Err(error) => {
@@ -153,12 +151,12 @@ impl OpenConnections {
             }
         };
         self.open.remove(&id);
-        self.count();
+        self.update_metrics();
     }
 
-    async fn emptied(&mut self) {
+    async fn wait_until_closed(&mut self) {
         while let Some(ended) = self.tasks.join_next_with_id().await {
-            self.leave(ended);
+            self.remove(ended);
         }
     }
 
@@ -171,14 +169,14 @@ impl OpenConnections {
         self.shared.state.config().connections.max
     }
 
-    fn count(&self) {
+    fn update_metrics(&self) {
         if self.role == ListenerRole::Main {
             self.shared.state.metrics().http.set_connections(self.open.len());
         }
     }
 }
 
-/// Accepting failed for a reason that ended with that one connection.
+/// True if accepting failed because of that one connection.
 fn is_about_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

@@ -1,4 +1,4 @@
-//! The bytes of a connection: notes when some come or go, and closes without losing the last reply.
+//! Byte stream of a connection: reports its activity, and closes without losing the last reply.
 
 use std::io;
 use std::pin::Pin;
@@ -12,15 +12,16 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::Activity;
 
-/// How long a client may go on sending what nobody reads, and how long it may be silent meanwhile.
+/// Time for which bytes are read and discarded after the last reply.
 const LINGER: Duration = Duration::from_secs(10);
+/// Time without bytes after which lingering ends early.
 const LINGER_SILENT: Duration = Duration::from_secs(2);
 
-/// A TCP stream that lingers.
+/// A TCP stream that lingers when it is shut down.
 ///
-/// An operating system that closes a connection with unread bytes resets it, and a reset destroys
-/// what the client has not read yet: the 413 to an upload that is still being sent, for one. So the
-/// way out is closed first, and what still comes in is thrown away until the client has finished.
+/// If a connection is closed with unread bytes, the operating system resets it, and the client loses what it has not
+/// read yet, such as the 413 to an upload that it is still sending. The write half is therefore closed first, and
+/// incoming bytes are discarded until the client has finished.
 pub(super) struct Stream {
     tcp: TcpStream,
     activity: Arc<Activity>,
@@ -91,7 +92,7 @@ impl AsyncWrite for Stream {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     silence.as_mut().reset(Instant::now() + LINGER_SILENT);
                 }
-                // The client has finished, or it has gone.
+                // The client has finished or disconnected.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => return silence.as_mut().poll(cx).map(Ok),
             }

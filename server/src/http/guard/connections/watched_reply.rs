@@ -1,4 +1,4 @@
-//! Replies on their way out, in pieces small enough to see whether the client takes them.
+//! Reply bodies split into pieces, to detect clients that do not read.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -6,32 +6,32 @@ use std::task::{Context, Poll, ready};
 use axum::body::{Body, Bytes};
 use http_body::{Frame, SizeHint};
 
-use super::activity::{Protocol, TAKEN_BYTES, UnderWay};
+use super::activity::{Protocol, RequestGuard, TAKEN_BYTES};
 
-/// Bytes of a piece of HTTP/1, which the connection writes at once if it can: each write may wake the client, and that
-/// takes longer than to copy 64 KiB.
+/// Bytes of a piece with HTTP/1, which the connection writes at once if it can. Smaller pieces mean more writes, and
+/// each may wake the client, which takes longer than copying 64 KiB.
 const PIECE: usize = 1 << 20;
 
-/// A reply's body. It is asked for the next piece when the connection has room for it; a client
-/// that does not read shows by the next piece not being asked for.
+/// A reply's body. The connection polls for the next piece when it has room; if the client does not read, the next
+/// piece is not polled.
 pub(super) struct WatchedReply {
     body: Body,
-    /// What is left of a frame that was larger than a piece.
+    /// The rest of a frame that is larger than a piece.
     rest: Bytes,
-    under_way: UnderWay,
+    guard: RequestGuard,
 }
 
 impl WatchedReply {
-    pub(super) fn new(body: Body, under_way: UnderWay) -> Self {
-        Self { body, rest: Bytes::new(), under_way }
+    pub(super) fn new(body: Body, guard: RequestGuard) -> Self {
+        Self { body, rest: Bytes::new(), guard }
     }
 
-    /// Bytes of the next piece. What a connection of HTTP/1 writes is counted; of HTTP/2 only whole pieces are seen to
-    /// go. The last piece counts as taken once it is handed over, so it is always a small one.
+    /// Bytes of the next piece. Written bytes are counted with HTTP/1; with HTTP/2 only whole pieces can be seen to
+    /// leave. The last piece counts as taken once it is handed over, so it is always small.
     fn next_length(&self) -> usize {
         let left = self.rest.len();
         let is_end = left <= PIECE && http_body::Body::is_end_stream(&self.body);
-        match self.under_way.protocol() {
+        match self.guard.protocol() {
             Some(Protocol::Http2) => left.min(TAKEN_BYTES),
             _ if is_end && left > TAKEN_BYTES => left - TAKEN_BYTES,
             _ => left.min(PIECE),
@@ -44,7 +44,7 @@ impl http_body::Body for WatchedReply {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.under_way.taken();
+        self.guard.taken();
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()?.map(Frame::into_data) {
                 Some(Ok(data)) => self.rest = data,
@@ -54,7 +54,7 @@ impl http_body::Body for WatchedReply {
         }
         let length = self.next_length();
         let piece = self.rest.split_to(length);
-        self.under_way.offered();
+        self.guard.offered();
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

@@ -1,4 +1,4 @@
-//! Chunks of a TIFF file, decompressed.
+//! Decompression of a chunk of a TIFF file.
 
 use std::borrow::Cow;
 
@@ -8,14 +8,14 @@ use weezl::{BitOrder, LzwStatus};
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 
 use super::directory::{Directory, Tag};
-use super::layout::{Chunk, Layout, Photometric};
+use super::sample_layout::{Photometric, SampleLayout, TiffChunk};
 use crate::image::decode::Format::Tiff;
 use crate::image::decode::{DecodeError, jpeg};
 
-/// How chunks are compressed.
+/// Compression of all chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compression {
-    Nothing,
+    None,
     Fax4,
     Lzw,
     Jpeg,
@@ -24,9 +24,9 @@ pub(super) enum Compression {
 }
 
 impl Compression {
-    pub(super) fn of(value: u64) -> Result<Self, DecodeError> {
+    pub(super) fn from_tag(value: u64) -> Result<Self, DecodeError> {
         match value {
-            1 => Ok(Self::Nothing),
+            1 => Ok(Self::None),
             4 => Ok(Self::Fax4),
             5 => Ok(Self::Lzw),
             7 => Ok(Self::Jpeg),
@@ -37,16 +37,16 @@ impl Compression {
     }
 }
 
-/// The rows of `chunk` that are inside the picture, whole and not one byte more.
+/// Decompresses the rows of `chunk` that are inside the picture, and nothing behind them.
 pub(super) fn decompress<'a>(
     compressed: &'a [u8],
-    layout: &Layout,
-    chunk: &Chunk,
+    layout: &SampleLayout,
+    chunk: &TiffChunk,
     directory: &Directory<'_>,
 ) -> Result<Cow<'a, [u8]>, DecodeError> {
     let length = layout.row_bytes(chunk.width) * chunk.height;
     let rows = match layout.compression {
-        Compression::Nothing => compressed.get(..length).map(Cow::Borrowed),
+        Compression::None => compressed.get(..length).map(Cow::Borrowed),
         Compression::Fax4 => fax4(compressed, chunk, length).map(Cow::Owned),
         Compression::Lzw => lzw(compressed, length).map(Cow::Owned),
         Compression::Deflate => deflate(compressed, length).map(Cow::Owned),
@@ -78,7 +78,7 @@ fn lzw(compressed: &[u8], length: usize) -> Option<Vec<u8>> {
 fn deflate(compressed: &[u8], length: usize) -> Option<Vec<u8>> {
     let mut decoder = Decompress::new(true);
     let mut rows = vec![0; length];
-    // More may be in there than the rows that are wanted, so the stream need not end.
+    // The stream may hold more than these rows, so it need not end here.
     decoder.decompress(compressed, &mut rows, FlushDecompress::Finish).ok()?;
     (decoder.total_out() == length as u64).then_some(rows)
 }
@@ -105,8 +105,8 @@ fn pack_bits(mut compressed: &[u8], length: usize) -> Option<Vec<u8>> {
     Some(rows)
 }
 
-/// CCITT group 4, of which white is zero.
-fn fax4(compressed: &[u8], chunk: &Chunk, length: usize) -> Option<Vec<u8>> {
+/// CCITT group 4; white is 0.
+fn fax4(compressed: &[u8], chunk: &TiffChunk, length: usize) -> Option<Vec<u8>> {
     let width = u16::try_from(chunk.width).ok()?;
     let bytes = compressed.iter().map(|&byte| Ok::<u8, std::convert::Infallible>(byte));
     let mut decoder = Group4Decoder::new(bytes, width).ok()?;
@@ -129,15 +129,15 @@ fn fax4(compressed: &[u8], chunk: &Chunk, length: usize) -> Option<Vec<u8>> {
     (rows.len() == length).then_some(rows)
 }
 
-/// A chunk that is a JPEG file, the tables of which may be elsewhere.
+/// Decodes a chunk that is a JPEG file, whose tables may be in the directory.
 fn jpeg_rows(
     compressed: &[u8],
     tables: Option<&[u8]>,
-    layout: &Layout,
-    chunk: &Chunk,
+    layout: &SampleLayout,
+    chunk: &TiffChunk,
     length: usize,
 ) -> Result<Vec<u8>, DecodeError> {
-    // Both are framed by markers of two bytes, of which the inner ones go.
+    // Both begin and end with a marker of two bytes; the inner ones are left out.
     let file = match tables {
         Some([tables @ .., _, _]) if compressed.len() > 2 => [tables, &compressed[2..]].concat(),
         _ => compressed.to_vec(),

@@ -2,7 +2,7 @@
 
 use crate::image::decode::fields::Fields;
 
-/// A tag of the baseline or of a supplement that is read here.
+/// Tags that are read here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub(super) enum Tag {
@@ -28,7 +28,7 @@ pub(super) enum Tag {
     JpegTables = 347,
 }
 
-/// A list of entries inside a file.
+/// The entries of the first page.
 pub(super) struct Directory<'a> {
     pub(super) fields: Fields<'a>,
     big: bool,
@@ -36,9 +36,9 @@ pub(super) struct Directory<'a> {
     entries: u64,
 }
 
-/// Where the values of a tag are, and how many.
+/// Position and number of a tag's values.
 #[derive(Clone, Copy)]
-pub(super) struct Values<'a> {
+pub(super) struct TagValues<'a> {
     fields: Fields<'a>,
     at: u64,
     bytes_per_value: u64,
@@ -46,11 +46,11 @@ pub(super) struct Values<'a> {
 }
 
 impl<'a> Directory<'a> {
-    /// Most entries: scanners and microscopes write dozens.
+    /// Most entries. Scanners and microscopes write dozens.
     const MAX_ENTRIES: u64 = 1024;
 
-    /// The directory of the first page; `None` if there is none, or an absurd one.
-    pub(super) fn first(bytes: &'a [u8]) -> Option<Self> {
+    /// The directory of the first page; `None` if it is missing, cut off or has more than 1024 entries.
+    pub(super) fn of_first_page(bytes: &'a [u8]) -> Option<Self> {
         let fields = match bytes.get(..2)? {
             b"II" => Fields::little_endian(bytes),
             b"MM" => Fields::big_endian(bytes),
@@ -74,7 +74,7 @@ impl<'a> Directory<'a> {
     }
 
     /// The values of `tag`, if it is there and its values are whole numbers inside the file.
-    pub(super) fn values(&self, tag: Tag) -> Option<Values<'a>> {
+    pub(super) fn values(&self, tag: Tag) -> Option<TagValues<'a>> {
         let inline_bytes = if self.big { 8 } else { 4 };
         let mut places = (0..self.entries).map(|index| self.entries_at + index * self.entry_bytes());
         let entry = places.find(|&at| self.fields.u16(at) == Some(tag as u16))?;
@@ -98,7 +98,7 @@ impl<'a> Directory<'a> {
             (false, false) => u64::from(self.fields.u32(value_at)?),
         };
         self.fields.slice(at, length)?;
-        Some(Values { fields: self.fields, at, bytes_per_value, count })
+        Some(TagValues { fields: self.fields, at, bytes_per_value, count })
     }
 
     const fn entry_bytes(&self) -> u64 {
@@ -111,7 +111,7 @@ impl<'a> Directory<'a> {
     }
 }
 
-impl<'a> Values<'a> {
+impl<'a> TagValues<'a> {
     pub(super) fn get(&self, index: u64) -> Option<u64> {
         if index >= self.count {
             return None;

@@ -2,13 +2,13 @@
 
 use half::f16;
 
-use super::layout::{Depth, Layout, Photometric, Predictor};
+use super::sample_layout::{Photometric, Predictor, SampleDepth, SampleLayout};
 
 /// One row of a chunk as 8-bit samples. Indices of a palette stay what they are; everything else is scaled to 0 to 255.
-pub(super) fn to_bytes(row: &[u8], layout: &Layout, values: &mut [u8]) {
+pub(super) fn to_bytes(row: &[u8], layout: &SampleLayout, values: &mut [u8]) {
     let pixel = layout.samples_per_chunk_pixel;
     match layout.depth {
-        Depth::Unsigned(8) => {
+        SampleDepth::Unsigned(8) => {
             values.copy_from_slice(row);
             if layout.predictor == Predictor::Difference {
                 for index in pixel..values.len() {
@@ -16,7 +16,7 @@ pub(super) fn to_bytes(row: &[u8], layout: &Layout, values: &mut [u8]) {
                 }
             }
         }
-        Depth::Unsigned(16) => {
+        SampleDepth::Unsigned(16) => {
             let mut deep: Vec<u16> = numbers(row, layout.is_little_endian, u16::from_le_bytes, u16::from_be_bytes);
             if layout.predictor == Predictor::Difference {
                 for index in pixel..deep.len() {
@@ -25,8 +25,8 @@ pub(super) fn to_bytes(row: &[u8], layout: &Layout, values: &mut [u8]) {
             }
             values.iter_mut().zip(deep).for_each(|(value, deep)| *value = (deep >> 8) as u8);
         }
-        Depth::Unsigned(bits) => unpack(row, bits, layout.photometric == Photometric::Palette, values),
-        Depth::Float(bits) => floats_to_bytes(row, bits, layout, values),
+        SampleDepth::Unsigned(bits) => unpack(row, bits, layout.photometric == Photometric::Palette, values),
+        SampleDepth::Float(bits) => floats_to_bytes(row, bits, layout, values),
     }
 }
 
@@ -42,14 +42,14 @@ fn unpack(row: &[u8], bits: u32, is_palette: bool, values: &mut [u8]) {
     }
 }
 
-fn floats_to_bytes(row: &[u8], bits: u32, layout: &Layout, values: &mut [u8]) {
+fn floats_to_bytes(row: &[u8], bits: u32, layout: &SampleLayout, values: &mut [u8]) {
     let (sorted, is_little_endian) = match layout.predictor {
         Predictor::FloatDifference => (by_sample(row, bits as usize / 8, layout.samples_per_chunk_pixel), false),
         _ => (row.to_vec(), layout.is_little_endian),
     };
     let bytes_from = |floats: Vec<f32>, values: &mut [u8]| {
         for (value, float) in values.iter_mut().zip(floats) {
-            // A number that is none becomes black, and what is outside 0 to 1 is cut off.
+            // The cast saturates: NaN becomes 0, and values outside 0 to 1 are cut off.
             *value = (float * 255.0 + 0.5) as u8;
         }
     };
