@@ -175,5 +175,5 @@ fn parents_children_and_tests_are_no_circle() {
             "use std::a::A; pub struct B; #[cfg(test)] mod tests { use crate::a::A; } #[cfg(test)] use crate::a::A;",
         ),
     ]);
-    assert_eq!(found, [String::new(); 0]);
+    assert_eq!(found, Vec::<String>::new());
 }

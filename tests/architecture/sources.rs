@@ -92,9 +92,10 @@ impl ModuleTree {
                 } else {
                     let beside = place.folder.join(format!("{name}.rs"));
                     let inside = place.folder.join(&name).join("mod.rs");
-                    match files.contains_key(&beside) {
-                        true => self.add(files, &beside, child, false),
-                        false => self.add(files, &inside, child, true),
+                    if files.contains_key(&beside) {
+                        self.add(files, &beside, child, false);
+                    } else {
+                        self.add(files, &inside, child, true);
                     }
                 }
             } else {
@@ -198,7 +199,7 @@ impl Collector {
         match tree {
             UseTree::Path(path) => self.add_use(&path.tree, &with(&path.ident)),
             UseTree::Name(name) if name.ident == "self" => {
-                self.import(before.last().cloned(), before, name.ident.span())
+                self.import(before.last().cloned(), before, name.ident.span());
             }
             UseTree::Name(name) => self.import(Some(name.ident.to_string()), &with(&name.ident), name.ident.span()),
             UseTree::Rename(name) => self.import(Some(name.rename.to_string()), &with(&name.ident), name.ident.span()),

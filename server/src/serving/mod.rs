@@ -1,8 +1,8 @@
 //! The use cases: features of images, and correspondences between images, within the server's bounds.
 //!
-//! A request creates a [`FeatureExtraction`] from the [`Service`], its [`WorkContext`] and its [`Selection`]. It is
-//! admitted ([`admission`]), features are found or computed ([`features`]) and matched ([`correspondence`]). Decoding,
-//! matching and encoding run on the [`CpuPool`], never on the threads that serve connections.
+//! A request creates a `FeatureExtraction` from the `Service`, its `WorkContext` and its `Selection`. It is
+//! admitted (`admission`), features are found or computed (`features`) and matched (`correspondence`). Decoding,
+//! matching and encoding run on the `CpuPool`, never on the threads that serve connections.
 //!
 //! HTTP, parameters and formats of replies are not here. Invariants: no axum, no hyper; memory is reserved before it is
 //! allocated; no request waits for admission.

@@ -3,15 +3,12 @@
 //! `(0, 0)` is the *centre* of the top-left pixel, or of the top-left cell. With a grid `gw` cells wide over an image
 //! `width` pixels wide, the centre of cell `j` is at `x = (j + 0.5) · width / gw − 0.5`.
 
-use serde::{Deserialize, Serialize};
-
 use densecl_models::geometry::GridSize;
 
 use crate::image::ImageSize;
 
-/// A point of an image in pixels, x to the right and y down. In JSON it is `[x, y]`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "[f64; 2]", into = "[f64; 2]")]
+/// A point of an image in pixels, x to the right and y down.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PixelPoint {
     /// Pixels to the right of the centre of the top-left pixel.
     pub x: f64,

@@ -3,11 +3,8 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 use ndarray::{ArrayView, Dimension};
-use serde::{Deserialize, Serialize};
-
 /// Float type of the numbers of a reply. [`ElementType`] has all types that files can hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// IEEE 754, 4 bytes.
     #[default]
@@ -17,8 +14,7 @@ pub enum Dtype {
 }
 
 /// Order of a map's axes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// Channels, rows, columns.
     #[default]

@@ -3,10 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
-use ndarray::{Array2, Axis};
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-
 use super::refine::{SoftArgmax, refine};
 use super::similarity::{Peak, PeakSearch, RowPeaks};
 use super::{Cancellation, Cancelled};
@@ -15,6 +11,8 @@ use crate::features::{
     l2_normalize_rows,
 };
 use crate::image::ImageSize;
+use ndarray::{Array2, Axis};
+use rayon::prelude::*;
 
 /// A feature map and the size of its image: one side of a match.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +42,7 @@ pub enum Queries<'a> {
 }
 
 /// The way from the most similar cell to a point.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Refinement {
     /// The cell's centre.
     None,
@@ -85,7 +82,7 @@ impl Default for MatchOptions {
 }
 
 /// A possible match of a query.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
     /// Point of the target, in pixels.
     pub target: PixelPoint,
@@ -94,10 +91,9 @@ pub struct Candidate {
 }
 
 /// A query and its match.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PointMatch {
     /// Index of the query among the given points, or of the source's cell in row-major order.
-    #[serde(skip)]
     pub query: usize,
     /// Point of the source, in pixels.
     pub source: PixelPoint,
@@ -111,7 +107,6 @@ pub struct PointMatch {
     /// The best similarity outside the 3×3 cells around the best cell, divided by the best: 0 is unambiguous, 1 a tie.
     pub ratio: f32,
     /// Agreement with the geometry that [`super::verify`] found; `None` before verification.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub inlier: Option<bool>,
     /// One to `top_k` candidates, by falling similarity of their cells.
     pub candidates: Vec<Candidate>,

@@ -51,16 +51,50 @@ pub(super) struct CorrespondenceQuery {
     max_ratio: Option<f32>,
     /// `softargmax`: a position between the cells. `none`: the centre of the best cell.
     #[schema(schema_with = refinements)]
-    refine: Option<Refinement>,
+    refine: Option<RefinementWord>,
     /// Find the geometry that most matches agree on (RANSAC), and flag the matches that agree: `homography` for a plane or a rotating camera, `fundamental` matrix for any rigid scene.
     #[schema(schema_with = geometric_models)]
-    verify: Option<GeometricModel>,
+    verify: Option<GeometricModelWord>,
     /// Largest distance of an inlier in pixels of the target, with `verify`; half a cell of its map if not given. In the source the threshold is the same fraction of a cell.
     #[schema(exclusive_minimum = 0)]
     verify_threshold: Option<f64>,
     /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `npy`: `[M, 5]` float32 with the columns xs, ys, xt, yt, score. `safetensors`: such a tensor for each target, named `0`, `1`, …; with `verify` also `0.inlier` (`[M]` uint8) and `0.matrix` (`[3, 3]` float64). `png`: both images with the matches; for a single point, its similarity over the target. `heatmap`: the cosine similarity of every point with every cell of the target, `[P, h, w]` float32 as npy. Several targets: `json` or `safetensors`. With `verify`: not `npy`. With a `mask`: `png` in the style of the mask, `npy` (`[H, W]` uint8), or `safetensors` (such a tensor for each target).
     #[schema(schema_with = formats)]
     format: Option<CorrespondenceFormat>,
+}
+
+/// Refinement of a match, as requests name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RefinementWord {
+    None,
+    SoftArgmax,
+}
+
+impl From<RefinementWord> for Refinement {
+    fn from(word: RefinementWord) -> Self {
+        match word {
+            RefinementWord::None => Self::None,
+            RefinementWord::SoftArgmax => Self::SoftArgmax,
+        }
+    }
+}
+
+/// Geometry that matches agree on, as requests name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum GeometricModelWord {
+    Homography,
+    Fundamental,
+}
+
+impl From<GeometricModelWord> for GeometricModel {
+    fn from(word: GeometricModelWord) -> Self {
+        match word {
+            GeometricModelWord::Homography => Self::Homography,
+            GeometricModelWord::Fundamental => Self::Fundamental,
+        }
+    }
 }
 
 /// The formats of a reply.
@@ -213,7 +247,7 @@ impl CorrespondenceQuery {
             }
         }
         let Self { min_score, max_ratio, .. } = *self;
-        let (mutual, refine) = (self.mutual.unwrap_or(false), self.refine.unwrap_or_default());
+        let (mutual, refine) = (self.mutual.unwrap_or(false), self.refine.map(Refinement::from).unwrap_or_default());
         Ok(MatchOptions { top_k, mutual, min_score, max_ratio, refine, ..MatchOptions::default() })
     }
 
@@ -223,7 +257,7 @@ impl CorrespondenceQuery {
             return Err(RequestError::malformed("verify_threshold", "it is not a number of at least 0.001 pixels"));
         }
         match self.verify {
-            Some(model) => Ok(Some(VerifyOptions { model, threshold_px })),
+            Some(model) => Ok(Some(VerifyOptions { model: model.into(), threshold_px })),
             None if threshold_px.is_some() => {
                 Err(RequestError::conflict("`verify_threshold` is given, and `verify` is not"))
             }

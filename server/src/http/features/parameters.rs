@@ -46,11 +46,11 @@ pub(super) struct FeaturesQuery {
     /// Type of the numbers.
     #[param(schema_with = dtypes)]
     #[serde(default)]
-    dtype: Dtype,
+    dtype: DtypeWord,
     /// Order of a map's axes: channels first or last.
     #[param(schema_with = layouts)]
     #[serde(default)]
-    layout: Layout,
+    layout: LayoutWord,
     /// Encoding of the numbers in JSON: little-endian bytes in base64, or nested arrays.
     #[param(schema_with = encodings)]
     #[serde(default)]
@@ -76,6 +76,42 @@ pub(super) enum Encoding {
     #[default]
     Base64,
     Array,
+}
+
+/// Type of the numbers, as requests name it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DtypeWord {
+    #[default]
+    Float32,
+    Float16,
+}
+
+impl From<DtypeWord> for Dtype {
+    fn from(word: DtypeWord) -> Self {
+        match word {
+            DtypeWord::Float32 => Self::Float32,
+            DtypeWord::Float16 => Self::Float16,
+        }
+    }
+}
+
+/// Order of a map's axes, as requests name it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LayoutWord {
+    #[default]
+    Chw,
+    Hwc,
+}
+
+impl From<LayoutWord> for Layout {
+    fn from(word: LayoutWord) -> Self {
+        match word {
+            LayoutWord::Chw => Self::Chw,
+            LayoutWord::Hwc => Self::Hwc,
+        }
+    }
 }
 
 /// The formats of a reply.
@@ -176,7 +212,8 @@ impl FeaturesParameters {
         if query.components.is_some() && format == FeaturesFormat::Png {
             return Err(RequestError::conflict("`png` shows three components, so `components` has no place"));
         }
-        let FeaturesQuery { components, normalize, dtype, layout, encoding, .. } = query;
+        let FeaturesQuery { components, normalize, encoding, .. } = query;
+        let (dtype, layout) = (query.dtype.into(), query.layout.into());
         Ok(Self {
             selection,
             requested: RequestedFeatures { places, components, unit: normalize == Normalize::L2, layout },

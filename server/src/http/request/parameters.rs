@@ -131,7 +131,7 @@ pub(in crate::http) fn read_text<T: FromStr<Err: std::fmt::Display>>(
 
 /// Reads `[[x, y], …]`, at most `limit` of them.
 pub(in crate::http) fn read_points(text: &str, limit: usize) -> Result<Vec<PixelPoint>, RequestError> {
-    let points: Vec<PixelPoint> = serde_json::from_str(text).map_err(|error| {
+    let points: Vec<[f64; 2]> = serde_json::from_str(text).map_err(|error| {
         // JSON has no such numbers, but Python's `json` writes them.
         if ["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
             RequestError::PointNotFinite
@@ -148,7 +148,7 @@ pub(in crate::http) fn read_points(text: &str, limit: usize) -> Result<Vec<Pixel
     if points.len() > limit {
         return Err(RequestError::TooManyPoints { count: points.len(), limit });
     }
-    Ok(points)
+    Ok(points.into_iter().map(PixelPoint::from).collect())
 }
 
 /// Schema of a parameter that takes one of `words`, the first by default.

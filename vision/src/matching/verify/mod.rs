@@ -16,15 +16,13 @@ mod fundamental;
 mod homography;
 mod normalization;
 
-use nalgebra::Matrix3;
-use serde::{Deserialize, Serialize};
-
 use self::consensus::{Consensus, Model, find_consensus};
 use self::fundamental::FundamentalMatrix;
 use self::homography::HomographyModel;
 use self::normalization::SimilarityTransform;
 use super::{Cancellation, Cancelled, ImagePair, PointMatch};
 use crate::features::Geometry;
+use nalgebra::Matrix3;
 
 /// Default threshold in cells of the target. On photographs under known homographies, correct refined matches are within
 /// it, and it is small enough to tell neighbouring cells apart.
@@ -36,8 +34,7 @@ const MIN_SHARE_OFF_PLANE: f64 = 0.05;
 const OFF_PLANE: f64 = 3.0;
 
 /// Geometric relation of two images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GeometricModel {
     /// Of a plane, or of a camera that only rotates: `x' ~ H·x`.
     Homography,
@@ -55,7 +52,7 @@ pub struct VerifyOptions {
 }
 
 /// Result of verification.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verification {
     /// The estimated model.
     pub model: GeometricModel,
@@ -67,13 +64,11 @@ pub struct Verification {
     /// Largest distance of an inlier, in pixels of the target.
     pub threshold_px: f64,
     /// The reason why there is no matrix.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Undetermined>,
 }
 
 /// The reason why matches do not determine a matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undetermined {
     /// There are fewer than 4 matches for a homography, or fewer than 8 for a fundamental matrix.
     TooFewMatches,

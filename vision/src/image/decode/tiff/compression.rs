@@ -8,34 +8,9 @@ use weezl::{BitOrder, LzwStatus};
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 
 use super::directory::{Directory, Tag};
-use super::sample_layout::{Photometric, SampleLayout, TiffChunk};
+use super::sample_layout::{Compression, Photometric, SampleLayout, TiffChunk};
 use crate::image::decode::Format::Tiff;
 use crate::image::decode::{DecodeError, jpeg};
-
-/// Compression of all chunks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compression {
-    None,
-    Fax4,
-    Lzw,
-    Jpeg,
-    Deflate,
-    PackBits,
-}
-
-impl Compression {
-    pub(super) fn from_tag(value: u64) -> Result<Self, DecodeError> {
-        match value {
-            1 => Ok(Self::None),
-            4 => Ok(Self::Fax4),
-            5 => Ok(Self::Lzw),
-            7 => Ok(Self::Jpeg),
-            8 | 32_946 => Ok(Self::Deflate),
-            32_773 => Ok(Self::PackBits),
-            other => Err(Tiff.unsupported(format!("compression {other}"))),
-        }
-    }
-}
 
 /// Decompresses the rows of `chunk` that are inside the picture, and nothing behind them.
 pub(super) fn decompress<'a>(

@@ -1,6 +1,5 @@
 //! Layout of the samples in a TIFF file, from the tags of its directory.
 
-use super::compression::Compression;
 use super::directory::{Directory, Tag, TagValues};
 use crate::image::ImageSize;
 use crate::image::decode::DecodeError;
@@ -20,6 +19,31 @@ pub(super) struct SampleLayout {
     samples: usize,
     is_tiled: bool,
     chunk: ImageSize,
+}
+
+/// Compression of all chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Fax4,
+    Lzw,
+    Jpeg,
+    Deflate,
+    PackBits,
+}
+
+impl Compression {
+    pub(super) fn from_tag(value: u64) -> Result<Self, DecodeError> {
+        match value {
+            1 => Ok(Self::None),
+            4 => Ok(Self::Fax4),
+            5 => Ok(Self::Lzw),
+            7 => Ok(Self::Jpeg),
+            8 | 32_946 => Ok(Self::Deflate),
+            32_773 => Ok(Self::PackBits),
+            other => Err(Tiff.unsupported(format!("compression {other}"))),
+        }
+    }
 }
 
 /// Meaning of the samples.
