@@ -219,14 +219,14 @@ fn rows(x: &Tensor) -> Tensor {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use densecl_models::resnet::Architecture;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
 
-    const CPU: (Kind, Device) = (Kind::Double, Device::Cpu);
+    use super::*;
+    use crate::network::normalize;
 
     fn model(bn_splits: i64, dense: bool) -> DenseCl {
-        tch::manual_seed(7);
-        let spec = EncoderSpec { architecture: Architecture::ResNet18, stem_width: 4, dim: 16, dense };
         let options = ContrastOptions {
             queue_length: 32,
             temperature: 0.2,
@@ -235,7 +235,44 @@ mod tests {
             loss_chunk: 10,
             products: Kind::Double,
         };
-        DenseCl::new(spec, options, Kind::Double, Device::Cpu)
+        model_with(options, dense, Kind::Double)
+    }
+
+    /// Uniform numbers within ±`bound`, the same for each seed. libtorch's generator cannot give them: other
+    /// tests draw from it meanwhile.
+    fn uniform(rng: &mut ChaCha8Rng, size: &[i64], bound: f64) -> Tensor {
+        let values: Vec<f64> = (0..size.iter().product()).map(|_| rng.random_range(-bound..bound)).collect();
+        Tensor::from_slice(&values).view(size)
+    }
+
+    /// Views `[N, 3, S, S]` of query and key.
+    fn views(n: i64, side_px: i64) -> [Tensor; 2] {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        [(); 2].map(|()| uniform(&mut rng, &[n, 3, side_px, side_px], 2.0))
+    }
+
+    /// A model with the same weights and queues every time.
+    fn model_with(options: ContrastOptions, dense: bool, kind: Kind) -> DenseCl {
+        let spec = EncoderSpec { architecture: Architecture::ResNet18, stem_width: 4, dim: 16, dense };
+        let mut model = DenseCl::new(spec, options, kind, Device::Cpu);
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        tch::no_grad(|| {
+            for (query, key) in model.query.tensors().parameters().zip(model.key.tensors().parameters()) {
+                let size = query.size();
+                // Kaiming-uniform weights; BatchNorm's stay as they are.
+                if size.len() > 1 {
+                    let fan_in: i64 = size[1..].iter().product();
+                    query.shallow_clone().copy_(&uniform(&mut rng, &size, (6.0 / fan_in as f64).sqrt()));
+                } else if query.double_value(&[0]) < 1.0 {
+                    let _ = query.shallow_clone().zero_();
+                }
+                key.shallow_clone().copy_(query);
+            }
+        });
+        for queue in [Some(&mut model.global_queue), model.dense_queue.as_mut()].into_iter().flatten() {
+            queue.load(&normalize(&uniform(&mut rng, &[options.queue_length, 16], 1.0)), 0).unwrap();
+        }
+        model
     }
 
     fn step<'a>(world: &'a World, view_q: &'a Tensor, view_k: &'a Tensor, shuffle: Option<&'a [i64]>) -> Step<'a> {
@@ -244,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_shuffle_within_one_group_changes_nothing() {
-        let [q, k] = [(); 2].map(|()| Tensor::randn([4, 3, 64, 64], CPU));
+        let [q, k] = views(4, 64);
         let shuffle = [2, 0, 3, 1];
         let world = World::alone();
         let loss = |splits, shuffle| {
@@ -257,7 +294,7 @@ mod tests {
 
     #[test]
     fn equal_views_match_cell_by_cell() {
-        let view = Tensor::randn([2, 3, 96, 96], CPU);
+        let [view, _] = views(2, 96);
         let (measures, _) = model(1, true).forward_backward(&step(&World::alone(), &view, &view, None)).unwrap();
         let dense = measures.dense.unwrap();
         let identity = Tensor::arange(9, (Kind::Int64, Device::Cpu)).expand_as(&dense.matches);
@@ -273,7 +310,7 @@ mod tests {
             let _ = model.query.tensors().parameters().next().unwrap().shallow_clone().g_add_scalar_(1.0);
         });
         let (before, query) = (first(&model.key), first(&model.query));
-        let view = Tensor::randn([2, 3, 64, 64], CPU);
+        let [view, _] = views(2, 64);
         let (measures, keys) = model.forward_backward(&step(&World::alone(), &view, &view, None)).unwrap();
         let expected = &before * 0.9 + query * 0.1;
         assert!((first(&model.key) - expected).abs().max().double_value(&[]) < 1e-12);
@@ -286,7 +323,7 @@ mod tests {
     /// goes through the encoders in.
     #[test]
     fn parts_of_a_batch_are_the_batch() {
-        let [q, k] = [(); 2].map(|()| Tensor::randn([8, 3, 64, 64], CPU));
+        let [q, k] = views(8, 64);
         let shuffle = [5, 0, 7, 2, 1, 6, 3, 4];
         let world = World::alone();
         let run = |parts| {
@@ -312,7 +349,7 @@ mod tests {
 
     #[test]
     fn memory_order_changes_no_value_and_bfloat16_little() {
-        let [q, k] = [(); 2].map(|()| Tensor::randn([4, 3, 64, 64], CPU));
+        let [q, k] = views(4, 64);
         let run = |channels_last: bool| {
             let mut model = model(2, true);
             if channels_last {
@@ -327,12 +364,8 @@ mod tests {
         assert!((gradient - other_gradient).abs().max().double_value(&[]) < 1e-9);
 
         let in_kind = |products| {
-            tch::manual_seed(7);
-            let exact = model(2, true);
-            let spec = exact.query.spec();
-            tch::manual_seed(7);
-            let options = ContrastOptions { products, ..exact.options() };
-            let mut model = DenseCl::new(spec, options, Kind::Float, Device::Cpu);
+            let options = ContrastOptions { products, ..model(2, true).options() };
+            let mut model = model_with(options, true, Kind::Float);
             let [q, k] = [&q, &k].map(|view| view.to_kind(Kind::Float));
             let (measures, _) = model.forward_backward(&step(&World::alone(), &q, &k, None)).unwrap();
             assert!(model.query.tensors().parameters().all(|p| p.grad().kind() == Kind::Float));

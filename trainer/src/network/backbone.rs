@@ -111,8 +111,8 @@ mod tests {
     }
 
     /// The maps of all stages.
-    fn stages(architecture: Architecture, stride: OutputStride, images: &Tensor) -> [Tensor; 4] {
-        let backbone = Backbone::from_weights(architecture, &weights(architecture), stride, Device::Cpu).unwrap();
+    fn stages(architecture: Architecture, weights: &Weights, stride: OutputStride, images: &Tensor) -> [Tensor; 4] {
+        let backbone = Backbone::from_weights(architecture, weights, stride, Device::Cpu).unwrap();
         backbone.forward(images, Statistics::Running).stages
     }
 
@@ -120,11 +120,12 @@ mod tests {
     #[test]
     fn a_dilated_map_holds_the_coarse_one() {
         for architecture in [Architecture::ResNet18, Architecture::ResNet50] {
+            let weights = weights(architecture);
             // Sides that are no multiples of the stride, too.
             for images in [images(96, 64), images(75, 101)] {
-                let coarse = stages(architecture, OutputStride::Stride32, &images);
+                let coarse = stages(architecture, &weights, OutputStride::Stride32, &images);
                 for (stride, steps) in [(OutputStride::Stride16, [1, 1, 1, 2]), (OutputStride::Stride8, [1, 1, 2, 4])] {
-                    let fine = stages(architecture, stride, &images);
+                    let fine = stages(architecture, &weights, stride, &images);
                     for ((fine, coarse), step) in fine.iter().zip(&coarse).zip(steps) {
                         let every = |x: &Tensor, dim| x.slice(dim, None::<i64>, None::<i64>, step);
                         let found = every(&every(fine, 2), 3);
