@@ -1,6 +1,6 @@
 //! Constants hold as many numbers as their shape says.
 //!
-//! Whoever runs the graph takes the shape at its word.
+//! A runtime trusts the shape when it reads the data.
 
 use crate::proto::TensorProto;
 use crate::proto::tensor_proto::{DataLocation, DataType};

@@ -5,8 +5,9 @@
 //! by this code alone, so that a network sees the same pixels in both.
 
 use ::image::RgbImage;
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::ImageSize;
 
@@ -128,17 +129,17 @@ fn convolve(
         return Err(ResizeError::BufferLength { bytes: pixels.len(), size });
     }
     let inside = rectangle.within(from).ok_or(ResizeError::Outside { rectangle, picture: from })?;
-    let source = ImageRef::new(from.width, from.height, picture.as_raw(), PixelType::U8x3)
+    let source = TypedImageRef::<U8x3>::from_buffer(from.width, from.height, picture.as_raw())
         .expect("an RGB picture holds three bytes a pixel");
-    let mut target =
-        Image::from_slice_u8(size.width, size.height, pixels, PixelType::U8x3).expect("the length was checked");
+    let mut target = TypedImage::<U8x3>::from_buffer(size.width, size.height, pixels).expect("the length was checked");
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(
         inside.left_px,
         inside.top_px,
         inside.width_px,
         inside.height_px,
     );
-    Resizer::new().resize(&source, &mut target, &options)?;
+    // Typed, because `resize` compiles the convolution of every type of pixel: half of this crate's machine code.
+    Resizer::new().resize_typed(&source, &mut target, &options)?;
     Ok(())
 }
 

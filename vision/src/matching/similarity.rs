@@ -349,6 +349,28 @@ mod tests {
         assert_eq!(cells(&in_blocks), cells(&one_by_one));
     }
 
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let grid = GridSize { width: 31, height: 23 };
+        let target = noise(64, grid.cells(), 6);
+        // One set of queries that is multiplied by columns, and one in blocks of rows.
+        for queries in [100, 3 * MAX_BLOCK_ROWS + 5] {
+            let queries = noise(queries, 64, 5);
+            let search = PeakSearch { target: target.view(), grid, top_k: 3 };
+            let results = [1, 2, 3, 5, 8].map(|threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let patience = Cancellation::default();
+                pool.install(|| {
+                    let mutual = search.row_peaks_and_column_best(&queries.view(), &patience).unwrap();
+                    (search.row_peaks(&queries.view(), &patience).unwrap(), mutual)
+                })
+            });
+            for other in &results[1..] {
+                assert!(results[0] == *other, "{} queries", queries.nrows());
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn blocks_give_the_maxima_of_the_whole_matrix(

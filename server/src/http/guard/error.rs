@@ -35,7 +35,7 @@ impl ToProblem for GuardError {
                 401,
                 "unauthorized",
                 "No valid API key",
-                "Send a key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`; whoever runs this server gives them out.",
+                "Send a key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`; the operator of this server issues keys.",
             ),
             Self::NotAdministrator => kind(
                 403,

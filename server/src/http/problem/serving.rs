@@ -35,7 +35,7 @@ impl ToProblem for ServingError {
                 503,
                 "model-file-changed",
                 "Model file changed",
-                "Whoever runs the server has to load the model again. Replace model files by a rename.",
+                "An administrator has to load the model again. Replace model files by a rename.",
             ),
             Self::SideOutOfRange { .. } => {
                 kind(422, "side-out-of-range", "Side out of range", "Choose a side within the range.")
