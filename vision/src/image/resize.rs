@@ -147,6 +147,8 @@ fn convolve(
 mod tests {
     use super::*;
     use ::image::Rgb;
+    use fast_image_resize::PixelType;
+    use fast_image_resize::images::{Image, ImageRef};
 
     fn noise(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {
