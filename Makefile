@@ -142,7 +142,7 @@ bench-server: setup-server ## Time the server against the parts it is made of, a
 	$(PYTHON) -m venv .runtime/bench-server
 	.runtime/bench-server/bin/pip install --quiet --disable-pip-version-check -r server/benches/ladder/requirements.txt
 	$(ENV); cargo bench --locked -p densecl-server --bench ladder -- --model $(abspath $(MODELS)) \
-	    --python $(abspath .runtime/bench-server/bin/python) $(ARGS) -- --device $(DEVICE)
+	    --python $(abspath .runtime/bench-server/bin/python) $(ARGS) -- --device $(DEVICE) --cache-bytes 0
 
 .PHONY: bench-cache
 bench-cache: setup-server setup-python ## Time replies about pictures that are known against those about new ones
