@@ -1,7 +1,6 @@
 //! The command line. Every flag of `serve` has an environment variable, too; the flag wins, and an empty variable counts
 //! as unset.
 
-use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -15,10 +14,12 @@ use crate::config::{ClientRates, Config, ConnectionLimits, CorsOrigin, Drain, Re
 use densecl_inference::batch::Batching;
 use densecl_inference::onnx_runtime::{Device, EngineOptions, Precision};
 use densecl_inference::registry::WarmUpLayers;
+use densecl_vision::features::Pooling;
 
 mod administration;
 mod cache;
 mod connections;
+mod environment;
 mod evaluate;
 mod keys;
 mod traces;
@@ -45,14 +46,29 @@ pub struct Cli {
     command: Option<Command>,
     #[command(flatten)]
     serve: ServeArgs,
+    /// Names of the environment variables that settings were taken from.
+    #[arg(skip)]
+    variables: Vec<String>,
 }
 
 impl Cli {
     /// Parses the arguments of this process and its environment variables. Ends the process if they are wrong, and for
     /// `--help` and `--version`.
     pub fn from_process() -> Self {
-        let matches = without_empty_variables(Self::command()).get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let mut command = environment::without_empty_variables(Self::command());
+        let arguments: Vec<_> = std::env::args_os().collect();
+        let parsed = command.try_get_matches_from_mut(&arguments).and_then(|matches| {
+            let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+            Ok(Self { variables: environment::used_variables(&command, &matches), ..cli })
+        });
+        parsed.unwrap_or_else(|error| environment::name_variables(error, &command, &arguments).exit())
+    }
+
+    /// A line that names the environment variables that settings were taken from, for errors about settings; `None` if
+    /// there are none.
+    pub fn settings_from_variables(&self) -> Option<String> {
+        let names = environment::list(self.variables.iter().map(String::as_str));
+        (!names.is_empty()).then(|| format!("settings from the environment: {names}"))
     }
 
     /// The subcommand with its arguments.
@@ -61,22 +77,12 @@ impl Cli {
     }
 }
 
-/// Treats empty environment variables as unset, at all levels of `command`.
-fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
-    command
-        .mut_args(
-            |argument| if argument.get_env().is_some_and(is_empty) { argument.env(None::<&str>) } else { argument },
-        )
-        .mut_subcommands(without_empty_variables)
-}
-
 /// A subcommand with its arguments.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Answer requests until SIGTERM or SIGINT (the default)
     Serve(Box<ServeArgs>),
-    /// Compute the features of an image file, without a server
+    /// Compute the features of image files, without a server
     Features(Box<FeaturesArgs>),
     /// Find points of one image file in another, without a server
     Correspondence(Box<CorrespondenceArgs>),
@@ -147,6 +153,27 @@ pub enum ComputePrecision {
     Float16,
 }
 
+/// How the cells of a map become one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PoolName {
+    /// The mean
+    Mean,
+    /// The largest value
+    Max,
+    /// The generalised mean (GeM) with exponent 3
+    Gem,
+}
+
+impl From<PoolName> for Pooling {
+    fn from(name: PoolName) -> Self {
+        match name {
+            PoolName::Mean => Self::Mean,
+            PoolName::Max => Self::Max,
+            PoolName::Gem => Self::Gem,
+        }
+    }
+}
+
 /// Format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -170,7 +197,8 @@ pub enum OutputFormat {
 /// Settings of a server.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
-    /// Address to listen on, such as 0.0.0.0:8080 or localhost:8080
+    /// Address to listen on, such as localhost:8080 or :8080 for all addresses; a port alone is one of
+    /// 127.0.0.1
     #[arg(long, env = "DENSECL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080",
         value_parser = parse_listen_address)]
     listen: SocketAddr,
@@ -339,8 +367,13 @@ fn parse_parameter(text: &str) -> Result<(String, String), String> {
 /// Arguments of `features`.
 #[derive(Clone, Debug, Args)]
 pub struct FeaturesArgs {
-    /// Image file
-    pub image: PathBuf,
+    /// Image files; the result of several is json or safetensors, with --pool also npy or raw
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// One vector for each image instead of a map, of length 1 unless --set normalize=none: the mean of its cells, their
+    /// largest values, or their generalised mean
+    #[arg(long, value_enum)]
+    pub pool: Option<PoolName>,
     /// Parameters of the request, and its result.
     #[command(flatten)]
     pub offline: OfflineArgs,

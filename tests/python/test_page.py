@@ -101,6 +101,8 @@ def test_a_key_is_asked_for_once_and_kept_out_of_sight(browser, binary, tmp_path
         page.click("#tab-features")
         page.wait_for_selector("#features:not([hidden])")
         assert page.is_hidden("#key-form") and key not in page.content()
+        # A link sends no key.
+        assert page.locator("nav a:visible").all_inner_texts() == ["API"]
         page.reload()
         page.wait_for_selector("#model option", state="attached")
         # The description's own page works under its policy, too.
@@ -112,6 +114,13 @@ def test_a_key_is_asked_for_once_and_kept_out_of_sight(browser, binary, tmp_path
     finally:
         page.close()
         assert locked.stop() == 0
+
+
+def test_links_are_answered(page, server):
+    links = page.locator("nav a:visible")
+    assert links.all_inner_texts() == ["API", "Models", "Metrics"]
+    for link in links.all():
+        assert server.get(f"/{link.get_attribute('href')}").status == 200
 
 
 def test_a_refusal_is_shown_in_the_servers_words(page):

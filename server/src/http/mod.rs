@@ -6,6 +6,7 @@
 
 mod client_address;
 mod correspondence;
+mod cors;
 mod docs;
 mod features;
 #[doc(hidden)]
@@ -22,15 +23,15 @@ mod reply;
 mod request;
 mod schema;
 mod state;
+mod unmatched;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, Version, header};
 use axum::middleware;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
-use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -38,15 +39,14 @@ pub use self::docs::document;
 pub(crate) use self::guard::connections::{ListenerRole, Unfinished, serve};
 use self::guard::{administration, authenticate, rate_limit};
 pub use self::problem::{Problem, ProblemKind, ToProblem};
-pub use self::request::RequestError;
+pub use self::request::{JsonError, MalformedBody, RequestError, TextPosition};
 pub use self::state::{AppState, Phase, StateError};
-use crate::config::CorsOrigin;
 
 /// All routes of the server, without a listener.
 pub fn router(state: AppState) -> Router {
     let work = work_routes().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
     let (api, document) = described_routes(work).split_for_parts();
-    let routes = api.merge(page::router()).merge(docs::router(document));
+    let routes = api.merge(page::router()).merge(docs::router(docs::ordered(&document)));
     with_shared_layers(routes.layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate)), state)
 }
 
@@ -62,15 +62,14 @@ pub(crate) fn admin_router(state: AppState) -> Router {
 
 /// Adds the fallbacks and layers that all routes share.
 fn with_shared_layers(routes: Router<AppState>, state: AppState) -> Router {
-    let cors = cors_layer(&state.config().cors_origins);
+    let cors = cors::cors_layer(&state.config().cors_origins);
     let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
     routes
         .fallback(|| async { RequestError::NoSuchPath })
-        .method_not_allowed_fallback(|request: Request| async move {
-            RequestError::MethodNotAllowed { method: request.method().to_string() }
-        })
+        .method_not_allowed_fallback(|request: Request| async move { unmatched::method_not_allowed(&request) })
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(CatchPanicLayer::custom(observe::PanicReply(state.clone())))
+        .layer(middleware::from_fn(unmatched::complete_problem))
         .layer(middleware::from_fn(open_inference::add_error_member))
         .layer(zstd_layer())
         .layer(gzip_layer())
@@ -139,26 +138,4 @@ fn large_reply(has_type: impl Fn(&str) -> bool + Clone) -> impl Predicate {
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         has_type(content_type.unwrap_or_default())
     })
-}
-
-/// Lets pages from these origins call the server and read its headers.
-fn cors_layer(origins: &[CorsOrigin]) -> CorsLayer {
-    let allowed = if origins.iter().any(|origin| origin.as_str() == "*") {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok()))
-    };
-    let exposed = features::HEADERS.into_iter().chain([observe::REQUEST_ID, observe::SERVER_TIMING]);
-    CorsLayer::new()
-        .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers([
-            header::CONTENT_TYPE,
-            header::ACCEPT,
-            header::AUTHORIZATION,
-            authenticate::API_KEY,
-            observe::REQUEST_ID,
-            observe::TRACEPARENT,
-        ])
-        .expose_headers(exposed.collect::<Vec<HeaderName>>())
 }

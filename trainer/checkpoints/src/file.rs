@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
-use crate::archive::{self, Archive, ArchiveError};
+use crate::archive::{Archive, ArchiveError};
 use crate::dtype::DType;
 use crate::legacy;
 use crate::open_error::OpenError;
+use crate::other_content;
 use crate::pickle::{
     Fault, Graph, Limits, PersistentIds, PickleError, StorageLocation, StringData, TensorId, Value, element_count, run,
 };
@@ -90,29 +91,26 @@ impl CheckpointFile {
     }
 
     fn from_source(source: Source) -> Result<Self, OpenError> {
-        let start = source.read(0, source.len().min(512))?;
-        if start.starts_with(&archive::MAGIC) {
-            return Self::torch_zip(source);
-        }
-        if legacy::is_legacy(&start) {
+        let start = source.read(0, source.len().min(other_content::START))?;
+        let file = if other_content::is_zip(&start) {
+            Self::torch_zip(source)?
+        } else if legacy::is_legacy(&start) {
             let (graph, root) = legacy::read(&source)?;
-            return Ok(Self::plain(source, Format::TorchLegacy, graph, root));
-        }
-        if start.get(257..262) == Some(b"ustar") {
-            return Err(OpenError::Unknown(
-                "this is a tar archive, as PyTorch wrote before 0.1.10; save it anew with a newer PyTorch",
-            ));
-        }
-        if start.get(8) == Some(&b'{') {
+            Self::plain(source, Format::TorchLegacy, graph, root)
+        } else if other_content::may_be_safetensors(&start) {
             let safetensors_file::Header { graph, root, metadata } = safetensors_file::read(&source)?;
-            return Ok(Self { metadata, ..Self::plain(source, Format::Safetensors, graph, root) });
-        }
-        if start.first().is_some_and(|first| b"\x80(}]c".contains(first)) {
+            Self { metadata, ..Self::plain(source, Format::Safetensors, graph, root) }
+        } else if start.first().is_some_and(|first| b"\x80(}]c".contains(first)) && !other_content::is_prose(&start) {
             let mut cursor = Cursor::new(&source, 0..source.len());
             let (graph, root) = run(&mut cursor, PersistentIds::Refused, Limits::DEFAULT)?;
-            return Ok(Self::plain(source, Format::Pickle, graph, root));
+            Self::plain(source, Format::Pickle, graph, root)
+        } else {
+            return Err(OpenError::Unknown(other_content::describe(&source, &start)?));
+        };
+        match file.root {
+            Value::Foreign(id) => Err(OpenError::Whole(file.graph.foreign(id).to_owned())),
+            _ => Ok(file),
         }
-        Err(OpenError::Unknown("this is neither a file of torch.save, nor a pickle of arrays, nor a safetensors file"))
     }
 
     fn plain(source: Source, format: Format, graph: Graph, root: Value) -> Self {
@@ -121,13 +119,12 @@ impl CheckpointFile {
 
     fn torch_zip(source: Source) -> Result<Self, OpenError> {
         const PICKLE: &str = "/data.pkl";
-        let archive = Archive::read(&source)?;
         let folder = |name: &str| name.strip_suffix(PICKLE).filter(|folder| !folder.contains('/')).map(str::to_owned);
-        let Some(folder) = archive.names().find_map(folder) else {
-            return Err(OpenError::Content(
-                "the zip archive holds no data.pkl: torch.save did not write it".to_owned(),
-            ));
+        let names = Archive::directory_names(&source)?;
+        let Some(folder) = names.iter().find_map(|name| folder(name)) else {
+            return Err(OpenError::Content(other_content::describe_zip(names.iter().map(String::as_str))));
         };
+        let archive = Archive::read(&source)?;
         if archive.names().any(|name| name == format!("{folder}/constants.pkl")) {
             return Err(OpenError::Content(
                 "this is a TorchScript archive, which is a program; save its state_dict() instead".to_owned(),
@@ -174,6 +171,11 @@ impl CheckpointFile {
 
     pub(crate) fn root(&self) -> Value {
         self.root
+    }
+
+    /// Names of the classes of objects that the file holds and that are not read.
+    pub fn foreign_classes(&self) -> impl Iterator<Item = &str> {
+        self.graph.foreign_names()
     }
 
     /// Keys of the outermost dictionary.

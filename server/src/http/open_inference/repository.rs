@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::metadata::ModelPath;
-use crate::http::problem::responses::AdministrationProblems;
-use crate::http::request::{ReadBody, ReadRequest, Reading, RequestError, read_optional};
+use crate::http::problem::responses::{AdministrationProblems, IndexProblems};
+use crate::http::request::{ReadBody, ReadRequest, Reading, RequestError, parse_json, read_optional};
 use crate::http::state::AppState;
 use crate::serving::{ServingError, WorkContext};
 use densecl_inference::registry::{ChangeError, ModelLoader, VersionState};
@@ -76,7 +76,7 @@ impl ChangeRequest {
     path = "/v2/repository/index",
     tag = "open inference protocol",
     request_body = Option<IndexRequest>,
-    responses((status = 200, description = "The versions", body = Vec<IndexEntry>), AdministrationProblems)
+    responses((status = 200, description = "The versions", body = Vec<IndexEntry>), IndexProblems)
 )]
 pub(super) async fn post_index(
     State(app): State<AppState>,
@@ -154,8 +154,8 @@ impl<T: Default + DeserializeOwned> ReadBody for OptionalObject<T> {
         if body.is_empty() {
             return Ok(Self(T::default()));
         }
-        serde_json::from_slice(&body)
-            .map(Self)
-            .map_err(|error| RequestError::MalformedInference(format!("the body cannot be read: {error}")))
+        parse_json(&body).map(Self).map_err(|error| {
+            RequestError::MalformedInference(format!("the body is not the JSON object that this path takes: {error}"))
+        })
     }
 }

@@ -15,11 +15,13 @@ mod consensus;
 mod fundamental;
 mod homography;
 mod normalization;
+mod witnesses;
 
 use self::consensus::{Consensus, Model, find_consensus};
 use self::fundamental::FundamentalMatrix;
 use self::homography::HomographyModel;
 use self::normalization::SimilarityTransform;
+use self::witnesses::{OffLines, Witnesses, distinct};
 use super::{Cancellation, Cancelled, ImagePair, PointMatch};
 use crate::features::Geometry;
 use nalgebra::Matrix3;
@@ -32,6 +34,8 @@ const THRESHOLD_CELLS: f64 = 0.5;
 /// smaller distance is no evidence of parallax.
 const MIN_SHARE_OFF_PLANE: f64 = 0.05;
 const OFF_PLANE: f64 = 3.0;
+/// Distance from an epipole, in thresholds, within which a pair agrees with every fundamental matrix that has this epipole.
+const AT_EPIPOLE: f64 = 2.0;
 
 /// Geometric relation of two images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,7 +78,9 @@ pub enum Undetermined {
     TooFewMatches,
     /// Too few matches agree with any model.
     NoConsensus,
-    /// The matches that agree are on one line (homography) or on one plane (fundamental matrix).
+    /// The matches that agree also agree with other matrices: all but a few are in fewer than 4 places (homography) or 8
+    /// (fundamental matrix) of one of the images, on one line of one of the images or, for a fundamental matrix, on one
+    /// plane.
     Degenerate,
 }
 
@@ -120,7 +126,8 @@ pub fn verify(
         source: SimilarityTransform::from_image(source.image, threshold_px * source_cell / target_cell),
         target: SimilarityTransform::from_image(target.image, threshold_px),
     };
-    let pairs: Vec<PointPair> = matches.iter().map(|found| units.pair(found)).collect();
+    // A match that is there several times is no more evidence than once.
+    let (pairs, indices) = distinct(&matches.iter().map(|found| units.pair(found)).collect::<Vec<_>>());
     let found = match options.model {
         GeometricModel::Homography => homography(&pairs, cancellation)?.map(|(h, inliers)| {
             (scaled_to_last_entry(units.target.inverse_matrix() * h * units.source.matrix()), inliers)
@@ -131,13 +138,25 @@ pub fn verify(
     };
     let (matrix, inliers, reason) = match found {
         Ok((matrix, inliers)) => (Some(rows(&matrix)), inliers, None),
-        Err(reason) => (None, vec![false; pairs.len()], Some(reason)),
+        Err(reason) => (None, vec![false; pairs.len()], Some(unless_repeated(reason, matches.len(), options.model))),
     };
-    for (found, &inlier) in matches.iter_mut().zip(&inliers) {
-        found.inlier = Some(inlier);
+    for (found, &index) in matches.iter_mut().zip(&indices) {
+        found.inlier = Some(inliers[index]);
     }
-    let inliers = inliers.iter().filter(|inlier| **inlier).count();
+    let inliers = matches.iter().filter(|found| found.inlier == Some(true)).count();
     Ok(Verification { model: options.model, matrix, inliers, threshold_px, reason })
+}
+
+/// The reason of a failure, by the number of matches with repetitions: there may be enough of them, but in too few places.
+fn unless_repeated(reason: Undetermined, matches: usize, model: GeometricModel) -> Undetermined {
+    let least = match model {
+        GeometricModel::Homography => HomographyModel::MIN_MATCHES,
+        GeometricModel::Fundamental => FundamentalMatrix::MIN_MATCHES,
+    };
+    match reason {
+        Undetermined::TooFewMatches if matches >= least => Undetermined::Degenerate,
+        Undetermined::TooFewMatches | Undetermined::NoConsensus | Undetermined::Degenerate => reason,
+    }
 }
 
 /// A matrix in internal coordinates, and for each pair whether it is an inlier.
@@ -146,7 +165,9 @@ type Estimated = Result<(Matrix3<f64>, Vec<bool>), Undetermined>;
 fn homography(pairs: &[PointPair], cancellation: &Cancellation) -> Result<Estimated, Cancelled> {
     Ok(match find_consensus::<HomographyModel>(pairs, cancellation)? {
         Err(reason) => Err(reason),
-        Ok(Consensus { inliers, .. }) if lie_on_a_line(pairs, &inliers) => Err(Undetermined::Degenerate),
+        Ok(Consensus { inliers, .. }) if !determine_a_homography(&those(pairs, &inliers)) => {
+            Err(Undetermined::Degenerate)
+        }
         Ok(Consensus { model, inliers }) => Ok((model.matrix(), inliers)),
     })
 }
@@ -154,30 +175,44 @@ fn homography(pairs: &[PointPair], cancellation: &Cancellation) -> Result<Estima
 fn fundamental(pairs: &[PointPair], cancellation: &Cancellation) -> Result<Estimated, Cancelled> {
     Ok(match find_consensus::<FundamentalMatrix>(pairs, cancellation)? {
         Err(reason) => Err(reason),
-        Ok(Consensus { inliers, .. }) if lie_on_a_plane(pairs, &inliers, cancellation)? => {
-            Err(Undetermined::Degenerate)
+        Ok(Consensus { model, inliers }) => {
+            let agreeing = those(pairs, &inliers);
+            let is_determined = are_more_than_lines(&model, &agreeing) && !lie_on_a_plane(&agreeing, cancellation)?;
+            if is_determined { Ok((model.matrix(), inliers)) } else { Err(Undetermined::Degenerate) }
         }
-        Ok(Consensus { model, inliers }) => Ok((model.matrix(), inliers)),
     })
 }
 
-/// Tells whether, in either image, fewer than two inliers of a homography are off one line by more than the threshold:
-/// four points in general position need two.
-fn lie_on_a_line(pairs: &[PointPair], inliers: &[bool]) -> bool {
-    let inliers: Vec<&PointPair> =
-        pairs.iter().zip(inliers).filter(|(_, inlier)| **inlier).map(|(pair, _)| pair).collect();
-    [|pair: &PointPair| pair.source, |pair: &PointPair| pair.target].iter().any(|end| {
-        let points: Vec<[f64; 2]> = inliers.iter().map(|pair| end(pair)).collect();
-        normalization::distances_from_line(&points).iter().filter(|distance| **distance > 1.0).count() < 2
-    })
+/// The pairs that are inliers.
+fn those(pairs: &[PointPair], inliers: &[bool]) -> Vec<PointPair> {
+    pairs.iter().zip(inliers).filter(|(_, inlier)| **inlier).map(|(pair, _)| *pair).collect()
+}
+
+/// Tells whether the inliers of a homography are in four places of each image, of which no three are on a line: then any
+/// line misses at least two.
+fn determine_a_homography(inliers: &[PointPair]) -> bool {
+    let witnesses = Witnesses::among(inliers);
+    let OffLines { source, target, both: _ } = witnesses.off_lines();
+    witnesses.count() >= HomographyModel::MIN_MATCHES && source.min(target) >= 2
+}
+
+/// Tells whether the inliers of a fundamental matrix are in eight places of each image, and not nearly all on a line.
+///
+/// With `n` the line's coefficients, `F + w·nᵀ` fits the pairs on a line of the source as well as F does, for every vector
+/// `w`: three more pairs determine it. Likewise in the target. Pairs that are on a line in both images determine three of
+/// the eight degrees of freedom: it takes five more.
+fn are_more_than_lines(model: &FundamentalMatrix, inliers: &[PointPair]) -> bool {
+    let epipoles = model.epipoles();
+    let away: Vec<PointPair> = inliers.iter().filter(|pair| !epipoles.are_near(pair, AT_EPIPOLE)).copied().collect();
+    let witnesses = Witnesses::among(&away);
+    let OffLines { source, target, both } = witnesses.off_lines();
+    witnesses.count() >= FundamentalMatrix::MIN_MATCHES && source.min(target) >= 3 && both >= 5
 }
 
 /// Tells whether a homography fits nearly all inliers of a fundamental matrix. Then a family of fundamental matrices fits
 /// equally well (Hartley and Zisserman, section 11.9.2).
-fn lie_on_a_plane(pairs: &[PointPair], inliers: &[bool], cancellation: &Cancellation) -> Result<bool, Cancelled> {
-    let inliers: Vec<PointPair> =
-        pairs.iter().zip(inliers).filter(|(_, inlier)| **inlier).map(|(pair, _)| *pair).collect();
-    let Ok(plane) = find_consensus::<HomographyModel>(&inliers, cancellation)? else { return Ok(false) };
+fn lie_on_a_plane(inliers: &[PointPair], cancellation: &Cancellation) -> Result<bool, Cancelled> {
+    let Ok(plane) = find_consensus::<HomographyModel>(inliers, cancellation)? else { return Ok(false) };
     let is_off = |pair: &&PointPair| plane.model.squared_distance(pair) > OFF_PLANE * OFF_PLANE;
     let off_plane = inliers.iter().filter(is_off).count();
     Ok((off_plane as f64) < MIN_SHARE_OFF_PLANE * inliers.len() as f64)
