@@ -138,7 +138,7 @@ fn convolve(
         inside.width_px,
         inside.height_px,
     );
-    // Typed, because `resize` compiles the convolution of every type of pixel: half of this crate's machine code.
+    // Typed, because `resize` compiles the convolution of all thirteen types of pixels.
     Resizer::new().resize_typed(&source, &mut target, &options)?;
     Ok(())
 }

@@ -352,10 +352,15 @@ mod tests {
     #[test]
     fn results_do_not_depend_on_the_number_of_threads() {
         let grid = GridSize { width: 31, height: 23 };
-        let target = noise(64, grid.cells(), 6);
-        // One set of queries that is multiplied by columns, and one in blocks of rows.
-        for queries in [100, 3 * MAX_BLOCK_ROWS + 5] {
-            let queries = noise(queries, 64, 5);
+        // Many queries are multiplied in blocks of rows, few by columns; few different numbers make equal similarities.
+        let (few, many, ties) = (100, 3 * MAX_BLOCK_ROWS + 5, |number: f32| number.signum());
+        let cases = [(few, 64, None), (many, 64, None), (few, 6, Some(ties)), (many, 6, Some(ties))];
+        for (queries, channels, rounding) in cases {
+            let (mut queries, mut target) = (noise(queries, channels, 5), noise(channels, grid.cells(), 6));
+            if let Some(rounding) = rounding {
+                queries.mapv_inplace(rounding);
+                target.mapv_inplace(rounding);
+            }
             let search = PeakSearch { target: target.view(), grid, top_k: 3 };
             let results = [1, 2, 3, 5, 8].map(|threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
