@@ -67,6 +67,8 @@ def pngs() -> Iterator[HostileFile]:
     yield HostileFile("png-chunk-beyond-the-file", png_of(small)[:-12] + b"\x7f\xff\xff\xffiCCP", CORRUPT)
     yield HostileFile("png-no-pixels", png_of(small), CORRUPT)
     yield HostileFile("png-no-palette", png_of(png_header(64, 64, 8, 3), black), CORRUPT)
+    many = [(b"zTXt", b"Raw profile type exif\0\0" + huge), (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + huge)] * 8
+    yield HostileFile("png-profiles-as-text", png_of(small, *many, black), FINE)
     frame = struct.pack(">IIIIIHHBB", 0, 1 << 30, 1 << 30, 0, 0, 1, 1, 0, 0)
     animated = (b"acTL", struct.pack(">II", 1, 0)), (b"fcTL", frame)
     yield HostileFile("png-frame-beyond-the-picture", png_of(small, *animated, black), CORRUPT)
@@ -78,15 +80,18 @@ def gifs() -> Iterator[HostileFile]:
     yield HostileFile("gif-ten-thousand-frames", header + frame * 10_000 + b";", FINE)
     beyond = bytearray(content)
     beyond[len(header) + 1 : len(header) + 3] = b"\xff\xff"
-    yield HostileFile("gif-frame-beyond-the-canvas", bytes(beyond), CORRUPT)
+    # The canvas grows with the frame.
+    yield HostileFile("gif-frame-beyond-the-canvas", bytes(beyond), FINE, 4_200_000)
     largest = bytearray(content)
     largest[len(header) + 5 : len(header) + 9] = b"\xff\xff\xff\xff"
-    yield HostileFile("gif-frame-larger-than-the-canvas", bytes(largest), CORRUPT)
+    yield HostileFile("gif-frame-larger-than-the-canvas", bytes(largest), TOO_LARGE)
     canvas = bytearray(content)
     canvas[6:10] = b"\xff\xff\xff\xff"
     yield HostileFile("gif-huge-canvas", bytes(canvas), TOO_LARGE)
     yield HostileFile("gif-no-frame", header + b";", CORRUPT)
     comments = b"!\xfe" + b"\xff" * 256 * 10_000 + b"\0"
+    yield HostileFile("gif-empty-blocks", header + b"!\xfe\0" * 100_000 + frame + b";", FINE)
+    yield HostileFile("gif-blocks-of-a-byte", header + b"!\xfe" + b"\1a" * 4 * MIB + b"\0" + frame + b";", CORRUPT)
     yield HostileFile("gif-long-comment", header + comments + frame + b";", FINE)
 
 
@@ -124,6 +129,11 @@ def jpegs() -> Iterator[HostileFile]:
     baseline = jpeg_segments(saved(rgb(), format="JPEG"))
     profile = b"\xff\xe2\xff\xffICC_PROFILE\0\1\1" + bytes(65_533 - 14)
     yield HostileFile("jpeg-many-profiles", b"\xff\xd8" + profile * 200 + b"".join(baseline) + b"\xff\xd9", FINE)
+    # Without an end marker the data are walked through, in which many scans send nothing for many blocks.
+    scans = jpeg_segments(jpeg_sized(saved(rgb(), format="JPEG", progressive=True), 6000, 6000))
+    yield HostileFile("jpeg-many-scans-and-no-end", b"\xff\xd8" + b"".join(scans + scans[-2:] * 20), CORRUPT, 36_000_000)
+    exif = b"\xff\xe1\0\x0aExif\0\0MM"
+    yield HostileFile("jpeg-many-exif-segments", b"\xff\xd8" + exif * 4000 + b"".join(baseline) + b"\xff\xd9", FINE)
     yield HostileFile("jpeg-no-scan", b"\xff\xd8" + b"".join(baseline[:-1]) + b"\xff\xd9", CORRUPT)
     yield HostileFile("jpeg-all-fill-bytes", b"\xff\xd8" + b"\xff" * 4 * MIB, CORRUPT)
     yield HostileFile("jpeg-sampling", changed(saved(rgb(), format="JPEG"), b"\xff\xc0", 11, b"\xff"), CORRUPT)
@@ -183,13 +193,14 @@ def tiffs() -> Iterator[HostileFile]:
         "bits": {"bits": 255},
         "compression": {"compression": 65_000},
         "photometric": {"photometric": 77},
-        "predictor": {"predictor": 3},
+        "predictor": {"predictor": 3, "compression": 5},
         "tile-size": {"tile_width": most, "tile_height": most, "tile_offsets": 8, "tile_counts": 4096},
         "no-tile-size": {"tile_width": 0, "tile_height": 0, "tile_offsets": 8, "tile_counts": 4096},
         "too-few-strips": {"rows": 1},
         "too-few-tiles": {"tile_width": 16, "tile_height": 16, "tile_offsets": 8, "tile_counts": 256},
     }.items():
-        status = {"tile-size": TOO_LARGE} | dict.fromkeys(unsupported, UNSUPPORTED)
+        # Wrong lengths do not matter where the rows have a length of their own.
+        status = {"tile-size": TOO_LARGE, "count": FINE, "no-bytes": FINE} | dict.fromkeys(unsupported, UNSUPPORTED)
         yield HostileFile(f"tiff-{name}", tiff(*tiff_tags(**changes), data=pixels), status.get(name, CORRUPT))
     yield HostileFile("tiff-huge-sides", tiff(*tiff_tags(most, most, counts=64), data=pixels), TOO_LARGE)
     yield HostileFile("tiff-rows-beyond", tiff(*tiff_tags(rows=most), data=pixels), FINE)
@@ -207,6 +218,10 @@ def tiffs() -> Iterator[HostileFile]:
     nothing = b"\x78\x01" + b"\0\0\0\xff\xff" * 200_000
     strips["counts"] = (len(nothing),) * height
     yield HostileFile("tiff-strips-of-nothing", tiff(*tiff_tags(1, height, **strips), data=nothing), CORRUPT)
+    fax = {"compression": 3, "photometric": 0, "bits": 1, "counts": 4 * MIB}
+    yield HostileFile("tiff-fax-of-zeros", tiff(*tiff_tags(2048, 16_384, **fax), data=bytes(4 * MIB)), CORRUPT, 34_000_000)
+    lengths = {"rows": 1, "offsets": tuple(range(8, 8 + height)), "counts": (0,) * height, "compression": 8}
+    yield HostileFile("tiff-strips-inside-one-another", tiff(*tiff_tags(1, height, **lengths), data=rows), CORRUPT)
     yield HostileFile("tiff-deflate-beyond", tiff(*tiff_tags(compression=8, counts=len(rows)), data=rows), FINE)
     jpeg = jpeg_sized(saved(rgb(), format="JPEG"), 16_000, 16_000)
     inside = tiff_tags(compression=7, photometric=6, samples=3, counts=len(jpeg))

@@ -251,11 +251,11 @@ def gifs() -> Iterator[PictureFile]:
 def webps() -> Iterator[PictureFile]:
     image = rgb()
     for quality in (20, 80, 100):
-        yield read_by_pillow(f"webp-{quality}", saved(image, format="WEBP", quality=quality), is_lossy=True)
-        yield read_by_pillow(f"webp-{quality}-alpha", saved(rgba(), format="WEBP", quality=quality), is_lossy=True)
+        yield read_by_pillow(f"webp-{quality}", saved(image, format="WEBP", quality=quality))
+        yield read_by_pillow(f"webp-{quality}-alpha", saved(rgba(), format="WEBP", quality=quality))
     for width, height in ((1, 1), (3, 5), (17, 31)):
         small = image.resize((width, height))
-        yield read_by_pillow(f"webp-{width}x{height}", saved(small, format="WEBP"), is_lossy=True)
+        yield read_by_pillow(f"webp-{width}x{height}", saved(small, format="WEBP"))
         yield read_by_pillow(f"webp-lossless-{width}x{height}", saved(small, format="WEBP", lossless=True))
     for method in (0, 6):
         yield read_by_pillow(f"webp-lossless-{method}", saved(image, format="WEBP", lossless=True, method=method))
@@ -265,7 +265,7 @@ def webps() -> Iterator[PictureFile]:
     for lossless in (False, True):
         frames = {"save_all": True, "append_images": [other, image], "lossless": lossless}
         name = "webp-animated" + "-lossless" * lossless
-        yield read_by_pillow(name, saved(image, format="WEBP", **frames), is_lossy=not lossless)
+        yield read_by_pillow(name, saved(image, format="WEBP", **frames))
 
 
 def bmp(width: int, height: int, bits: int, data: bytes, *, colors: bytes = b"", compression: int = 0) -> bytes:

@@ -1,10 +1,14 @@
 //! From the bytes of a file to RGB pixels.
 
 mod bmp;
+mod directory;
 mod fields;
+mod foreign;
 mod gif;
 mod jpeg;
-mod png;
+mod orientation;
+mod palette;
+pub(in crate::image) mod png;
 mod tiff;
 mod webp;
 
@@ -14,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ::image::metadata::Orientation;
 use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
+pub use self::foreign::{ForeignContent, ForeignKind};
 use super::ImageSize;
 
 /// Limits beyond which a picture is refused.
@@ -30,8 +35,11 @@ pub enum DecodeError {
     #[error("the image is empty: 0 bytes")]
     Empty,
     /// The content is none of the formats we read (415).
-    #[error("the content is not an image in a format that is read here (JPEG, PNG, WebP, GIF, BMP or TIFF)")]
-    UnknownFormat,
+    #[error("the content is {found}, not an image in a format that is read here (JPEG, PNG, WebP, GIF, BMP or TIFF)")]
+    UnknownFormat {
+        /// What it is instead.
+        found: ForeignContent,
+    },
     /// A format we read, in a variant that we do not (415).
     #[error("this kind of {format} is not read here: {detail}")]
     Unsupported {
@@ -73,8 +81,9 @@ pub struct PictureHeader {
     pub peak_bytes: u64,
 }
 
-/// Reads the header of a picture and nothing else. It takes microseconds, whatever the bytes are, and no memory that
-/// depends on the size in the header. What it refuses [`decode`] refuses too, with the same error.
+/// Reads the header of a picture and what says its orientation. It takes microseconds, and at most some milliseconds
+/// whatever the bytes are (metadata that are compressed, or that stand in very many pieces), and no memory that depends on
+/// the size in the header. What it refuses [`decode`] refuses too, with the same error.
 ///
 /// # Errors
 /// See [`DecodeError`]. A valid header does not mean that the pixels can be decoded.
@@ -91,25 +100,25 @@ pub fn is_picture(bytes: &[u8]) -> bool {
 /// Decodes a JPEG, PNG, WebP, GIF, BMP or TIFF file. The format is detected by the first bytes.
 ///
 /// The header is read first, and the limits checked, before memory is taken for pixels. Pixels are those that Pillow
-/// gives after `exif_transpose` and `convert("RGB")`: equal for lossless formats, and nearly equal for lossy ones.
+/// gives after `exif_transpose` and `convert("RGB")`: equal, and nearly equal for JPEG.
 ///
 /// | the file has | the result |
 /// |---|---|
-/// | an EXIF orientation (JPEG, PNG, WebP, TIFF) | turned and mirrored upright; damaged EXIF data are ignored |
+/// | an orientation in EXIF data, or else in XMP data (JPEG, PNG, WebP, TIFF) | turned and mirrored upright; damaged data are ignored |
 /// | grey, 1 to 8 bits | scaled to 0 to 255, repeated |
-/// | 16 bits | the upper 8 (Pillow cuts 16-bit grey off at 255 instead) |
-/// | floating-point numbers (TIFF) | 0 to 1 is the whole range, the rest cut off (Pillow takes 0 to 255) |
-/// | 5 or 6 bits a colour (BMP) | scaled and rounded (Pillow cuts the fraction off) |
+/// | 5 or 6 bits a colour (BMP) | scaled and rounded |
+/// | 12 or 16 bits without sign | the upper 8 |
+/// | whole numbers of 32 bits, or with a sign (TIFF) | cut off at 0 and 255 |
+/// | floating-point numbers (TIFF) | cut off at 0 and 255; if none is above 2, at 0 and 1, which is then the whole range |
 /// | alpha, or a transparent colour | the colours beneath, as if opaque |
+/// | associated alpha (TIFF) | the colours divided by it |
 /// | a palette | its colours; an index that it lacks is black |
 /// | CMYK, YCCK | ink multiplied out, without profiles; in a JPEG stored inverted, as Adobe does and all write |
-/// | several frames or pages | the first; of a GIF on its canvas, the rest of which is the transparent colour or the first |
+/// | several frames or pages | the first; of a GIF or WebP on its canvas, the rest of which is the transparent colour or the first (GIF), or black |
 /// | gamma, colour profiles | ignored |
-/// | data behind the end of the picture | ignored |
+/// | missing, damaged or other data behind the last pixel | ignored |
 ///
-/// Refused with [`DecodeError::Unsupported`]: JPEG with arithmetic, lossless or hierarchical coding, with 12 bits or with
-/// more than 64 scans; TIFF with signed or 32-bit whole numbers, in Lab, or in YCbCr outside a JPEG, and compressed
-/// otherwise than by nothing, LZW, deflate, `PackBits`, JPEG or fax group 4; BMP with a JPEG or PNG inside.
+/// What Pillow does otherwise, and what is refused with [`DecodeError::Unsupported`], is listed in `docs/pictures.md`.
 ///
 /// # Errors
 /// See [`DecodeError`]; each variant says which HTTP status it is meant to become.
@@ -171,7 +180,8 @@ fn examine(bytes: &[u8], limits: DecodeLimits) -> Result<(Format, FileHeader), D
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
-    let format = Format::detect(bytes).ok_or(DecodeError::UnknownFormat)?;
+    let unknown = || DecodeError::UnknownFormat { found: foreign::recognize(bytes) };
+    let format = Format::detect(bytes).ok_or_else(unknown)?;
     let header = format.header(bytes)?;
     let size = header.stored;
     if size.pixels() > limits.max_pixels {
@@ -210,13 +220,21 @@ enum Format {
 impl Format {
     /// The format of a file, by its first bytes.
     fn detect(bytes: &[u8]) -> Option<Self> {
+        /// Formats that begin as one of ours does: JPEG-LS, and a camera's raw file as TIFF.
+        const OTHERS: [&[u8]; 2] = [b"\xFF\xD8\xFF\xF7", b"II*\0\x10\0\0\0CR"];
+        if OTHERS.iter().any(|other| bytes.starts_with(other)) {
+            return None;
+        }
         let is_webp = || bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP");
         Some(match bytes {
             [0xFF, 0xD8, 0xFF, ..] => Self::Jpeg,
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Self::Gif,
             [b'B', b'M', ..] => Self::Bmp,
-            // 42 is TIFF, 43 is BigTIFF.
-            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Self::Tiff,
+            // 42 is TIFF, also with its bytes exchanged; 43 is BigTIFF.
+            [b'I', b'I', 42 | 43, 0, ..]
+            | [b'M', b'M', 0, 42 | 43, ..]
+            | [b'I', b'I', 0, 42, ..]
+            | [b'M', b'M', 42, 0, ..] => Self::Tiff,
             _ if bytes.starts_with(png::SIGNATURE) => Self::Png,
             _ if is_webp() => Self::WebP,
             _ => return None,
@@ -250,7 +268,7 @@ impl Format {
         match self {
             Self::Jpeg => jpeg::pixels(bytes, header.stored),
             Self::Png => png::pixels(bytes, header.stored),
-            Self::WebP => webp::pixels(bytes, header.decoding_bytes),
+            Self::WebP => webp::pixels(bytes, header.stored, header.decoding_bytes),
             Self::Gif => gif::pixels(bytes, header.stored),
             Self::Bmp => bmp::pixels(bytes, header.decoding_bytes),
             Self::Tiff => tiff::pixels(bytes),

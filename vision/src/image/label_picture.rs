@@ -4,7 +4,8 @@ use std::io::Cursor;
 
 use png::{BitDepth, ColorType, Compression, Decoder, DecodingError, Encoder, Limits, Transformations};
 
-use super::{DecodeLimits, ImageSize};
+use super::decode::png::FirstFrame;
+use super::{DecodeError, DecodeLimits, ImageSize};
 
 /// A label for every pixel, and how its file shows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,17 +116,18 @@ impl LabelPicture {
     /// See [`LabelError`]; each variant says which HTTP status it is meant to become.
     pub fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Self, LabelError> {
         let Opened { decoder, size } = Opened::new(file, *limits)?;
-        let mut reader = decoder.read_info().map_err(corrupt)?;
-        let bytes = reader.output_buffer_size().ok_or_else(|| LabelError::Corrupt { detail: "its size".to_owned() })?;
-        let mut packed = vec![0; bytes];
-        let frame = reader.next_frame(&mut packed).map_err(corrupt)?;
-        let labels = unpacked(&packed, frame.line_size, frame.bit_depth, size);
+        let FirstFrame { reader, samples, row_bytes } =
+            FirstFrame::read(decoder, file, size).map_err(|error| LabelError::Corrupt {
+                detail: if let DecodeError::Corrupt { detail, .. } = error { detail } else { error.to_string() },
+            })?;
+        let (_, depth) = reader.output_color_type();
+        let labels = unpacked(&samples, row_bytes, depth, size);
         // The transparent shade of a grey mask is no label's colour; it is dropped.
         let palette = reader.info().palette.as_ref().map(|colors| Palette {
             colors: colors.to_vec(),
             opacities: reader.info().trns.as_ref().map(|opacities| opacities.to_vec()),
         });
-        Ok(Self { size, labels, style: LabelStyle::read(frame.bit_depth, palette) })
+        Ok(Self { size, labels, style: LabelStyle::read(depth, palette) })
     }
 
     /// Its width and height.
@@ -136,6 +138,11 @@ impl LabelPicture {
     /// The labels, row by row.
     pub fn labels(&self) -> &[u8] {
         &self.labels
+    }
+
+    /// The labels, row by row, by value.
+    pub fn into_labels(self) -> Vec<u8> {
+        self.labels
     }
 
     /// How its file stores labels.
@@ -159,9 +166,6 @@ impl<'a> Opened<'a> {
         }
         let mut decoder = Decoder::new_with_limits(Cursor::new(file), Limits { bytes: TABLES_BYTES });
         decoder.set_transformations(Transformations::IDENTITY);
-        // Profiles and texts are not needed for labels, and may inflate to anything.
-        decoder.set_ignore_text_chunk(true);
-        decoder.set_ignore_iccp_chunk(true);
         let header = decoder.read_header_info().map_err(corrupt)?;
         let (color, depth) = (header.color_type, header.bit_depth);
         let size = ImageSize { width: header.width, height: header.height };

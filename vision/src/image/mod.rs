@@ -1,16 +1,20 @@
 //! Pictures: from bytes to RGB pixels, resizing, PNG and label pictures.
 //!
 //! Not here: features, HTTP, files and folders. Everything is synchronous and keeps no state. Invariant: after
-//! [`decode()`] a picture is 8-bit RGB with its EXIF orientation applied, so that no caller handles colour modes.
+//! [`decode()`] a picture is 8-bit RGB and upright, so that no caller handles colour modes.
 
 mod decode;
 mod extensions;
+mod ignored_names;
 mod label_picture;
 mod png;
 mod resize;
 
-pub use self::decode::{DecodeError, DecodeLimits, PictureHeader, decode, decode_uncaught, is_picture, probe};
+pub use self::decode::{
+    DecodeError, DecodeLimits, ForeignContent, ForeignKind, PictureHeader, decode, decode_uncaught, is_picture, probe,
+};
 pub use self::extensions::{PICTURE_EXTENSIONS, is_picture_extension};
+pub use self::ignored_names::is_ignored_name;
 pub use self::label_picture::{LabelEncodingError, LabelError, LabelPicture, LabelStyle, encode_labels};
 pub use self::png::{PngError, encode_png};
 pub use self::resize::{PixelRectangle, ResizeError, resize, resize_into, resize_rectangle};

@@ -23,8 +23,8 @@ impl<'a> Fields<'a> {
         Self { bytes, order: ByteOrder::Little }
     }
 
-    pub(super) fn is_little_endian(&self) -> bool {
-        self.order == ByteOrder::Little
+    pub(super) const fn order(&self) -> ByteOrder {
+        self.order
     }
 
     /// `length` bytes from `at`.

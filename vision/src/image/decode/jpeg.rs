@@ -4,23 +4,33 @@
 //! takes 1.8 ms a picture, jpeg-decoder 2.1 ms, `OpenCV`'s libjpeg-turbo 1.4 ms. It builds without cmake and nasm, and
 //! its pixels are within 3 levels of libjpeg-turbo's, 0.4 on average at most, whatever the subsampling.
 //!
-//! As every viewer does it shows what it can of damaged entropy-coded data. A file without its end is refused, and so is
-//! one with thousands of segments or 64 KiB of bytes outside of any before its pixels begin, as no encoder writes it:
-//! reading the header takes microseconds, whatever the bytes are.
+//! As every viewer does it shows what it can of damaged entropy-coded data. A file without its end marker is read if its
+//! data hold the whole picture, and refused if they do not. Refused is also one with thousands of segments or 64 KiB of
+//! bytes outside of any before its pixels begin, as no encoder writes it: reading the header takes microseconds, whatever
+//! the bytes are.
 
+mod color_coding;
+mod coverage;
+mod frame;
+mod huffman;
 mod segments;
+mod standard_tables;
+
+use std::borrow::Cow;
 
 use ::image::RgbImage;
-use ::image::metadata::Orientation;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+use self::color_coding::ColorMarkers;
+use self::frame::{FrameHeader, is_frame_header};
+use self::huffman::{HuffmanTables, TableClass};
 use self::segments::Segments;
 use super::Format::Jpeg;
-use super::fields::Fields;
+use super::orientation::{self, EXIF_PREFIX, in_xmp};
 use super::{DecodeError, FileHeader};
 use crate::image::ImageSize;
 
@@ -35,36 +45,42 @@ const MAX_SKIPPED_BYTES: usize = 64 << 10;
 /// Most segments before the first scan. Metadata of 32 MiB are about 500 of them.
 const MAX_SEGMENTS: usize = 4096;
 
+/// Most segments with EXIF data, which continue one another.
+const MAX_EXIF_SEGMENTS: usize = 64;
+
+/// Begins a segment with an XMP packet.
+const XMP_PREFIX: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+
 mod marker {
+    pub(super) const HUFFMAN_TABLES: u8 = 0xC4;
     pub(super) const START_OF_IMAGE: u8 = 0xD8;
     pub(super) const END_OF_IMAGE: u8 = 0xD9;
     pub(super) const START_OF_SCAN: u8 = 0xDA;
+    pub(super) const RESTART_INTERVAL: u8 = 0xDD;
+    pub(super) const APP0: u8 = 0xE0;
     pub(super) const APP1: u8 = 0xE1;
+    pub(super) const APP14: u8 = 0xEE;
 }
 
 pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
     let mut frame = None;
-    let mut orientation = None;
+    let mut metadata = Metadata::default();
     let mut segments = Segments::with_limit(bytes, MAX_SKIPPED_BYTES);
     for (marker, payload) in segments.by_ref().take(MAX_SEGMENTS) {
         match marker {
-            // All start-of-frame markers, whatever the process: 0xC4, 0xC8 and 0xCC are other things.
-            0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => {
-                frame = Some(FrameHeader::from_segment(marker, payload)?);
-            }
-            marker::APP1 if orientation.is_none() => {
-                orientation = payload.strip_prefix(b"Exif\0\0").map(Orientation::from_exif_chunk);
-            }
+            marker::APP1 => metadata.add(payload),
             marker::START_OF_SCAN => {
-                let frame = frame.ok_or_else(|| Jpeg.corrupt("its scans come before its frame header"))?;
+                let frame: FrameHeader = frame.ok_or_else(|| Jpeg.corrupt("its scans come before its frame header"))?;
                 let components_of_scan = payload.first().copied().unwrap_or_default();
                 return Ok(FileHeader {
                     stored: frame.size,
-                    orientation: orientation.flatten().unwrap_or(Orientation::NoTransforms),
-                    // The decoder keeps copies of metadata, in buffers that grow as they fill.
-                    decoding_bytes: frame.decoding_bytes(components_of_scan) + 2 * bytes.len() as u64,
+                    orientation: metadata.orientation(),
+                    // The decoder keeps copies of metadata, in buffers that grow as they fill; what is completed before
+                    // it is decoded is a copy as well.
+                    decoding_bytes: frame.decoding_bytes(components_of_scan) + 4 * bytes.len() as u64,
                 });
             }
+            _ if is_frame_header(marker) => frame = Some(FrameHeader::from_segment(marker, payload)?),
             _ => {}
         }
     }
@@ -78,6 +94,35 @@ pub(super) fn header(bytes: &[u8]) -> Result<FileHeader, DecodeError> {
     Err(Jpeg.corrupt(reason))
 }
 
+/// EXIF and XMP data before the pixels.
+#[derive(Default)]
+struct Metadata<'a> {
+    /// Segments that continue one another.
+    exif: Vec<&'a [u8]>,
+    xmp: Option<&'a [u8]>,
+}
+
+impl<'a> Metadata<'a> {
+    fn add(&mut self, payload: &'a [u8]) {
+        if let Some(continued) = payload.strip_prefix(EXIF_PREFIX) {
+            if self.exif.len() < MAX_EXIF_SEGMENTS {
+                self.exif.push(continued);
+            }
+        } else if let Some(packet) = payload.strip_prefix(XMP_PREFIX) {
+            self.xmp = Some(packet);
+        }
+    }
+
+    fn orientation(&self) -> ::image::metadata::Orientation {
+        let exif = match self.exif.as_slice() {
+            [] => None,
+            [whole] => Some(Cow::Borrowed(*whole)),
+            parts => Some(Cow::Owned(parts.concat())),
+        };
+        orientation::stated(exif, || in_xmp(self.xmp?))
+    }
+}
+
 pub(super) fn pixels(bytes: &[u8], size: ImageSize) -> Result<RgbImage, DecodeError> {
     let rgb = samples(bytes, Some(ColorSpace::RGB))?;
     RgbImage::from_raw(size.width, size.height, rgb).ok_or_else(|| Jpeg.corrupt("it has several sizes"))
@@ -85,7 +130,7 @@ pub(super) fn pixels(bytes: &[u8], size: ImageSize) -> Result<RgbImage, DecodeEr
 
 /// The samples `[H, W, C]` in `color_space`, or as they are stored.
 pub(super) fn samples(bytes: &[u8], color_space: Option<ColorSpace>) -> Result<Vec<u8>, DecodeError> {
-    check_scans(bytes)?;
+    let file = completed(bytes)?;
     let failed = |error| match error {
         DecodeErrors::Unsupported(scheme) => Jpeg.unsupported(format!("{scheme:?}")),
         error => Jpeg.corrupt(error.to_string()),
@@ -96,7 +141,7 @@ pub(super) fn samples(bytes: &[u8], color_space: Option<ColorSpace>) -> Result<V
         .set_max_height(usize::from(u16::MAX))
         // Stray bytes between segments are common and harmless.
         .set_strict_mode(false);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file.as_ref()), options);
     if color_space.is_none() {
         decoder.decode_headers().map_err(failed)?;
         let stored = decoder.input_colorspace().unwrap_or(ColorSpace::RGB);
@@ -105,81 +150,87 @@ pub(super) fn samples(bytes: &[u8], color_space: Option<ColorSpace>) -> Result<V
     decoder.decode().map_err(failed)
 }
 
-/// Checks that the end marker is there and that scans are few. The decoder checks neither: it fills missing data with
-/// grey and takes any number of scans.
-fn check_scans(bytes: &[u8]) -> Result<(), DecodeError> {
+/// The file as the decoder needs it: with its end marker, without what stands in its place, with Huffman tables, and with
+/// the markers from which it tells how colours are coded.
+///
+/// Checks that the picture is whole and its scans are few. The decoder checks neither: it fills missing data with grey
+/// and takes any number of scans.
+fn completed(bytes: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
+    const END: [u8; 2] = [0xFF, marker::END_OF_IMAGE];
+    let Outline { has_end, needs_tables, colors } = outline(bytes)?;
+    let missing = || Jpeg.corrupt("its pixels end early, and its end marker is missing");
+    let whole = if has_end { bytes } else { &bytes[..coverage::end_of_whole_picture(bytes).ok_or_else(missing)?] };
+    let changes = colors.changes();
+    let mut whole = Cow::Borrowed(whole);
+    for (place, value) in &changes {
+        if let Some(byte) = whole.to_mut().get_mut(*place) {
+            *byte = *value;
+        }
+    }
+    if has_end && !needs_tables {
+        return Ok(whole);
+    }
+    let (start, rest) = whole.split_at_checked(2).ok_or_else(missing)?;
+    let tables = if needs_tables { standard_tables::segments() } else { Vec::new() };
+    let end: &[u8] = if has_end { &[] } else { &END };
+    Ok(Cow::Owned([start, &tables, rest, end].concat()))
+}
+
+/// What a file has of its parts.
+struct Outline {
+    has_end: bool,
+    /// A scan uses a table that was not defined before.
+    needs_tables: bool,
+    colors: ColorMarkers,
+}
+
+fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
+    let mut outline = Outline { has_end: false, needs_tables: false, colors: ColorMarkers::default() };
+    let mut tables = HuffmanTables::default();
+    let mut is_progressive = false;
     let mut scans = 0;
-    for (marker, _) in Segments::new(bytes) {
+    let mut segments = Segments::new(bytes);
+    while let Some((marker, payload)) = segments.next() {
+        let at = segments.end() - payload.len();
         match marker {
-            marker::END_OF_IMAGE => return Ok(()),
-            marker::START_OF_SCAN => scans += 1,
+            marker::END_OF_IMAGE => outline.has_end = true,
+            marker::APP0 => outline.colors.add_app0(payload),
+            marker::APP14 => outline.colors.add_app14(payload, at),
+            // What is malformed is the decoder's to refuse.
+            marker::HUFFMAN_TABLES => {
+                tables.define(payload);
+            }
+            marker::START_OF_SCAN => {
+                scans += 1;
+                outline.colors.add_scan(payload, at);
+                outline.needs_tables |= !has_tables(payload, &tables, is_progressive);
+            }
+            _ if is_frame_header(marker) => {
+                is_progressive = marker == 0xC2;
+                if let Ok(frame) = FrameHeader::from_segment(marker, payload) {
+                    outline.colors.set_frame(frame, at);
+                }
+            }
             _ => {}
         }
         if scans > MAX_SCANS {
             return Err(Jpeg.unsupported(format!("it has more than {MAX_SCANS} scans")));
         }
     }
-    Err(Jpeg.corrupt("its end marker is missing"))
+    Ok(outline)
 }
 
-/// A frame header.
-struct FrameHeader {
-    size: ImageSize,
-    progressive: bool,
-    /// Horizontal and vertical sampling factors, one pair a component.
-    sampling: Vec<(u8, u8)>,
-}
-
-impl FrameHeader {
-    fn from_segment(marker: u8, payload: &[u8]) -> Result<Self, DecodeError> {
-        let process = match marker {
-            0xC0..=0xC2 => None,
-            0xC3 => Some("lossless coding"),
-            0xC9..=0xCB => Some("arithmetic coding"),
-            _ => Some("hierarchical coding"),
-        };
-        if let Some(process) = process {
-            return Err(Jpeg.unsupported(process));
-        }
-        let cut_off = || Jpeg.corrupt("its frame header is cut off");
-        let fields = Fields::big_endian(payload);
-        let precision = fields.u8(0).ok_or_else(cut_off)?;
-        if precision != 8 {
-            return Err(Jpeg.unsupported(format!("{precision} bits a sample")));
-        }
-        let height = u32::from(fields.u16(1).ok_or_else(cut_off)?);
-        let width = u32::from(fields.u16(3).ok_or_else(cut_off)?);
-        let components = fields.u8(5).ok_or_else(cut_off)?;
-        if !matches!(components, 1 | 3 | 4) {
-            return Err(Jpeg.unsupported(format!("{components} components")));
-        }
-        let sampling = (0..u64::from(components)).map(|index| {
-            let factors = fields.u8(7 + 3 * index).ok_or_else(cut_off)?;
-            match (factors >> 4, factors & 15) {
-                (horizontal @ 1..=4, vertical @ 1..=4) => Ok((horizontal, vertical)),
-                _ => Err(Jpeg.corrupt("its sampling factors are not 1 to 4")),
-            }
-        });
-        Ok(Self {
-            size: ImageSize { width, height },
-            progressive: marker == 0xC2,
-            sampling: sampling.collect::<Result<_, _>>()?,
-        })
-    }
-
-    /// Most bytes while it is decoded: the RGB pixels; the coefficients of the whole picture, where its components or
-    /// bits come one after the other, else of one row of blocks; and that row again, upsampled.
-    fn decoding_bytes(&self, components_of_scan: u8) -> u64 {
-        const BYTES_PER_COEFFICIENT: u64 = 2;
-        let most = |factor: fn(&(u8, u8)) -> u8| u64::from(self.sampling.iter().map(factor).max().unwrap_or(1));
-        let (horizontal, vertical) = (most(|factors| factors.0), most(|factors| factors.1));
-        let blocks: u64 = self.sampling.iter().map(|&(h, v)| u64::from(h) * u64::from(v)).sum();
-        let units_across = u64::from(self.size.width).div_ceil(8 * horizontal);
-        let units_down = u64::from(self.size.height).div_ceil(8 * vertical);
-        let row = units_across * blocks * 64 * BYTES_PER_COEFFICIENT;
-        let upsampled = units_across * horizontal * vertical * 64 * self.sampling.len() as u64 * BYTES_PER_COEFFICIENT;
-        let in_one_scan = !self.progressive && usize::from(components_of_scan) == self.sampling.len();
-        let coefficients = if in_one_scan { row } else { row * units_down };
-        self.size.pixels() * 3 + coefficients + row + 2 * upsampled
-    }
+/// Returns whether the tables are defined that a scan uses.
+fn has_tables(scan: &[u8], tables: &HuffmanTables, is_progressive: bool) -> bool {
+    let Some((&count, rest)) = scan.split_first() else { return true };
+    let Some((selectors, rest)) = rest.split_at_checked(2 * usize::from(count)) else { return true };
+    let (uses_dc, uses_ac) = match *rest {
+        // A refinement of means is sent as bits.
+        [first, _, bits, ..] if is_progressive => (first == 0 && bits >> 4 == 0, first > 0),
+        _ => (true, true),
+    };
+    selectors.chunks_exact(2).all(|selector| {
+        (!uses_dc || tables.is_defined(TableClass::Dc, selector[1] >> 4))
+            && (!uses_ac || tables.is_defined(TableClass::Ac, selector[1] & 15))
+    })
 }

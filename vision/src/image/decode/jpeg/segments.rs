@@ -28,6 +28,21 @@ impl<'a> Segments<'a> {
         Self { bytes, position: 0, skipped_bytes: 0, max_skipped_bytes }
     }
 
+    /// Where the segment that was found last ends.
+    pub(super) const fn end(&self) -> usize {
+        self.position
+    }
+
+    /// The bytes behind the segment that was found last. Behind the start of a scan they are its data.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.position..).unwrap_or_default()
+    }
+
+    /// Leaves out `bytes` of the rest, which were read as the data of a scan.
+    pub(super) const fn pass(&mut self, bytes: usize) {
+        self.position += bytes;
+    }
+
     /// Returns whether more bytes were skipped than the limit allows.
     pub(super) const fn limit_was_exceeded(&self) -> bool {
         self.skipped_bytes > self.max_skipped_bytes

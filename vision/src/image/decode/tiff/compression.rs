@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use fax::decoder::{DecodeStatus, Group4Decoder, pels};
 use flate2::{Decompress, FlushDecompress};
+use hayro_ccitt::{DecodeSettings, Decoder, DecoderContext, EncodingMode};
 use weezl::{BitOrder, LzwStatus};
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 
-use super::directory::{Directory, Tag};
-use super::sample_layout::{Compression, Photometric, SampleLayout, TiffChunk};
+use super::sample_layout::{Compression, FaxCoding, FillOrder, Photometric, SampleLayout, TiffChunk};
 use crate::image::decode::Format::Tiff;
+use crate::image::decode::directory::{Directory, Tag};
 use crate::image::decode::{DecodeError, jpeg};
 
 /// Decompresses the rows of `chunk` that are inside the picture, and nothing behind them.
@@ -20,15 +20,25 @@ pub(super) fn decompress<'a>(
     directory: &Directory<'_>,
 ) -> Result<Cow<'a, [u8]>, DecodeError> {
     let length = layout.row_bytes(chunk.width) * chunk.height;
+    let compressed = match layout.compression {
+        Compression::None => Cow::Borrowed(compressed.get(..length).unwrap_or_default()),
+        _ => Cow::Borrowed(compressed),
+    };
+    // The bits of a JPEG have their own order.
+    let compressed = if layout.fill_order == FillOrder::LowestBitFirst && layout.compression != Compression::Jpeg {
+        Cow::Owned(compressed.iter().map(|byte| byte.reverse_bits()).collect())
+    } else {
+        compressed
+    };
     let rows = match layout.compression {
-        Compression::None => compressed.get(..length).map(Cow::Borrowed),
-        Compression::Fax4 => fax4(compressed, chunk, length).map(Cow::Owned),
-        Compression::Lzw => lzw(compressed, length).map(Cow::Owned),
-        Compression::Deflate => deflate(compressed, length).map(Cow::Owned),
-        Compression::PackBits => pack_bits(compressed, length).map(Cow::Owned),
+        Compression::None => (compressed.len() == length).then_some(compressed),
+        Compression::Fax(coding) => fax(&compressed, coding, chunk, length).map(Cow::Owned),
+        Compression::Lzw => lzw(&compressed, length).map(Cow::Owned),
+        Compression::Deflate => deflate(&compressed, length).map(Cow::Owned),
+        Compression::PackBits => pack_bits(&compressed, length).map(Cow::Owned),
         Compression::Jpeg => {
             let tables = directory.values(Tag::JpegTables).and_then(|tables| tables.bytes());
-            Some(Cow::Owned(jpeg_rows(compressed, tables, layout, chunk, length)?))
+            Some(Cow::Owned(jpeg_rows(&compressed, tables, layout, chunk, length)?))
         }
     };
     rows.ok_or_else(|| Tiff.corrupt("a strip or tile ends before its pixels do"))
@@ -80,28 +90,58 @@ fn pack_bits(mut compressed: &[u8], length: usize) -> Option<Vec<u8>> {
     Some(rows)
 }
 
-/// CCITT group 4; white is 0.
-fn fax4(compressed: &[u8], chunk: &TiffChunk, length: usize) -> Option<Vec<u8>> {
-    let width = u16::try_from(chunk.width).ok()?;
-    let bytes = compressed.iter().map(|&byte| Ok::<u8, std::convert::Infallible>(byte));
-    let mut decoder = Group4Decoder::new(bytes, width).ok()?;
-    let mut rows = Vec::with_capacity(length);
-    for _ in 0..chunk.height {
-        if matches!(decoder.advance().ok()?, DecodeStatus::End) {
-            return None;
-        }
-        let mut byte = 0;
-        for (x, color) in pels(decoder.transition(), width).take(chunk.width).enumerate() {
-            byte = byte << 1 | u8::from(color == fax::Color::Black);
-            if x % 8 == 7 {
-                rows.push(byte);
-            }
-        }
-        if !chunk.width.is_multiple_of(8) {
-            rows.push(byte << (8 - chunk.width % 8));
+/// CCITT fax; white is 0. Damaged rows are white where the coding allows to go on behind them.
+fn fax(compressed: &[u8], coding: FaxCoding, chunk: &TiffChunk, length: usize) -> Option<Vec<u8>> {
+    let settings = DecodeSettings {
+        columns: u32::try_from(chunk.width).ok()?,
+        rows: u32::try_from(chunk.height).ok()?,
+        end_of_block: true,
+        // Found out from the data.
+        end_of_line: false,
+        rows_are_byte_aligned: coding == FaxCoding::RunLengths,
+        encoding: match coding {
+            FaxCoding::RunLengths | FaxCoding::Group3 { is_2d: false } => EncodingMode::Group3_1D,
+            FaxCoding::Group3 { is_2d: true } => EncodingMode::Group3_2D,
+            FaxCoding::Group4 => EncodingMode::Group4,
+        },
+        strict: false,
+    };
+    let mut rows = FaxRows { rows: Vec::with_capacity(length), width: chunk.width };
+    // An error ends the rows; behind the last one it does not matter.
+    hayro_ccitt::decode(compressed, &mut rows, &mut DecoderContext::new(settings)).ok();
+    (rows.rows.len() == length).then_some(rows.rows)
+}
+
+/// Rows of one bit a pixel.
+struct FaxRows {
+    rows: Vec<u8>,
+    width: usize,
+}
+
+impl Decoder for FaxRows {
+    fn push_row(&mut self, changes: &[u32]) {
+        let start = self.rows.len();
+        self.rows.resize(start + self.width.div_ceil(8), 0);
+        let row = &mut self.rows[start..];
+        for run in changes.chunks(2) {
+            let end = run.get(1).map_or(self.width, |&end| end as usize);
+            fill_bits(row, run[0] as usize, end.min(self.width));
         }
     }
-    (rows.len() == length).then_some(rows)
+}
+
+/// Sets the bits from `start` to before `end`, the highest of a byte first.
+fn fill_bits(row: &mut [u8], start: usize, end: usize) {
+    let mut x = start;
+    while x < end {
+        if x.is_multiple_of(8) && end - x >= 8 {
+            row[x / 8] = 0xFF;
+            x += 8;
+        } else {
+            row[x / 8] |= 0x80 >> (x % 8);
+            x += 1;
+        }
+    }
 }
 
 /// Decodes a chunk that is a JPEG file, whose tables may be in the directory.
@@ -157,5 +197,15 @@ mod tests {
         assert_eq!(lzw(&compressed, 501), None);
         assert_eq!(lzw(&compressed[..compressed.len() / 2], 500), None);
         assert_eq!(deflate(b"\x78\x01\x03\x00\x00\x00\x00\x01", 1), None);
+    }
+
+    #[test]
+    fn runs_of_a_fax_become_bits() {
+        let mut rows = FaxRows { rows: Vec::new(), width: 21 };
+        for changes in [&[][..], &[0], &[3, 5, 7, 18], &[20]] {
+            rows.push_row(changes);
+        }
+        let expected = [0, 0, 0, 0xFF, 0xFF, 0xF8, 0b0001_1001, 0xFF, 0b1100_0000, 0, 0, 0b0000_1000];
+        assert_eq!(rows.rows, expected);
     }
 }

@@ -3,30 +3,58 @@
 use half::f16;
 
 use super::sample_layout::{Photometric, Predictor, SampleDepth, SampleLayout};
+use crate::image::decode::fields::ByteOrder;
 
-/// One row of a chunk as 8-bit samples. Indices of a palette stay what they are; everything else is scaled to 0 to 255.
-pub(super) fn to_bytes(row: &[u8], layout: &SampleLayout, values: &mut [u8]) {
-    let pixel = layout.samples_per_chunk_pixel;
+/// The range of floating-point numbers that stands for black to white.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FloatRange {
+    /// 0 to 1.
+    Unit,
+    /// 0 to 255.
+    Bytes,
+}
+
+/// One row of a chunk as 8-bit samples. Indices of a palette stay what they are; everything else becomes 0 to 255.
+pub(super) fn to_bytes(row: &[u8], layout: &SampleLayout, range: FloatRange, values: &mut [u8]) {
     match layout.depth {
         SampleDepth::Unsigned(8) => {
             values.copy_from_slice(row);
             if layout.predictor == Predictor::Difference {
+                let pixel = layout.samples_per_chunk_pixel;
                 for index in pixel..values.len() {
                     values[index] = values[index].wrapping_add(values[index - pixel]);
                 }
             }
         }
+        SampleDepth::Unsigned(12) => unpack_12_bits(row, values),
         SampleDepth::Unsigned(16) => {
-            let mut deep: Vec<u16> = numbers(row, layout.is_little_endian, u16::from_le_bytes, u16::from_be_bytes);
-            if layout.predictor == Predictor::Difference {
-                for index in pixel..deep.len() {
-                    deep[index] = deep[index].wrapping_add(deep[index - pixel]);
-                }
-            }
-            values.iter_mut().zip(deep).for_each(|(value, deep)| *value = (deep >> 8) as u8);
+            values.iter_mut().zip(whole_numbers::<2>(row, layout)).for_each(|(value, deep)| *value = (deep >> 8) as u8);
+        }
+        SampleDepth::Unsigned(32) => {
+            values
+                .iter_mut()
+                .zip(whole_numbers::<4>(row, layout))
+                .for_each(|(value, deep)| *value = deep.min(255) as u8);
+        }
+        SampleDepth::Signed(16) => {
+            let signed = whole_numbers::<2>(row, layout).into_iter().map(|deep| i32::from((deep as u16).cast_signed()));
+            values.iter_mut().zip(signed).for_each(|(value, deep)| *value = deep.clamp(0, 255) as u8);
+        }
+        SampleDepth::Signed(_) => {
+            let signed = whole_numbers::<4>(row, layout).into_iter().map(|deep| (deep as u32).cast_signed());
+            values.iter_mut().zip(signed).for_each(|(value, deep)| *value = deep.clamp(0, 255) as u8);
         }
         SampleDepth::Unsigned(bits) => unpack(row, bits, layout.photometric == Photometric::Palette, values),
-        SampleDepth::Float(bits) => floats_to_bytes(row, bits, layout, values),
+        SampleDepth::Float(bits) => {
+            let floats = floats(row, bits, layout);
+            // The casts saturate: NaN becomes 0, and values outside the range are cut off.
+            values.iter_mut().zip(floats).for_each(|(value, float)| {
+                *value = match range {
+                    FloatRange::Unit => (float * 255.0 + 0.5) as u8,
+                    FloatRange::Bytes => float as u8,
+                };
+            });
+        }
     }
 }
 
@@ -42,25 +70,61 @@ fn unpack(row: &[u8], bits: u32, is_palette: bool, values: &mut [u8]) {
     }
 }
 
-fn floats_to_bytes(row: &[u8], bits: u32, layout: &SampleLayout, values: &mut [u8]) {
-    let (sorted, is_little_endian) = match layout.predictor {
-        Predictor::FloatDifference => (by_sample(row, bits as usize / 8, layout.samples_per_chunk_pixel), false),
-        _ => (row.to_vec(), layout.is_little_endian),
-    };
-    let bytes_from = |floats: Vec<f32>, values: &mut [u8]| {
-        for (value, float) in values.iter_mut().zip(floats) {
-            // The cast saturates: NaN becomes 0, and values outside 0 to 1 are cut off.
-            *value = (float * 255.0 + 0.5) as u8;
+/// The upper 8 bits of samples of 12, two in three bytes.
+fn unpack_12_bits(row: &[u8], values: &mut [u8]) {
+    for (values, bytes) in values.chunks_mut(2).zip(row.chunks(3)) {
+        for (place, value) in values.iter_mut().enumerate() {
+            *value = match (place, bytes) {
+                (0, &[first, ..]) => first,
+                (_, &[_, second, third]) => second << 4 | third >> 4,
+                _ => 0,
+            };
         }
+    }
+}
+
+/// Numbers of 2, 4 or 8 bytes, without sign, after the predictor is undone.
+fn whole_numbers<const N: usize>(row: &[u8], layout: &SampleLayout) -> Vec<u64> {
+    let widened = |field: [u8; N]| field.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
+    let little = |mut field: [u8; N]| {
+        field.reverse();
+        widened(field)
     };
-    let floats = match bits {
-        16 => {
-            numbers(&sorted, is_little_endian, |b| f16::from_le_bytes(b).to_f32(), |b| f16::from_be_bytes(b).to_f32())
+    let mut deep = numbers(row, layout.byte_order, little, widened);
+    if layout.predictor == Predictor::Difference {
+        let (pixel, mask) = (layout.samples_per_chunk_pixel, u64::MAX >> (64 - 8 * N));
+        for index in pixel..deep.len() {
+            deep[index] = deep[index].wrapping_add(deep[index - pixel]) & mask;
         }
-        32 => numbers(&sorted, is_little_endian, f32::from_le_bytes, f32::from_be_bytes),
-        _ => numbers(&sorted, is_little_endian, |b| f64::from_le_bytes(b) as f32, |b| f64::from_be_bytes(b) as f32),
+    }
+    deep
+}
+
+/// The floating-point numbers of a row.
+pub(super) fn floats(row: &[u8], bits: u32, layout: &SampleLayout) -> Vec<f32> {
+    // That predictor takes the bits of floats for whole numbers, too.
+    if layout.predictor == Predictor::Difference {
+        return match bits {
+            16 => {
+                whole_numbers::<2>(row, layout).into_iter().map(|bits| f16::from_bits(bits as u16).to_f32()).collect()
+            }
+            32 => whole_numbers::<4>(row, layout).into_iter().map(|bits| f32::from_bits(bits as u32)).collect(),
+            _ => whole_numbers::<8>(row, layout).into_iter().map(|bits| f64::from_bits(bits) as f32).collect(),
+        };
+    }
+    let sorted;
+    let (row, order) = match layout.predictor {
+        Predictor::FloatDifference => {
+            sorted = by_sample(row, bits as usize / 8, layout.samples_per_chunk_pixel);
+            (sorted.as_slice(), ByteOrder::Big)
+        }
+        Predictor::None | Predictor::Difference => (row, layout.byte_order),
     };
-    bytes_from(floats, values);
+    match bits {
+        16 => numbers(row, order, |b| f16::from_le_bytes(b).to_f32(), |b| f16::from_be_bytes(b).to_f32()),
+        32 => numbers(row, order, f32::from_le_bytes, f32::from_be_bytes),
+        _ => numbers(row, order, |b| f64::from_le_bytes(b) as f32, |b| f64::from_be_bytes(b) as f32),
+    }
 }
 
 /// Undoes the predictor of floats: differences of bytes, the most significant ones of the whole row first. Gives
@@ -78,12 +142,16 @@ fn by_sample(row: &[u8], bytes_per_sample: usize, samples_per_pixel: usize) -> V
 
 fn numbers<const N: usize, T>(
     bytes: &[u8],
-    is_little_endian: bool,
+    order: ByteOrder,
     little: impl Fn([u8; N]) -> T,
     big: impl Fn([u8; N]) -> T,
 ) -> Vec<T> {
     let (fields, _) = bytes.as_chunks();
-    fields.iter().map(|&field| if is_little_endian { little(field) } else { big(field) }).collect()
+    let number = |field| match order {
+        ByteOrder::Little => little(field),
+        ByteOrder::Big => big(field),
+    };
+    fields.iter().map(|&field| number(field)).collect()
 }
 
 #[cfg(test)]
@@ -99,6 +167,13 @@ mod tests {
         assert_eq!(values, [0, 1, 2, 3, 3]);
         unpack(&[0b1010_0000], 1, false, &mut values);
         assert_eq!(values, [255, 0, 255, 0, 0]);
+    }
+
+    #[test]
+    fn twelve_bits_keep_the_upper_eight() {
+        let mut values = [0; 3];
+        unpack_12_bits(&[0xAB, 0xCD, 0xEF, 0x12, 0x30], &mut values);
+        assert_eq!(values, [0xAB, 0xDE, 0x12]);
     }
 
     #[test]
