@@ -1,4 +1,5 @@
-//! Feature maps: coordinates, normalisation, sampling, stacking of layers, principal components, and tensors as bytes.
+//! Feature maps: coordinates, normalisation, sampling, pooling, stacking of layers, principal components, and tensors as
+//! bytes.
 //!
 //! Not here: running a model, and comparing two maps ([`crate::matching`]). Invariant: a [`FeatureMap`] has exactly
 //! `channels × height × width` values, at least one, which its constructor checks.
@@ -20,6 +21,7 @@ mod neighbour_products;
 mod normalized_map;
 mod npy;
 mod points;
+mod pooling;
 mod rendering;
 mod resample;
 mod safetensors;
@@ -43,6 +45,7 @@ pub(crate) use self::neighbour_products::NeighbourProducts;
 pub use self::normalized_map::NormalizedMap;
 pub use self::npy::{encode_npy, encode_npy_u8, npy_header};
 pub use self::points::{GridError, ImagePoints, PointError};
+pub use self::pooling::{ParsePoolingError, Pooling, l2_normalize_vector, pooled};
 pub use self::rendering::{Places, RenderError, Rendering};
 pub use self::resample::resampled;
 pub use self::safetensors::{StoredTensor, TensorEntry, encode_safetensors, safetensors_header};

@@ -1,4 +1,5 @@
-//! The tensor that is made of a map: principal components, sample positions, length of descriptors, order of axes.
+//! The tensor that is made of a map: principal components, sample positions or one vector, length of descriptors, order of
+//! axes.
 
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use super::interpolated::{InterpolatedMap, MAX_KEPT_LENGTHS};
 use super::tensor::Tensor;
 use super::window::{Window, WindowError};
 use super::{
-    ComponentsError, FeatureMap, GridSize, ImagePoints, Layout, PrincipalComponents, components_picture,
-    descriptors_at, l2_normalize_rows,
+    ComponentsError, FeatureMap, GridSize, ImagePoints, Layout, Pooling, PrincipalComponents, components_picture,
+    descriptors_at, l2_normalize_rows, l2_normalize_vector, pooled,
 };
 use crate::image::{ImageSize, RgbImage};
 
@@ -20,6 +21,8 @@ pub enum Places {
     Points(ImagePoints),
     /// The sample positions of a window; the tensor is a map.
     Window(Window),
+    /// The cells of a window, pooled; the tensor is `[C]`.
+    Pooled(Window, Pooling),
 }
 
 /// A description of the tensor to make of a map.
@@ -31,7 +34,8 @@ pub struct Rendering {
     pub places: Places,
     /// Number of principal components to project on. They are those of the whole map, whatever the positions.
     pub components: Option<usize>,
-    /// Descriptors have length 1, both before a projection and in the result.
+    /// Descriptors are scaled to length 1, both before a projection and in the result. A pooled vector is scaled to length
+    /// 1; the descriptors are pooled unscaled.
     pub unit: bool,
     /// Order of a map's axes.
     pub layout: Layout,
@@ -64,6 +68,18 @@ impl Rendering {
                 let places = window.places(grid)?;
                 Ok(self.layout.shape(channels, places.height, places.width).to_vec())
             }
+            Places::Pooled(window, _) => {
+                window.cells(grid)?;
+                Ok(vec![channels])
+            }
+        }
+    }
+
+    /// True if the descriptors of the map that is rendered must have length 1.
+    pub fn takes_unit_map(&self) -> bool {
+        match self.places {
+            Places::Points(_) | Places::Window(_) => self.unit,
+            Places::Pooled(..) => false,
         }
     }
 
@@ -83,12 +99,13 @@ impl Rendering {
                 let lengths = raster.cells().min(MAX_KEPT_LENGTHS) * FLOAT_BYTES;
                 lengths + grid.cells() * BlendLengths::BYTES_PER_CELL
             }),
+            Places::Pooled(..) => 2 * channels * FLOAT_BYTES,
         };
         (components + places) as u64
     }
 
-    /// The tensor of `map`, whose descriptors must have length 1 already if `unit`. Descriptors at points are computed
-    /// now, maps between the cells when they are read.
+    /// The tensor of `map`, whose descriptors must have length 1 already if [`takes_unit_map`](Self::takes_unit_map).
+    /// Descriptors at points and vectors are computed now, maps between the cells when they are read.
     ///
     /// # Errors
     /// [`RenderError`] if the tensor cannot be made.
@@ -119,6 +136,13 @@ impl Rendering {
                 let map = InterpolatedMap::new(map, window, self.layout, self.unit);
                 Ok(Arc::new(map.expect("the window is not at cells")))
             }
+            Places::Pooled(window, pooling) => {
+                let mut vector = pooled(&map, &window.cells(map.grid())?, *pooling);
+                if self.unit {
+                    l2_normalize_vector(&mut vector);
+                }
+                Ok(Arc::new(vector))
+            }
         }
     }
 
@@ -126,9 +150,9 @@ impl Rendering {
     /// length 1 already if `unit`.
     ///
     /// # Panics
-    /// If the positions are points.
+    /// If the positions are not those of a window.
     pub fn picture(&self, map: &FeatureMap) -> RgbImage {
-        let Places::Window(window) = &self.places else { panic!("points make no picture") };
+        let Places::Window(window) = &self.places else { panic!("only a window makes a picture") };
         components_picture(map, *window)
     }
 }
@@ -180,6 +204,33 @@ mod tests {
         let crop = CropBox { x: 10, y: 10, width: 20, height: 10 };
         let part = all_values(&*rendered(window(Some(crop), Resolution::Grid), Some(3), true), 100);
         assert_eq!(part, whole[(4 + 1) * 3..(4 + 3) * 3]);
+    }
+
+    #[test]
+    fn a_vector_is_pooled_from_the_map_as_it_is_and_scaled_afterwards() {
+        let crop = Some(CropBox { x: 10, y: 10, width: 20, height: 10 });
+        let places = |crop| Places::Pooled(Window::new(IMAGE, crop, Resolution::Grid).unwrap(), Pooling::Mean);
+        let raw = all_values(&*rendered(places(crop), None, false), 1);
+        for (channel, value) in raw.iter().enumerate() {
+            // Cells 5 and 6 of the 4 × 3.
+            let map = map();
+            let cells = &map.data()[channel * 12 + 5..][..2];
+            assert!((value - f32::midpoint(cells[0], cells[1])).abs() < 1e-6);
+        }
+        let unit = all_values(&*rendered(places(crop), None, true), 1);
+        let length = raw.iter().map(|value| value * value).sum::<f32>().sqrt();
+        assert!(unit.iter().zip(&raw).all(|(unit, raw)| (unit - raw / length).abs() < 1e-6));
+        let between = CropBox { x: 6, y: 6, width: 2, height: 2 };
+        let rendering = Rendering {
+            image: IMAGE,
+            places: places(Some(between)),
+            components: None,
+            unit: true,
+            layout: Layout::Chw,
+        };
+        assert!(!rendering.takes_unit_map());
+        assert!(matches!(rendering.shape(6, map().grid()), Err(RenderError::Window(WindowError::NoCells { .. }))));
+        assert!(rendering.render(map()).is_err());
     }
 
     #[test]

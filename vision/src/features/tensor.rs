@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::Array2;
+use ndarray::{Array1, Array2};
 
 /// A tensor that need not be in memory as a whole: any range of its values can be computed, in C order.
 pub trait Tensor: Send + Sync {
@@ -19,6 +19,21 @@ pub trait Tensor: Send + Sync {
     /// All values in C order, if they are in memory.
     fn whole(&self) -> Option<Arc<Vec<f32>>> {
         None
+    }
+}
+
+/// A vector in memory, `[C]`.
+impl Tensor for Array1<f32> {
+    fn shape(&self) -> Vec<usize> {
+        self.shape().to_vec()
+    }
+
+    fn unit(&self) -> usize {
+        1
+    }
+
+    fn append(&self, range: Range<usize>, values: &mut Vec<f32>) {
+        values.extend(self.iter().skip(range.start).take(range.len()));
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
 use super::refine::{SoftArgmax, refine};
-use super::similarity::{Peak, PeakSearch, RowPeaks};
+use super::similarity::{Peak, PeakSearch, RowPeaks, as_cosine};
 use super::{Cancellation, Cancelled};
 use crate::features::{
     CellPoint, Geometry, GridSize, ImagePoints, NeighbourProducts, NormalizedMap, PixelPoint, descriptors_at,
@@ -86,7 +86,7 @@ impl Default for MatchOptions {
 pub struct Candidate {
     /// Point of the target, in pixels.
     pub target: PixelPoint,
-    /// Cosine similarity of the descriptors at the query and at `target`.
+    /// Cosine similarity of the descriptors at the query and at `target`, within [-1, 1].
     pub score: f32,
 }
 
@@ -99,7 +99,7 @@ pub struct PointMatch {
     pub source: PixelPoint,
     /// Point of the target, in pixels: that of the first candidate.
     pub target: PixelPoint,
-    /// Cosine similarity of the first candidate.
+    /// Cosine similarity of the first candidate, within [-1, 1].
     pub score: f32,
     /// Mutual nearest neighbours: the source's cell most similar to the best target cell is the query's own cell
     /// ([`Queries::Cells`]), or at most one cell away from the point ([`Queries::Points`]).
@@ -290,7 +290,7 @@ impl<'a> TargetRefiner<'a> {
 
     fn candidate(&self, peak: &Peak, beyond: CellPoint) -> Candidate {
         let Some(products) = self.products else {
-            return Candidate { target: self.geometry.cell_center(peak.cell), score: peak.score };
+            return Candidate { target: self.geometry.cell_center(peak.cell), score: as_cosine(peak.score) };
         };
         let width = self.geometry.grid.width;
         let refined = refine(peak, products, self.soft_argmax);
@@ -302,7 +302,8 @@ impl<'a> TargetRefiner<'a> {
         };
         let PixelPoint { x, y } = self.geometry.pixel_from_cell(cell);
         let (right, bottom) = (f64::from(self.geometry.image.width) - 0.5, f64::from(self.geometry.image.height) - 0.5);
-        Candidate { target: PixelPoint { x: x.clamp(-0.5, right), y: y.clamp(-0.5, bottom) }, score: refined.score }
+        let target = PixelPoint { x: x.clamp(-0.5, right), y: y.clamp(-0.5, bottom) };
+        Candidate { target, score: as_cosine(refined.score) }
     }
 }
 

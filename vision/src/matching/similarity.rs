@@ -18,6 +18,12 @@ const MAX_BLOCK_ROWS: usize = 256;
 /// Rows and columns of the similarities that a [`Peak`] holds: as many as the widest refinement reads.
 pub(super) const AROUND: usize = 5;
 
+/// A dot product of descriptors of length 1 as a cosine. Rounding puts some of them a few millionths beyond -1 or 1. It is
+/// done where a similarity leaves this module's searches, not before: which of two cells is better stays as computed.
+pub(super) fn as_cosine(product: f32) -> f32 {
+    product.clamp(-1.0, 1.0)
+}
+
 /// A cell of the target at which the similarity with a query has a maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Peak {

@@ -7,9 +7,11 @@ use ndarray::{Array2, ArrayViewMut2, s};
 use super::MatchedImage;
 use super::correspondences::{MatchError, check_channels};
 use super::product::multiply;
+use super::similarity::as_cosine;
 use crate::features::{GridSize, ImagePoints, NormalizedMap, Tensor};
 
-/// The cosine similarities of points of the source with the cells of the target, `[P, h, w]`, computed on demand.
+/// The cosine similarities of points of the source with the cells of the target, `[P, h, w]`, within [-1, 1], computed on
+/// demand.
 #[derive(Clone, Debug)]
 pub struct SimilarityMaps {
     /// `[P, C]`.
@@ -51,6 +53,7 @@ impl Tensor for SimilarityMaps {
         let mut maps = ArrayViewMut2::from_shape((last - first, cells), &mut values[start..])
             .expect("the range consists of whole maps");
         multiply(&self.descriptors.slice(s![first..last, ..]), &self.target.matrix(), &mut maps); // [P, C] · [C, M]
+        maps.mapv_inplace(as_cosine);
     }
 }
 

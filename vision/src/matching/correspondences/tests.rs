@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::super::SimilarityMaps;
 use super::*;
-use crate::features::FeatureMap;
+use crate::features::{FeatureMap, Tensor as _};
 
 /// Smooth pseudo-random descriptors of the cells of a window at `origin` in an unbounded plane.
 fn plane(channels: usize, grid: GridSize, origin: (f64, f64), seed: u64) -> NormalizedMap {
@@ -187,5 +188,36 @@ proptest! {
         let targets = found.iter().map(|found| found.target).collect();
         prop_assert!(ImagePoints::new(targets, matched_image(&other).image).is_ok());
         prop_assert!(found.iter().all(|found| found.score.is_finite()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn no_score_is_beyond_one(seed: u64, channels in 2_usize..600, top_k in 1_usize..4, is_negated: bool) {
+        // An image matched with itself, where every descriptor meets its equal, or with its negative.
+        let map = plane(channels, GRID, (0.3, 0.1), seed);
+        let negated = FeatureMap::new(channels, GRID.height, GRID.width, map.data().iter().map(|value| -value).collect());
+        let negated = negated.unwrap().into_normalized();
+        let target = if is_negated { &negated } else { &map };
+        let points = ImagePoints::grid(matched_image(&map).image, 9.0, 1000).unwrap();
+        for (queries, refine) in [
+            (Queries::Cells, Refinement::None),
+            (Queries::Cells, Refinement::SoftArgmax),
+            (Queries::Points(&points), Refinement::SoftArgmax),
+        ] {
+            let top_k = NonZeroUsize::new(top_k).unwrap();
+            let matches = find(&map, target, queries, &MatchOptions { top_k, refine, ..MatchOptions::default() });
+            prop_assert!(matches.iter().all(|found| (0.0..=1.0).contains(&found.ratio)));
+            let scores = matches.iter().flat_map(|found| found.candidates.iter().map(|it| it.score).chain([found.score]));
+            for score in scores {
+                prop_assert!((-1.0..=1.0).contains(&score), "{score}");
+            }
+        }
+        let similarities = SimilarityMaps::new(matched_image(&map), &points, target.clone()).unwrap();
+        let mut values = Vec::new();
+        similarities.append(0..similarities.shape().iter().product(), &mut values);
+        prop_assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)));
     }
 }

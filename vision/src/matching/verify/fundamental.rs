@@ -19,6 +19,33 @@ impl FundamentalMatrix {
     pub(super) fn matrix(&self) -> Matrix3<f64> {
         self.0
     }
+
+    /// The epipoles, where all epipolar lines of an image meet.
+    pub(super) fn epipoles(&self) -> Epipoles {
+        let Some(svd) = self.0.try_svd(true, true, f64::EPSILON, 200) else { return Epipoles::default() };
+        let smallest = svd.singular_values.imin();
+        let point = |[x, y, w]: [f64; 3]| (w.abs() > 1e-12).then(|| [x / w, y / w]);
+        let source = svd.v_t.and_then(|rows| point(std::array::from_fn(|entry| rows[(smallest, entry)])));
+        let target = svd.u.and_then(|columns| point(std::array::from_fn(|entry| columns[(entry, smallest)])));
+        Epipoles { source, target }
+    }
+}
+
+/// The epipoles of two images; `None` for one at infinity.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Epipoles {
+    source: Option<[f64; 2]>,
+    target: Option<[f64; 2]>,
+}
+
+impl Epipoles {
+    /// Tells whether a point of the pair is within `distance` of its image's epipole.
+    pub(super) fn are_near(&self, pair: &PointPair, distance: f64) -> bool {
+        let is_near = |epipole: Option<[f64; 2]>, point: [f64; 2]| {
+            epipole.is_some_and(|epipole| (epipole[0] - point[0]).hypot(epipole[1] - point[1]) <= distance)
+        };
+        is_near(self.source, pair.source) || is_near(self.target, pair.target)
+    }
 }
 
 impl Model for FundamentalMatrix {
@@ -136,6 +163,20 @@ mod tests {
                 prop_assert!(value.abs() < 1e-6, "{x} {value}");
             }
         }
+    }
+
+    #[test]
+    fn every_epipolar_line_goes_through_the_epipoles() {
+        // A camera that moves by (1, 2, 1): both epipoles are at (1, 2).
+        let matrix = FundamentalMatrix::new(nalgebra::Vector3::new(1.0, 2.0, 1.0).cross_matrix()).unwrap();
+        let epipoles = matrix.epipoles();
+        let pair = |source, target| PointPair { source, target };
+        assert!(epipoles.are_near(&pair([1.0, 2.0], [9.0, 9.0]), 1e-6));
+        assert!(epipoles.are_near(&pair([9.0, 9.0], [1.0, 2.0]), 1e-6));
+        assert!(!epipoles.are_near(&pair([3.0, 2.0], [1.0, 4.0]), 1.9));
+        // A camera that moves sideways has them at infinity.
+        let sideways = FundamentalMatrix::new(nalgebra::Vector3::new(1.0, 0.0, 0.0).cross_matrix()).unwrap();
+        assert!(sideways.epipoles().source.is_none() && sideways.epipoles().target.is_none());
     }
 
     #[test]

@@ -15,13 +15,16 @@ mod consensus;
 mod fundamental;
 mod homography;
 mod normalization;
+mod separate_pairs;
 
 use self::consensus::{Consensus, Model, find_consensus};
 use self::fundamental::FundamentalMatrix;
 use self::homography::HomographyModel;
 use self::normalization::SimilarityTransform;
+use self::separate_pairs::{JudgedPair, OffLines, SeparatePairs, distinct};
 use super::{Cancellation, Cancelled, ImagePair, PointMatch};
 use crate::features::Geometry;
+use crate::image::ImageSize;
 use nalgebra::Matrix3;
 
 /// Default threshold in cells of the target. On photographs under known homographies, correct refined matches are within
@@ -32,6 +35,8 @@ const THRESHOLD_CELLS: f64 = 0.5;
 /// smaller distance is no evidence of parallax.
 const MIN_SHARE_OFF_PLANE: f64 = 0.05;
 const OFF_PLANE: f64 = 3.0;
+/// Distance from an epipole, in thresholds, within which a pair agrees with every fundamental matrix that has this epipole.
+const AT_EPIPOLE: f64 = 2.0;
 
 /// Geometric relation of two images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,7 +79,9 @@ pub enum Undetermined {
     TooFewMatches,
     /// Too few matches agree with any model.
     NoConsensus,
-    /// The matches that agree are on one line (homography) or on one plane (fundamental matrix).
+    /// The matches that agree also agree with other matrices: all but a few are in fewer than 4 places (homography) or 8
+    /// (fundamental matrix) of one of the images, on one line of one of the images or, for a fundamental matrix, on one
+    /// plane, or are as few as would agree by chance.
     Degenerate,
 }
 
@@ -119,65 +126,108 @@ pub fn verify(
     let units = ThresholdUnits {
         source: SimilarityTransform::from_image(source.image, threshold_px * source_cell / target_cell),
         target: SimilarityTransform::from_image(target.image, threshold_px),
+        images: [source.image, target.image],
     };
-    let pairs: Vec<PointPair> = matches.iter().map(|found| units.pair(found)).collect();
+    // A match that is there several times is no more evidence than once.
+    let (pairs, indices) = distinct(&matches.iter().map(|found| units.pair(found)).collect::<Vec<_>>());
     let found = match options.model {
-        GeometricModel::Homography => homography(&pairs, cancellation)?.map(|(h, inliers)| {
-            (scaled_to_last_entry(units.target.inverse_matrix() * h * units.source.matrix()), inliers)
-        }),
-        GeometricModel::Fundamental => fundamental(&pairs, cancellation)?.map(|(f, inliers)| {
-            (scaled_to_unit_norm(units.target.matrix().transpose() * f * units.source.matrix()), inliers)
-        }),
+        GeometricModel::Homography => {
+            homography(&pairs, units.chance_near_point(), cancellation)?.map(|(h, inliers)| {
+                (scaled_to_last_entry(units.target.inverse_matrix() * h * units.source.matrix()), inliers)
+            })
+        }
+        GeometricModel::Fundamental => {
+            fundamental(&pairs, units.chance_near_line(), cancellation)?.map(|(f, inliers)| {
+                (scaled_to_unit_norm(units.target.matrix().transpose() * f * units.source.matrix()), inliers)
+            })
+        }
     };
     let (matrix, inliers, reason) = match found {
         Ok((matrix, inliers)) => (Some(rows(&matrix)), inliers, None),
-        Err(reason) => (None, vec![false; pairs.len()], Some(reason)),
+        Err(reason) => {
+            (None, vec![false; pairs.len()], Some(reason_with_repetitions(reason, matches.len(), options.model)))
+        }
     };
-    for (found, &inlier) in matches.iter_mut().zip(&inliers) {
-        found.inlier = Some(inlier);
+    for (found, &index) in matches.iter_mut().zip(&indices) {
+        found.inlier = Some(inliers[index]);
     }
-    let inliers = inliers.iter().filter(|inlier| **inlier).count();
+    let inliers = matches.iter().filter(|found| found.inlier == Some(true)).count();
     Ok(Verification { model: options.model, matrix, inliers, threshold_px, reason })
+}
+
+/// The reason of a failure, by the number of matches with repetitions: there may be enough of them, but in too few places.
+fn reason_with_repetitions(reason: Undetermined, matches: usize, model: GeometricModel) -> Undetermined {
+    let least = match model {
+        GeometricModel::Homography => HomographyModel::MIN_MATCHES,
+        GeometricModel::Fundamental => FundamentalMatrix::MIN_MATCHES,
+    };
+    match reason {
+        Undetermined::TooFewMatches if matches >= least => Undetermined::Degenerate,
+        Undetermined::TooFewMatches | Undetermined::NoConsensus | Undetermined::Degenerate => reason,
+    }
 }
 
 /// A matrix in internal coordinates, and for each pair whether it is an inlier.
 type Estimated = Result<(Matrix3<f64>, Vec<bool>), Undetermined>;
 
-fn homography(pairs: &[PointPair], cancellation: &Cancellation) -> Result<Estimated, Cancelled> {
+fn homography(pairs: &[PointPair], chance: f64, cancellation: &Cancellation) -> Result<Estimated, Cancelled> {
     Ok(match find_consensus::<HomographyModel>(pairs, cancellation)? {
         Err(reason) => Err(reason),
-        Ok(Consensus { inliers, .. }) if lie_on_a_line(pairs, &inliers) => Err(Undetermined::Degenerate),
-        Ok(Consensus { model, inliers }) => Ok((model.matrix(), inliers)),
+        Ok(Consensus { model, inliers }) => {
+            let judged: Vec<_> =
+                pairs.iter().zip(&inliers).map(|(&pair, &agrees)| JudgedPair { pair, agrees }).collect();
+            reason_against_homography(&judged, chance).map_or_else(|| Ok((model.matrix(), inliers)), Err)
+        }
     })
 }
 
-fn fundamental(pairs: &[PointPair], cancellation: &Cancellation) -> Result<Estimated, Cancelled> {
+fn fundamental(pairs: &[PointPair], chance: f64, cancellation: &Cancellation) -> Result<Estimated, Cancelled> {
     Ok(match find_consensus::<FundamentalMatrix>(pairs, cancellation)? {
         Err(reason) => Err(reason),
-        Ok(Consensus { inliers, .. }) if lie_on_a_plane(pairs, &inliers, cancellation)? => {
-            Err(Undetermined::Degenerate)
+        Ok(Consensus { model, inliers }) => {
+            // Near an epipole a pair agrees with every matrix that has it.
+            let epipoles = model.epipoles();
+            let judged = pairs.iter().zip(&inliers).map(|(&pair, &agrees)| JudgedPair { pair, agrees });
+            let away: Vec<_> = judged.filter(|it| !epipoles.are_near(&it.pair, AT_EPIPOLE)).collect();
+            let agreeing: Vec<_> = away.iter().filter(|it| it.agrees).map(|it| it.pair).collect();
+            let is_determined = suffice_for_fundamental(&away, chance) && !lie_on_a_plane(&agreeing, cancellation)?;
+            if is_determined { Ok((model.matrix(), inliers)) } else { Err(Undetermined::Degenerate) }
         }
-        Ok(Consensus { model, inliers }) => Ok((model.matrix(), inliers)),
     })
 }
 
-/// Tells whether, in either image, fewer than two inliers of a homography are off one line by more than the threshold:
-/// four points in general position need two.
-fn lie_on_a_line(pairs: &[PointPair], inliers: &[bool]) -> bool {
-    let inliers: Vec<&PointPair> =
-        pairs.iter().zip(inliers).filter(|(_, inlier)| **inlier).map(|(pair, _)| pair).collect();
-    [|pair: &PointPair| pair.source, |pair: &PointPair| pair.target].iter().any(|end| {
-        let points: Vec<[f64; 2]> = inliers.iter().map(|pair| end(pair)).collect();
-        normalization::distances_from_line(&points).iter().filter(|distance| **distance > 1.0).count() < 2
-    })
+/// The reason why the inliers among `pairs` do not determine a homography: they have to be in four places of each image, of
+/// which no three are on a line, so that any line misses at least two, and more than chance would make agree.
+fn reason_against_homography(pairs: &[JudgedPair], chance: f64) -> Option<Undetermined> {
+    let separate = SeparatePairs::among(pairs);
+    let OffLines { source, target, both: _ } = separate.off_lines();
+    let agreement = separate.agreement();
+    if agreement.agreeing < HomographyModel::MIN_MATCHES || source.agreeing.min(target.agreeing) < 2 {
+        Some(Undetermined::Degenerate)
+    } else if !agreement.is_meaningful(HomographyModel::MIN_MATCHES, chance) {
+        Some(Undetermined::NoConsensus)
+    } else {
+        None
+    }
+}
+
+/// Tells whether the inliers of a fundamental matrix are in eight places of each image, not nearly all on a line, and more
+/// than chance would make agree. `pairs` are those away from the epipoles.
+///
+/// With `n` the line's coefficients, `F + w·nᵀ` fits the pairs on a line of the source as well as F does, for every vector
+/// `w`: three more pairs determine it. Likewise in the target. Pairs that are on a line in both images determine three of
+/// the eight degrees of freedom: it takes five more.
+fn suffice_for_fundamental(pairs: &[JudgedPair], chance: f64) -> bool {
+    let separate = SeparatePairs::among(pairs);
+    let OffLines { source, target, both } = separate.off_lines();
+    let needed = [(separate.agreement(), FundamentalMatrix::MIN_MATCHES), (source, 3), (target, 3), (both, 5)];
+    needed.into_iter().all(|(agreement, fitted)| agreement.is_meaningful(fitted, chance))
 }
 
 /// Tells whether a homography fits nearly all inliers of a fundamental matrix. Then a family of fundamental matrices fits
 /// equally well (Hartley and Zisserman, section 11.9.2).
-fn lie_on_a_plane(pairs: &[PointPair], inliers: &[bool], cancellation: &Cancellation) -> Result<bool, Cancelled> {
-    let inliers: Vec<PointPair> =
-        pairs.iter().zip(inliers).filter(|(_, inlier)| **inlier).map(|(pair, _)| *pair).collect();
-    let Ok(plane) = find_consensus::<HomographyModel>(&inliers, cancellation)? else { return Ok(false) };
+fn lie_on_a_plane(inliers: &[PointPair], cancellation: &Cancellation) -> Result<bool, Cancelled> {
+    let Ok(plane) = find_consensus::<HomographyModel>(inliers, cancellation)? else { return Ok(false) };
     let is_off = |pair: &&PointPair| plane.model.squared_distance(pair) > OFF_PLANE * OFF_PLANE;
     let off_plane = inliers.iter().filter(is_off).count();
     Ok((off_plane as f64) < MIN_SHARE_OFF_PLANE * inliers.len() as f64)
@@ -187,9 +237,33 @@ fn lie_on_a_plane(pairs: &[PointPair], inliers: &[bool], cancellation: &Cancella
 struct ThresholdUnits {
     source: SimilarityTransform,
     target: SimilarityTransform,
+    images: [ImageSize; 2],
 }
 
 impl ThresholdUnits {
+    /// The probability that a pair of random points agrees with a fundamental matrix, at most: the area of the longest
+    /// epipolar line's surroundings in an image. The Sampson distance is up to √2 times smaller than the distance from the
+    /// line.
+    fn chance_near_line(&self) -> f64 {
+        let of_image = |(image, units): (ImageSize, &SimilarityTransform)| {
+            let (width, height) = (units.scale() * f64::from(image.width), units.scale() * f64::from(image.height));
+            2.0 * std::f64::consts::SQRT_2 * width.hypot(height) / (width * height)
+        };
+        let [source, target] = self.images;
+        of_image((source, &self.source)).max(of_image((target, &self.target)))
+    }
+
+    /// The probability that a pair of random points agrees with a homography, at most: the area of a point's surroundings
+    /// in an image.
+    fn chance_near_point(&self) -> f64 {
+        let of_image = |(image, units): (ImageSize, &SimilarityTransform)| {
+            let area = units.scale() * units.scale() * f64::from(image.width) * f64::from(image.height);
+            std::f64::consts::PI / area
+        };
+        let [source, target] = self.images;
+        of_image((source, &self.source)).max(of_image((target, &self.target)))
+    }
+
     fn pair(&self, found: &PointMatch) -> PointPair {
         PointPair { source: self.source.apply(found.source.into()), target: self.target.apply(found.target.into()) }
     }

@@ -34,6 +34,10 @@ impl SimilarityTransform {
         [(point[0] - self.centre[0]) * self.scale, (point[1] - self.centre[1]) * self.scale]
     }
 
+    pub(super) const fn scale(&self) -> f64 {
+        self.scale
+    }
+
     pub(super) fn matrix(&self) -> Matrix3<f64> {
         let Self { centre: [x, y], scale } = *self;
         Matrix3::new(scale, 0.0, -scale * x, 0.0, scale, -scale * y, 0.0, 0.0, 1.0)
@@ -67,18 +71,4 @@ pub(super) fn least_squares<const N: usize>(
     let eigen = normal.try_symmetric_eigen(f64::EPSILON, 200)?;
     let smallest = eigen.eigenvectors.column(eigen.eigenvalues.imin());
     Some((Matrix3::from_row_slice(smallest.as_slice()), source, target))
-}
-
-/// The distance of each point from the line that fits all points best.
-pub(super) fn distances_from_line(points: &[[f64; 2]]) -> Vec<f64> {
-    let count = points.len() as f64;
-    let mean = points.iter().fold([0.0; 2], |[x, y], point| [x + point[0] / count, y + point[1] / count]);
-    let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
-    for &[x, y] in points {
-        let (x, y) = (x - mean[0], y - mean[1]);
-        (xx, xy, yy) = (xx + x * x, xy + x * y, yy + y * y);
-    }
-    // The direction of the largest variance.
-    let (sine, cosine) = (0.5 * (2.0 * xy).atan2(xx - yy)).sin_cos();
-    points.iter().map(|&[x, y]| ((y - mean[1]) * cosine - (x - mean[0]) * sine).abs()).collect()
 }

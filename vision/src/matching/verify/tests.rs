@@ -105,17 +105,14 @@ impl Scene {
     /// Points at different depths seen by two cameras, and the fundamental matrix of the cameras (Hartley and Zisserman,
     /// section 9.2.2).
     fn two_views(&mut self, inliers: usize, outliers: usize, noise_px: f64) -> (Matrix3<f64>, Vec<PointMatch>) {
-        let camera = Matrix3::new(600.0, 0.0, 319.5, 0.0, 600.0, 239.5, 0.0, 0.0, 1.0);
-        let rotation = nalgebra::Rotation3::from_euler_angles(0.03, -0.15, 0.05).into_inner();
-        let shift = Vector3::new(0.8, 0.1, 0.15);
+        let (camera, rotation, shift) = Self::cameras();
         let inverse = camera.try_inverse().unwrap();
         let fundamental = inverse.transpose() * shift.cross_matrix() * rotation * inverse;
         let mut matches = Vec::new();
         while matches.len() < inliers {
             let source = self.point();
             let depth = self.within(3.0, 9.0);
-            let place = rotation * (inverse * Vector3::new(source[0], source[1], 1.0) * depth) + shift;
-            let target = project(&camera, [place.x / place.z, place.y / place.z]);
+            let target = Self::seen_at(source, depth);
             if (0.0..640.0).contains(&target[0]) && (0.0..480.0).contains(&target[1]) {
                 matches.push(found(self.noisy(source, noise_px), self.noisy(target, noise_px)));
             }
@@ -125,6 +122,73 @@ impl Scene {
         }
         (fundamental, matches)
     }
+}
+
+impl Scene {
+    /// The calibration of both cameras, and the rotation and translation from the first to the second.
+    fn cameras() -> (Matrix3<f64>, Matrix3<f64>, Vector3<f64>) {
+        let camera = Matrix3::new(600.0, 0.0, 319.5, 0.0, 600.0, 239.5, 0.0, 0.0, 1.0);
+        let rotation = nalgebra::Rotation3::from_euler_angles(0.03, -0.15, 0.05).into_inner();
+        (camera, rotation, Vector3::new(0.8, 0.1, 0.15))
+    }
+
+    /// Where the second camera sees a point that the first one sees at `source` and at a depth.
+    fn seen_at(source: [f64; 2], depth: f64) -> [f64; 2] {
+        let (camera, rotation, shift) = Self::cameras();
+        let place =
+            rotation * (camera.try_inverse().unwrap() * Vector3::new(source[0], source[1], 1.0) * depth) + shift;
+        project(&camera, [place.x / place.z, place.y / place.z])
+    }
+
+    /// Points of a straight edge in space, seen by the two cameras.
+    fn edge_in_two_views(count: usize) -> Vec<PointMatch> {
+        (0..count)
+            .map(|i| {
+                let share = i as f64 / count as f64;
+                let source = [60.0 + 420.0 * share, 80.0 + 300.0 * share];
+                // The inverse depth of a straight edge is linear in the image.
+                found(source, Self::seen_at(source, (0.15 + 0.15 * share).recip()))
+            })
+            .collect()
+    }
+
+    /// Sets of matches that agree with many fundamental matrices, each with its name.
+    fn degenerate_sets(&mut self, noise_px: f64) -> Vec<(&'static str, Vec<PointMatch>)> {
+        let on_line = |share: f64| [60.0 + 420.0 * share, 80.0 + 300.0 * share];
+        let share = |i: usize| i as f64 / 20.0;
+        let twice = |[x, y]: [f64; 2]| [2.0 * x + 0.5, 2.0 * y + 0.5];
+        let mut sets: Vec<(&'static str, Vec<PointMatch>)> = Vec::new();
+        for (name, beside) in [("a line", 0), ("a line and one point", 1), ("a line and two points", 2)] {
+            let mut matches: Vec<_> = (0..20).map(|i| found(on_line(share(i)), twice(on_line(share(i))))).collect();
+            matches.extend((0..beside).map(|i| {
+                let point = [500.0 - 60.0 * f64::from(i), 30.0 + 20.0 * f64::from(i)];
+                found(point, twice(point))
+            }));
+            sets.push((name, matches));
+        }
+        sets.push(("a line of the source", (0..20).map(|i| found(on_line(share(i)), self.point())).collect()));
+        sets.push(("a line of the target", (0..20).map(|i| found(self.point(), on_line(share(i)))).collect()));
+        let (_, seven) = self.two_views(7, 0, 0.0);
+        sets.push(("seven places", seven.iter().cycle().take(21).cloned().collect()));
+        let places: Vec<_> = (0..5).map(|_| self.point()).collect();
+        sets.push(("few places of the target", (0..80).map(|i| found(self.point(), places[i % 5])).collect()));
+        sets.push(("one place of the target", (0..80).map(|_| found(self.point(), [320.0, 200.0])).collect()));
+        sets.push(("few places of the source", (0..80).map(|i| found(places[i % 5], self.point())).collect()));
+        for found in sets.iter_mut().flat_map(|(_, matches)| matches) {
+            found.source = self.noisy(found.source.into(), noise_px).into();
+            found.target = self.noisy(found.target.into(), noise_px).into();
+        }
+        sets
+    }
+}
+
+/// Tells whether two points of an image are nearer than about the threshold.
+fn is_crowded(matches: &[PointMatch]) -> bool {
+    let near = |one: &PointMatch, other: &PointMatch| {
+        let close = |a: PixelPoint, b: PixelPoint| (a.x - b.x).hypot(a.y - b.y) < 9.0;
+        close(one.source, other.source) || close(one.target, other.target)
+    };
+    matches.iter().enumerate().any(|(i, one)| matches[..i].iter().any(|other| near(one, other)))
 }
 
 /// The root mean square of the target points' distances from their epipolar lines.
@@ -191,6 +255,54 @@ proptest! {
         let (found, truth) = (matrix_of(&verification), scaled_to_unit_norm(truth));
         let difference = (found - truth).norm();
         prop_assert!(difference < 1e-4, "{difference}");
+    }
+
+    #[test]
+    fn degenerate_sets_determine_no_fundamental_matrix(seed: u64, noise_px in prop::sample::select(vec![0.0, 0.7, 2.0])) {
+        let mut scene = Scene::new(seed);
+        for (name, mut matches) in scene.degenerate_sets(noise_px) {
+            let verification = verified(&mut matches, GeometricModel::Fundamental);
+            prop_assert_eq!(verification.reason, Some(Undetermined::Degenerate), "{}", name);
+            prop_assert!(matches.iter().all(|found| found.inlier == Some(false)));
+        }
+    }
+
+    #[test]
+    fn repeated_places_determine_no_homography(seed: u64, jitter_px in 0.0_f64..2.0) {
+        let mut scene = Scene::new(seed);
+        let triangle = [[40.0, 60.0], [560.0, 90.0], [300.0, 430.0]];
+        let mut matches: Vec<_> =
+            (0..21).map(|i| found(scene.noisy(triangle[i % 3], jitter_px), scene.noisy(triangle[i % 3], jitter_px))).collect();
+        prop_assert_eq!(verified(&mut matches, GeometricModel::Homography).matrix, None);
+        // All but one place are on a line, and the other one is there many times.
+        let on_line = |i: usize| [30.0 + 50.0 * i as f64, 400.0 - 20.0 * i as f64];
+        let mut matches: Vec<_> =
+            (0..12).map(|i| found(scene.noisy(on_line(i), jitter_px), scene.noisy(on_line(i), jitter_px))).collect();
+        matches.extend((0..20).map(|_| found(scene.noisy([320.0, 40.0], jitter_px), scene.noisy([320.0, 40.0], jitter_px))));
+        prop_assert_eq!(verified(&mut matches, GeometricModel::Homography).reason, Some(Undetermined::Degenerate));
+    }
+
+    #[test]
+    fn a_line_and_eight_points_beside_it_determine_a_fundamental_matrix(seed: u64) {
+        let mut scene = Scene::new(seed);
+        let (truth, mut matches) = scene.two_views(8, 0, 0.0);
+        matches.extend(Scene::edge_in_two_views(12));
+        let verification = verified(&mut matches, GeometricModel::Fundamental);
+        prop_assume!(!is_crowded(&matches));
+        prop_assert!(verification.matrix.is_some(), "{:?}", verification.reason);
+        let difference = (matrix_of(&verification) - scaled_to_unit_norm(truth)).norm();
+        prop_assert!(difference < 1e-3, "{difference}");
+    }
+
+    #[test]
+    fn repetitions_change_nothing(seed: u64, times in 2_usize..5) {
+        let mut scene = Scene::new(seed);
+        let (_, mut once) = scene.two_views(40, 20, 0.7);
+        let mut repeated: Vec<_> = once.iter().cycle().take(times * once.len()).cloned().collect();
+        for model in [GeometricModel::Homography, GeometricModel::Fundamental] {
+            let (one, many) = (verified(&mut once, model), verified(&mut repeated, model));
+            prop_assert_eq!((one.matrix, one.reason, times * one.inliers), (many.matrix, many.reason, many.inliers));
+        }
     }
 
     #[test]
@@ -279,7 +391,7 @@ fn the_result_does_not_depend_on_the_source_resolution() {
 fn cancelled_verification_ends() {
     let cancellation = Cancellation::default();
     cancellation.cancel();
-    let mut matches = vec![found([0.0; 2], [0.0; 2]); 10];
+    let (_, mut matches) = Scene::new(8).two_views(10, 0, 0.0);
     let options = VerifyOptions { model: GeometricModel::Homography, threshold_px: None };
     assert_eq!(verify(&mut matches, GEOMETRIES, &options, &cancellation), Err(Cancelled));
 }
