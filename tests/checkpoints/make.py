@@ -4,16 +4,20 @@
 
 The networks are ResNet-18 with a stem of one channel, so that a file has a few kilobytes. Each
 value is a function of the tensor's torchvision name and its index, exact in every floating-point
-type; the Rust tests compute the same. Made with PyTorch 2.11 and NumPy 2. Legacy files hold
-addresses of the process as keys, so they differ from run to run in that.
+type; the Rust tests compute the same. Made with PyTorch 2.11 and NumPy 2;
+classes of other packages are stand-ins of the same names. Legacy files hold addresses of the
+process as keys, so they differ from run to run in that.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import enum
+import functools
 import pickle
 import sys
+import types
 from pathlib import Path
 
 import numpy
@@ -131,6 +135,72 @@ def layouts() -> None:
         (FOLDER / f"detectron2-protocol-{protocol}.pkl").write_bytes(pickle.dumps(content, protocol))
 
 
+def module(name: str) -> types.ModuleType:
+    """An empty module of a package that is not installed."""
+    for end in range(1, len(name.split(".")) + 1):
+        part = ".".join(name.split(".")[:end])
+        sys.modules.setdefault(part, types.ModuleType(part))
+    return sys.modules[name]
+
+
+def foreign(of: str, name: str, base: type = object) -> type:
+    """A class that pickles under a name of a package that is not installed."""
+    stand_in = type(name, (base,), {"__module__": of, "__qualname__": name})
+    setattr(module(of), name, stand_in)
+    return stand_in
+
+
+def transformers(name: str) -> str:
+    """Hugging Face's name of a tensor of its ResNet, behind `resnet.`."""
+    parts = name.split(".")
+    kind = "convolution" if "conv" in name or ".downsample.0." in name else "normalization"
+    if len(parts) == 2:
+        return f"embedder.embedder.{kind}.{parts[-1]}"
+    block = f"encoder.stages.{int(parts[0][-1]) - 1}.layers.{parts[1]}"
+    inner = "shortcut" if parts[2] == "downsample" else f"layer.{int(parts[2][-1]) - 1}"
+    return f"{block}.{inner}.{kind}.{parts[-1]}"
+
+
+def training_tools() -> None:
+    """What trainers leave beside the weights: heads, settings, callbacks, averaged weights."""
+    net, classifier = backbone(), {"weight": torch.zeros(3, WIDTH * 8), "bias": torch.zeros(3)}
+    averaged = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in net.items()}
+    settings = foreign("omegaconf.dictconfig", "DictConfig", dict)(width=1)
+    stage = enum.Enum("Stage", {"FIT": "fit"}, module="lightning.pytorch.trainer.states")
+    module(stage.__module__).Stage = stage
+    note = foreign("project.models", "Note")()
+    note.text = "somebody's own class"
+    monitor = {"monitor": "loss", "best_model_score": torch.tensor(0.5), "best_model_path": Path("epoch=1.ckpt")}
+    head_of = {
+        "projection_head.layers.0.weight": torch.zeros(4, WIDTH * 8),
+        "projection_head.layers.1.running_mean": torch.zeros(4),
+        "online_classifier.weight": classifier["weight"],
+    }
+    save("lightning.ckpt", {
+        "epoch": 1,
+        "global_step": 7,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": collections.OrderedDict(
+            prefixed("backbone.", net) | prefixed("backbone_momentum.", other(net)) | head_of),
+        "hyper_parameters": {
+            "args": argparse.Namespace(lr=0.1), "folder": Path("/data"), "config": settings, "note": note,
+            "optimizer": functools.partial(torch.optim.SGD, lr=0.1), "stage": stage.FIT,
+            "module": torch.nn.Linear(2, 2), "device": torch.device("cpu"), "type": torch.bfloat16,
+        },
+        "callbacks": {"ModelCheckpoint{'monitor': 'loss'}": monitor, "EarlyStopping": {"wait_count": 0}},
+        "optimizer_states": [], "lr_schedulers": [], "loops": {"fit_loop": {"state_dict": {}}},
+    })
+    wrapped, wrapped_ema = prefixed("module.", net), prefixed("module.", averaged)
+    save("ema-beside.pth.tar", {"epoch": 1, "state_dict": wrapped, "state_dict_ema": wrapped_ema}, legacy=True)
+    save("ema-only.pth", {"epoch": 1, "model_ema": {"module": averaged}}, legacy=True)
+    student = prefixed("module.backbone.", net) | {"module.head.mlp.0.weight": torch.zeros(2, 2)}
+    teacher = prefixed("backbone.", averaged) | {"head.mlp.0.weight": torch.zeros(2, 2)}
+    save("dino.pth", {"student": student, "teacher": teacher, "epoch": 1}, legacy=True)
+    hugging_face = {transformers(name): tensor for name, tensor in net.items()}
+    save("transformers.bin", collections.OrderedDict(
+        prefixed("resnet.", hugging_face) | prefixed("classifier.1.", classifier)))
+
+
 def tensors() -> dict[str, object]:
     """Tensors of every type and form, alone."""
     base = values("base", (4, 6))
@@ -214,6 +284,7 @@ def seeds(content: dict[str, object]) -> None:
 
 if __name__ == "__main__":
     layouts()
+    training_tools()
     content = tensors()
     refused()
     seeds(content)

@@ -104,6 +104,17 @@ def detectron2_name(name: str) -> str:
     return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
 
 
+def transformers_name(name: str) -> str:
+    """Hugging Face's name, behind `resnet.`; `test_hugging_faces_network` holds it against the library."""
+    parts = name.split(".")
+    kind = "convolution" if "conv" in name or ".downsample.0." in name else "normalization"
+    if len(parts) == 2:
+        return f"embedder.embedder.{kind}.{parts[-1]}"
+    block = f"encoder.stages.{int(parts[0][-1]) - 1}.layers.{parts[1]}"
+    inner = "shortcut" if parts[2] == "downsample" else f"layer.{int(parts[2][-1]) - 1}"
+    return f"{block}.{inner}.{kind}.{parts[-1]}"
+
+
 # Layouts -------------------------------------------------------------------------------------
 
 
@@ -163,6 +174,35 @@ def one_storage(net: State, other: State, channels: int) -> object:
     return {name: view.view(floats[name].shape) for name, view in zip(floats, views)}
 
 
+def hugging_face(net: State, other: State, channels: int) -> object:
+    state = {"resnet." + transformers_name(name): tensor for name, tensor in net.items()}
+    return state | {"classifier.1.weight": torch.zeros(10, channels), "classifier.1.bias": torch.zeros(10)}
+
+
+def lightning(net: State, other: State, channels: int) -> object:
+    heads = {"projection_head.layers.0.weight": torch.zeros(4, channels), "online_classifier.bias": torch.zeros(3)}
+    return {
+        "state_dict": prefixed("backbone.", net) | prefixed("backbone_momentum.", other) | heads,
+        "hyper_parameters": {"args": argparse.Namespace(lr=1.0), "folder": Path("/data"), "module": torch.nn.Linear(2, 2)},
+        "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.5)}},
+        "optimizer_states": [{"state": {0: {"momentum_buffer": torch.zeros(3)}}}],
+    }
+
+
+def averaged_beside(net: State, other: State, channels: int) -> object:
+    return {"state_dict": prefixed("module.", net), "state_dict_ema": prefixed("module.", other)}
+
+
+def averaged_alone(net: State, other: State, channels: int) -> object:
+    return {"epoch": 3, "model_ema": prefixed("module.", net)}
+
+
+def other_head(net: State, other: State, channels: int) -> object:
+    """MoCo's place for a head, with one of three layers and BatchNorm."""
+    mlp = {"0.weight": torch.zeros(8, channels), "1.running_var": torch.ones(8), "3.weight": torch.zeros(8, 8)}
+    return prefixed("module.encoder_q.", net) | prefixed("module.encoder_q.fc.", mlp)
+
+
 LAYOUTS: list[tuple[Callable[[State, State, int], object], str, set[str]]] = [
     (densecl_training, "densecl", {"dense", "global"}),
     (densecl_released, "unknown", set()),
@@ -173,12 +213,17 @@ LAYOUTS: list[tuple[Callable[[State, State, int], object], str, set[str]]] = [
     (bare, "unknown", set()),
     (parameters, "unknown", set()),
     (one_storage, "unknown", set()),
+    (hugging_face, "unknown", set()),
+    (lightning, "unknown", set()),
+    (averaged_beside, "unknown", set()),
+    (averaged_alone, "unknown", set()),
+    (other_head, "unknown", set()),
 ]
 
 
 def check_export(path: Path, out: Path, expected: numpy.ndarray, images: numpy.ndarray, heads: set[str]) -> None:
     """`export` takes the file, and ONNX Runtime computes what torchvision does."""
-    succeeds("export", path, "--out", out / "zoo" / "net" / "1")
+    succeeds("export", path, "--out", out / "zoo" / "net" / "1", "--licence", "MIT")
     session = onnxruntime.InferenceSession(out / "zoo" / "net" / "1" / "model.onnx")
     outputs = {output.name for output in session.get_outputs()}
     assert outputs == {"res2", "res3", "res4", "res5"} | heads
@@ -201,6 +246,66 @@ def test_layout(layout, method, heads, legacy, resnet18, images, tmp_path: Path)
     text = succeeds("inspect", path)
     assert f"method: {method}\n" in text and "resnet18, stem of 64" in text and "not taken" not in text
     check_export(path, tmp_path, res5(net, "resnet18", images), images, heads)
+
+
+def test_averaged_weights_are_chosen_by_name(resnet18, images, tmp_path: Path) -> None:
+    net = backbone(resnet18)
+    averaged = {name: tensor * 1.01 if tensor.is_floating_point() else tensor for name, tensor in net.items()}
+    torch.save({"student": net, "teacher": averaged}, tmp_path / "dino.pth")
+    assert "--weight-set" in trainer("convert", tmp_path / "dino.pth", tmp_path / "out.pth").stderr
+    for name, expected in (("student", net), ("teacher", averaged), ("ema", averaged)):
+        succeeds("convert", tmp_path / "dino.pth", tmp_path / "out.pth", "--weight-set", name)
+        state = torch.load(tmp_path / "out.pth", weights_only=True)
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in state.items()), name
+
+
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+def test_hugging_faces_network(kind, images, tmp_path: Path) -> None:
+    """The library's own network and files, where it is installed."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(3)
+    depths, widths = ([2, 2, 2, 2], [64, 128, 256, 512]) if kind == "basic" else ([3, 4, 6, 3], [256, 512, 1024, 2048])
+    config = transformers.ResNetConfig(depths=depths, hidden_sizes=widths, layer_type=kind)
+    model = transformers.ResNetForImageClassification(config).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+    model.save_pretrained(tmp_path / "hub")
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    x = (torch.from_numpy(images).float() / 255 - MEAN) / STD
+    with torch.no_grad():
+        expected = model.resnet(x.permute(0, 3, 1, 2)).last_hidden_state.numpy()
+    for number, path in enumerate((tmp_path / "hub", tmp_path / "pytorch_model.bin")):
+        check_export(path, tmp_path / str(number), expected, images, set())
+    config.downsample_in_bottleneck = True
+    config.save_pretrained(tmp_path / "hub")
+    assert "downsample_in_bottleneck" in trainer("convert", tmp_path / "hub", tmp_path / "a.pth").stderr
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_timms_network(architecture, images, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(4)
+    model = timm.create_model(architecture, pretrained=False).eval()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    x = (torch.from_numpy(images).float() / 255 - MEAN) / STD
+    with torch.no_grad():
+        expected = model.forward_features(x.permute(0, 3, 1, 2)).numpy()
+    check_export(tmp_path / "pytorch_model.bin", tmp_path, expected, images, set())
+
+
+@pytest.mark.parametrize("architecture", [
+    "resnet18d", "resnet50d", "resnet26", "resnet152", "seresnet50", "resnext50_32x4d", "wide_resnet50_2", "resnet50_gn",
+    "resnetv2_50", "resnetblur50", "ecaresnet50d", "resnest14d", "vit_tiny_patch16_224", "convnext_atto",
+    "efficientnet_b0", "vgg11", "densenet121", "regnety_002", "mobilenetv3_small_100", "swin_tiny_patch4_window7_224",
+])
+def test_timms_other_networks_are_refused_by_name(architecture, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model(architecture, pretrained=False).state_dict(), tmp_path / "model.bin")
+    run = trainer("convert", tmp_path / "model.bin", tmp_path / "out.pth")
+    assert run.returncode != 0 and "is not read" in run.stderr and len(run.stderr) < 60_000, run.stderr
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
@@ -302,17 +407,17 @@ def test_incomplete_networks_are_refused(resnet18, tmp_path: Path) -> None:
     net = backbone(resnet18)
     del net["layer3.1.bn2.running_mean"]
     net["layer2.0.conv1.weight"] = torch.zeros(3, 3)
-    net["decoder.weight"] = torch.zeros(1)
+    net["layer1.0.extra.weight"] = torch.zeros(1)
     torch.save(net, tmp_path / "file.pth")
-    run = trainer("export", tmp_path / "file.pth", "--out", tmp_path / "zoo" / "net" / "1")
+    run = trainer("export", tmp_path / "file.pth", "--out", tmp_path / "zoo" / "net" / "1", "--licence", "MIT")
     assert run.returncode != 0
-    for name in ("layer3.1.bn2.running_mean", "layer2.0.conv1.weight", "decoder.weight"):
+    for name in ("layer3.1.bn2.running_mean", "layer2.0.conv1.weight", "layer1.0.extra.weight"):
         assert name in run.stderr
     assert not (tmp_path / "zoo").exists()
-    allowed = ["--allow", "layer3.1.*", "--allow", "decoder.*", "--allow", "layer2.0.conv1.weight"]
+    allowed = ["--allow", "layer3.1.*", "--allow", "layer1.0.extra.*", "--allow", "layer2.0.conv1.weight"]
     succeeds("convert", tmp_path / "file.pth", tmp_path / "rest.pth", *allowed)
     assert torch.load(tmp_path / "rest.pth", weights_only=True).keys() == {
-        name for name in net if "num_batches" not in name and name not in ("decoder.weight", "layer2.0.conv1.weight")
+        name for name in net if "num_batches" not in name and name not in ("layer1.0.extra.weight", "layer2.0.conv1.weight")
     }
 
 

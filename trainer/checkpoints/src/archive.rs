@@ -84,10 +84,7 @@ impl Archive {
     /// Reads the directory and checks it against the entries.
     pub(crate) fn read(source: &Source) -> Result<Self, ArchiveError> {
         let directory = Directory::find(source)?;
-        if directory.len > MAX_DIRECTORY {
-            return Err(ArchiveError::Directory("it is longer than that of any checkpoint"));
-        }
-        let bytes = source.read(directory.at, directory.len)?;
+        let bytes = directory.read(source)?;
         let mut archive = Self::default();
         let mut occupied = Vec::new();
         let mut rest = bytes.as_slice();
@@ -110,6 +107,15 @@ impl Archive {
             return Err(ArchiveError::Directory("entries overlap"));
         }
         Ok(archive)
+    }
+
+    /// The names in the directory of an archive of whatever kind; its entries are not looked at.
+    pub(crate) fn directory_names(source: &Source) -> Result<Vec<String>, ArchiveError> {
+        let directory = Directory::find(source)?;
+        let bytes = directory.read(source)?;
+        let mut rest = bytes.as_slice();
+        let name = |_| Ok(String::from_utf8_lossy(CentralHeader::take(&mut rest)?.name).into_owned());
+        (0..directory.count).map(name).collect()
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
@@ -136,6 +142,13 @@ impl Archive {
 }
 
 impl Directory {
+    fn read(&self, source: &Source) -> Result<Vec<u8>, ArchiveError> {
+        if self.len > MAX_DIRECTORY {
+            return Err(ArchiveError::Directory("it is longer than that of any checkpoint"));
+        }
+        Ok(source.read(self.at, self.len)?)
+    }
+
     fn find(source: &Source) -> Result<Self, ArchiveError> {
         let from = source.len().saturating_sub(END_LEN + MAX_COMMENT);
         let tail = source.read(from, source.len() - from)?;

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
-use crate::archive::{self, Archive, ArchiveError};
+use crate::archive::{Archive, ArchiveError};
 use crate::dtype::DType;
 use crate::legacy;
 use crate::open_error::OpenError;
+use crate::other_content;
 use crate::pickle::{
     Fault, Graph, Limits, PersistentIds, PickleError, StorageLocation, StringData, TensorId, Value, element_count, run,
 };
@@ -90,29 +91,26 @@ impl CheckpointFile {
     }
 
     fn from_source(source: Source) -> Result<Self, OpenError> {
-        let start = source.read(0, source.len().min(512))?;
-        if start.starts_with(&archive::MAGIC) {
-            return Self::torch_zip(source);
-        }
-        if legacy::is_legacy(&start) {
+        let start = source.read(0, source.len().min(other_content::START))?;
+        let file = if other_content::is_zip(&start) {
+            Self::torch_zip(source)?
+        } else if legacy::is_legacy(&start) {
             let (graph, root) = legacy::read(&source)?;
-            return Ok(Self::plain(source, Format::TorchLegacy, graph, root));
-        }
-        if start.get(257..262) == Some(b"ustar") {
-            return Err(OpenError::Unknown(
-                "this is a tar archive, as PyTorch wrote before 0.1.10; save it anew with a newer PyTorch",
-            ));
-        }
-        if start.get(8) == Some(&b'{') {
+            Self::plain(source, Format::TorchLegacy, graph, root)
+        } else if other_content::may_be_safetensors(&start) {
             let safetensors_file::Header { graph, root, metadata } = safetensors_file::read(&source)?;
-            return Ok(Self { metadata, ..Self::plain(source, Format::Safetensors, graph, root) });
-        }
-        if start.first().is_some_and(|first| b"\x80(}]c".contains(first)) {
+            Self { metadata, ..Self::plain(source, Format::Safetensors, graph, root) }
+        } else if start.first().is_some_and(|first| b"\x80(}]c".contains(first)) && !other_content::is_prose(&start) {
             let mut cursor = Cursor::new(&source, 0..source.len());
             let (graph, root) = run(&mut cursor, PersistentIds::Refused, Limits::DEFAULT)?;
-            return Ok(Self::plain(source, Format::Pickle, graph, root));
+            Self::plain(source, Format::Pickle, graph, root)
+        } else {
+            return Err(OpenError::Unknown(other_content::describe(&source, &start)?));
+        };
+        match file.root {
+            Value::Foreign(id) => Err(OpenError::Whole(file.graph.foreign(id).to_owned())),
+            _ => Ok(file),
         }
-        Err(OpenError::Unknown("this is neither a file of torch.save, nor a pickle of arrays, nor a safetensors file"))
     }
 
     fn plain(source: Source, format: Format, graph: Graph, root: Value) -> Self {
@@ -121,13 +119,12 @@ impl CheckpointFile {
 
     fn torch_zip(source: Source) -> Result<Self, OpenError> {
         const PICKLE: &str = "/data.pkl";
-        let archive = Archive::read(&source)?;
         let folder = |name: &str| name.strip_suffix(PICKLE).filter(|folder| !folder.contains('/')).map(str::to_owned);
-        let Some(folder) = archive.names().find_map(folder) else {
-            return Err(OpenError::Content(
-                "the zip archive holds no data.pkl: torch.save did not write it".to_owned(),
-            ));
+        let names = Archive::directory_names(&source)?;
+        let Some(folder) = names.iter().find_map(|name| folder(name)) else {
+            return Err(OpenError::Content(other_content::describe_zip(names.iter().map(String::as_str))));
         };
+        let archive = Archive::read(&source)?;
         if archive.names().any(|name| name == format!("{folder}/constants.pkl")) {
             return Err(OpenError::Content(
                 "this is a TorchScript archive, which is a program; save its state_dict() instead".to_owned(),
@@ -176,6 +173,11 @@ impl CheckpointFile {
         self.root
     }
 
+    /// Names of the classes of objects that the file holds and that are not read.
+    pub fn foreign_classes(&self) -> impl Iterator<Item = &str> {
+        self.graph.foreign_names()
+    }
+
     /// Keys of the outermost dictionary.
     pub fn keys(&self) -> Vec<&str> {
         let entries = self.graph.entries(self.root).unwrap_or_default();
@@ -190,18 +192,19 @@ impl CheckpointFile {
         let mut seen = HashSet::new();
         let mut waiting = vec![(String::new(), self.root, 0)];
         while let Some((path, value, depth)) = waiting.pop() {
-            let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
             let is_container = matches!(value, Value::Dict(_) | Value::List(_) | Value::Tuple(_));
             if is_container && (depth == MAX_DEPTH || !seen.insert(container_id(value))) {
                 continue;
             }
             let first = waiting.len();
             if let Some(entries) = self.graph.entries(value) {
-                let named = entries.iter().map(|&(key, value)| (below(&self.key_text(key)), value, depth + 1));
-                waiting.extend(named.filter(|(_, value, _)| is_worth_a_look(*value)));
+                let named = entries.iter().filter(|(_, value)| is_worth_a_look(*value));
+                waiting.extend(
+                    named.filter_map(|&(key, value)| Some((below(&path, &self.key_text(key))?, value, depth + 1))),
+                );
             } else if let Some(items) = self.graph.items(value) {
                 let named = items.iter().enumerate().filter(|(_, value)| is_worth_a_look(**value));
-                waiting.extend(named.map(|(i, &value)| (below(&i.to_string()), value, depth + 1)));
+                waiting.extend(named.filter_map(|(i, &value)| Some((below(&path, &i.to_string())?, value, depth + 1))));
             } else if let Value::Tensor(id) = value
                 && let Some((dtype, shape)) = self.tensor_type(id)
             {
@@ -251,6 +254,18 @@ impl CheckpointFile {
         };
         let starts: HashSet<u64> = storages.filter_map(start).collect();
         starts.iter().filter_map(|start| names.get(start)).try_for_each(|name| archive.verify(name, &self.source))
+    }
+}
+
+/// The longest path of keys. Names share their keys in the file, but not in memory.
+const MAX_PATH_BYTES: usize = 512;
+
+/// The path of `key` below `path`, joined by `.`; `None` if it is longer than any that a tool writes.
+pub(crate) fn below(path: &str, key: &str) -> Option<String> {
+    match path.len() + key.len() {
+        MAX_PATH_BYTES.. => None,
+        _ if path.is_empty() => Some(key.to_owned()),
+        _ => Some(format!("{path}.{key}")),
     }
 }
 

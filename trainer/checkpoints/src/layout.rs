@@ -3,12 +3,15 @@
 //! A ResNet is told by its stem: a name that ends in `conv1.weight` with the first block beside it.
 //! The text before that is the prefix; each known prefix belongs to a layout.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 
+use crate::entries::Entries;
 use crate::file::CheckpointFile;
 use crate::names::Naming;
-use crate::pickle::{TensorId, Value};
+use crate::other_networks;
+use crate::pickle::Value;
+use crate::weight_sets::{self, WeightSet};
 
 /// Layout of a tool's checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,36 +32,10 @@ pub enum CheckpointLayout {
     Torchvision,
     /// `stem.conv1`, `res2` to `res5`, `conv1.norm`.
     Detectron2,
+    /// Hugging Face's ResNet: `embedder.embedder`, `encoder.stages`.
+    Transformers,
     /// A prefix that no known tool uses, with one network in the file.
     Prefixed,
-}
-
-impl CheckpointLayout {
-    /// Patterns of names that belong to the layout and not to the network: other encoders, queues,
-    /// classifiers. They come after the wrapper.
-    pub(crate) fn companions(self) -> &'static [&'static str] {
-        match self {
-            Self::Densecl | Self::Prefixed => &[],
-            Self::DenseclState => &["query/*", "key/*", "queue/*", "queue_pointer/*", "velocity/*"],
-            Self::OpenSelfSup => &["encoder_q.1.*", "encoder_k.*", "backbone.*", "queue*"],
-            Self::Moco => {
-                &["encoder_q.fc.*", "encoder_k.*", "queue*", "projector*", "predictor*", "grouping*", "center"]
-            }
-            Self::Mmpretrain => &["neck.*", "head.*", "encoder_q.*", "encoder_k.*", "queue*", "data_preprocessor.*"],
-            Self::PixPro => &[
-                "encoder.fc.*",
-                "encoder_k.*",
-                "projector*",
-                "predictor*",
-                "value_transform*",
-                "grouping*",
-                "center",
-                "queue*",
-            ],
-            Self::Torchvision => &["fc.*"],
-            Self::Detectron2 => &["stem.fc.*", "fc.*", "linear.*"],
-        }
-    }
 }
 
 impl fmt::Display for CheckpointLayout {
@@ -72,6 +49,7 @@ impl fmt::Display for CheckpointLayout {
             Self::PixPro => "PixPro, SlotCon",
             Self::Torchvision => "torchvision (bare names)",
             Self::Detectron2 => "Detectron2",
+            Self::Transformers => "Hugging Face transformers",
             Self::Prefixed => "bare names behind a prefix",
         })
     }
@@ -82,8 +60,10 @@ impl fmt::Display for CheckpointLayout {
 pub enum Role {
     /// The network that gradients train, or the only one.
     Query,
-    /// The momentum encoder: taken only if the query encoder is not in the file.
+    /// The momentum encoder: taken only if the query encoder is not in the file, or if it is chosen.
     Key,
+    /// An average of the trained weights: taken only if those are not in the file, or if it is chosen.
+    Averaged,
 }
 
 impl fmt::Display for Role {
@@ -91,6 +71,7 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Query => "query encoder",
             Self::Key => "key encoder",
+            Self::Averaged => "averaged weights (EMA)",
         })
     }
 }
@@ -119,36 +100,21 @@ const KNOWN: [Known; 10] = [
     Known { prefix: "key/backbone.", layout: CheckpointLayout::DenseclState, role: Role::Key, heads: [Some("key/global_head"), Some("key/dense_head")] },
 ];
 
-/// Prefixes that data parallelism, compilation and trainers add to every name.
-const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
-
-/// Keys under which tools put the weights, the likeliest first. Of a student and its teacher neither
-/// comes first: which of the two is wanted, the file does not say.
-const STATE_KEYS: [&str; 7] = ["state_dict", "model", "model_state_dict", "model_state", "net", "student", "teacher"];
-
 /// A network's location in a file.
 #[derive(Clone, Debug)]
 pub(crate) struct NetworkLocation<'a> {
     pub(crate) layout: CheckpointLayout,
     pub(crate) role: Role,
     pub(crate) naming: Naming,
-    /// Key of the root under which the names are; empty where they are at the root.
-    pub(crate) key: &'a str,
-    /// Prefix of all names of the dictionary.
-    pub(crate) wrapper: String,
+    /// Keys to the dictionary of the names, joined by `.`; empty where they are at the root.
+    pub(crate) key: String,
     /// Prefix of the backbone's names, the wrapper included.
     pub(crate) prefix: String,
     /// Prefixes of the global and the dense head.
     pub(crate) heads: [Option<String>; 2],
-    pub(crate) entries: Entries<'a>,
-}
-
-/// The dictionary of weights.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Entries<'a> {
-    pub(crate) tensors: BTreeMap<&'a str, TensorId>,
-    /// Keys of what is no tensor.
-    pub(crate) others: Vec<String>,
+    pub(crate) entries: Rc<Entries<'a>>,
+    /// Names of the file's other networks, each with `true` if it is averaged.
+    pub(crate) others: Vec<(String, bool)>,
 }
 
 /// A file in which no network is found.
@@ -156,131 +122,132 @@ pub(crate) struct Entries<'a> {
 pub enum LayoutError {
     /// No names of a ResNet.
     #[error(
-        "no ResNet with torchvision's or Detectron2's names is in the file (`conv1.weight` and `layer1.0.conv1.weight`, or \
-         `stem.conv1.weight` and `res2.0.conv1.weight`, behind any prefix); at its root there are: {0}"
+        "no ResNet with torchvision's, Detectron2's or Hugging Face's names is in the file (`conv1.weight` and \
+         `layer1.0.conv1.weight`, or `stem.conv1.weight` and `res2.0.conv1.weight`, behind any prefix){}; it holds: {keys}",
+        family.map_or_else(String::new, |family| format!("; by its names this is {family}, which is not read"))
     )]
-    NotFound(String),
+    NotFound {
+        /// The first names of the file.
+        keys: String,
+        /// The family of networks that the names are of.
+        family: Option<&'static str>,
+    },
     /// Several, and no way to tell which is meant.
-    #[error("the file holds several networks, and which is meant is not known: {0}. Save the one that is wanted alone")]
-    Ambiguous(String),
+    #[error("the file holds several networks, and which is meant is not known: {}", quoted(.0))]
+    Ambiguous(Vec<String>),
+    /// None of the file's networks has the name that was asked for.
+    #[error("the file holds no network `{wanted}`; it holds {}", quoted(.found))]
+    NotCalled {
+        /// The name.
+        wanted: String,
+        /// Names of the networks that are there.
+        found: Vec<String>,
+    },
 }
 
-/// Finds the network of a file.
-pub(crate) fn find(file: &CheckpointFile) -> Result<NetworkLocation<'_>, LayoutError> {
-    let root = Entries::from_value(file, file.root());
-    if let Some(location) = find_in(file, "", root)? {
-        return Ok(location);
+fn quoted(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown}, … ({} in all)", names.len()) } else { shown }
+}
+
+/// Finds the network of a file, or of several the one with the name `wanted`.
+pub(crate) fn find<'a>(file: &'a CheckpointFile, wanted: Option<&str>) -> Result<NetworkLocation<'a>, LayoutError> {
+    let all = weight_sets::find_all(file);
+    if all.is_empty() {
+        let tensors = file.tensors();
+        let names: Vec<_> = tensors.iter().map(|tensor| tensor.path.as_str()).collect();
+        let family = other_networks::family(&names);
+        return Err(LayoutError::NotFound { keys: some_keys(file), family });
     }
-    let mut locations = Vec::new();
-    for key in STATE_KEYS {
-        if let Some(value) = value_of(file, key)
-            && let Some(location) = find_in(file, key, Entries::from_value(file, value))?
-        {
-            locations.push(location);
+    let names = |sets: &[WeightSet<'_>]| sets.iter().map(WeightSet::name).collect();
+    let called: Vec<_> = all.iter().filter(|set| wanted.is_none_or(|name| set.is_called(name))).cloned().collect();
+    if let (Some(wanted), true) = (wanted, called.is_empty()) {
+        return Err(LayoutError::NotCalled { wanted: wanted.to_owned(), found: names(&all) });
+    }
+    let likeliest = weight_sets::likeliest(&called);
+    let (set, known) = match known(&likeliest) {
+        Some((set, known)) => (set, Some(known)),
+        None => match likeliest.as_slice() {
+            [set] => (set, None),
+            several => return Err(LayoutError::Ambiguous(names(several))),
+        },
+    };
+    // Which of a student and its teacher is wanted, the file does not say.
+    let teacher = all.iter().find(|set| set.has_word("teacher"));
+    if let (None, true, Some(teacher)) = (wanted, set.has_word("student"), teacher) {
+        return Err(LayoutError::Ambiguous(vec![set.name(), teacher.name()]));
+    }
+    let others = all.iter().filter(|other| (&other.key, &other.prefix) != (&set.key, &set.prefix));
+    let others = others.map(|other| (other.name(), other.is_averaged())).collect();
+    Ok(location(file, set, known, others))
+}
+
+/// The first of the prefixes that tools use.
+fn known<'s, 'a>(sets: &'s [WeightSet<'a>]) -> Option<(&'s WeightSet<'a>, &'static Known)> {
+    let of_prefix = |known: &'static Known| {
+        let is_there = |set: &&WeightSet<'_>| {
+            set.naming == Naming::Torchvision && weight_sets::unwrapped(&set.prefix) == known.prefix
+        };
+        Some((sets.iter().find(is_there)?, known))
+    };
+    let found = KNOWN.iter().find_map(of_prefix)?;
+    // A prefix tells encoders of one dictionary apart, and no dictionaries.
+    sets.iter().all(|set| set.key == found.0.key).then_some(found)
+}
+
+fn location<'a>(
+    file: &CheckpointFile,
+    set: &WeightSet<'a>,
+    known: Option<&Known>,
+    others: Vec<(String, bool)>,
+) -> NetworkLocation<'a> {
+    let WeightSet { key, prefix, naming, entries } = set.clone();
+    let wrapper = &prefix[..prefix.len() - known.map_or(0, |known| known.prefix.len())];
+    let head = |head: &str| format!("{wrapper}{head}");
+    let heads = known.map_or([None, None], |known| known.heads.map(|name| name.map(head)));
+    let layout = match (known, naming) {
+        (Some(known), _) => {
+            let has_head = |head: &Option<String>| {
+                let weight = head.as_ref().map(|head| format!("{head}.0.weight"));
+                weight.is_some_and(|weight| entries.tensors.contains_key(weight.as_str()))
+            };
+            let is_ours = file.metadata().contains_key(crate::write::METHOD_KEY)
+                || known.prefix.is_empty() && heads.iter().any(has_head);
+            if known.layout == CheckpointLayout::Torchvision && is_ours {
+                CheckpointLayout::Densecl
+            } else {
+                known.layout
+            }
         }
-    }
-    let both = |key| locations.iter().any(|location| location.key == key);
-    if both("student") && both("teacher") && locations.len() == 2 {
-        return Err(LayoutError::Ambiguous("`student` and `teacher`".to_owned()));
-    }
-    locations.into_iter().next().ok_or_else(|| LayoutError::NotFound(some_keys(file)))
+        (None, Naming::Detectron2) => CheckpointLayout::Detectron2,
+        (None, Naming::Transformers) => CheckpointLayout::Transformers,
+        (None, Naming::Torchvision) => CheckpointLayout::Prefixed,
+    };
+    let role = match known {
+        _ if set.is_averaged() => Role::Averaged,
+        Some(known) => known.role,
+        None => Role::Query,
+    };
+    NetworkLocation { layout, role, naming, key, prefix, heads, entries, others }
 }
 
-/// The first keys of the root, for messages.
+/// The first keys of the root, for messages, with the classes of objects that are not read.
 fn some_keys(file: &CheckpointFile) -> String {
     const SHOWN: usize = 8;
-    let keys = file.keys();
-    match keys.len() {
+    let entries = file.graph().entries(file.root()).unwrap_or_default();
+    let named = entries.iter().filter_map(|&(key, value)| Some((file.graph().text(key)?, value)));
+    let names: Vec<String> = named
+        .map(|(name, value)| match value {
+            Value::Foreign(class) => {
+                format!("{name} (an object of `{}`, which is not read)", file.graph().foreign(class))
+            }
+            _ => name.to_owned(),
+        })
+        .collect();
+    match names.len() {
         0 => "no named values".to_owned(),
-        len if len > SHOWN => format!("{}, … ({len} names)", keys[..SHOWN].join(", ")),
-        _ => keys.join(", "),
-    }
-}
-
-fn value_of(file: &CheckpointFile, key: &str) -> Option<Value> {
-    let entries = file.graph().entries(file.root())?;
-    // In Python the last value of a repeated key holds.
-    entries.iter().rev().find(|(found, _)| file.graph().text(*found) == Some(key)).map(|&(_, value)| value)
-}
-
-fn find_in<'a>(
-    file: &'a CheckpointFile,
-    key: &'a str,
-    entries: Entries<'a>,
-) -> Result<Option<NetworkLocation<'a>>, LayoutError> {
-    let networks = entries.networks();
-    let known = |known: &'static Known| {
-        let found = networks
-            .iter()
-            .find(|(prefix, naming)| *naming == Naming::Torchvision && unwrapped(prefix) == known.prefix)?;
-        Some((known, &found.0))
-    };
-    if let Some((known, prefix)) = KNOWN.iter().find_map(known) {
-        let wrapper = &prefix[..prefix.len() - known.prefix.len()];
-        let is_ours = file.metadata().contains_key(crate::write::METHOD_KEY)
-            || [known.heads[0], known.heads[1]].iter().flatten().any(|head| {
-                known.prefix.is_empty() && entries.tensors.contains_key(format!("{wrapper}{head}.0.weight").as_str())
-            });
-        let layout = if known.layout == CheckpointLayout::Torchvision && is_ours {
-            CheckpointLayout::Densecl
-        } else {
-            known.layout
-        };
-        return Ok(Some(NetworkLocation {
-            layout,
-            role: known.role,
-            naming: Naming::Torchvision,
-            key,
-            wrapper: wrapper.to_owned(),
-            prefix: prefix.clone(),
-            heads: known.heads.map(|head| head.map(|head| format!("{wrapper}{head}"))),
-            entries,
-        }));
-    }
-    let [(prefix, naming)] = networks.as_slice() else {
-        let prefixes: Vec<_> = networks.iter().map(|(prefix, _)| format!("`{prefix}`")).collect();
-        return if prefixes.is_empty() { Ok(None) } else { Err(LayoutError::Ambiguous(prefixes.join(", "))) };
-    };
-    let layout = if *naming == Naming::Detectron2 { CheckpointLayout::Detectron2 } else { CheckpointLayout::Prefixed };
-    let (naming, prefix) = (*naming, prefix.clone());
-    let wrapper = prefix.clone();
-    Ok(Some(NetworkLocation { layout, role: Role::Query, naming, key, wrapper, prefix, heads: [None, None], entries }))
-}
-
-/// A prefix without what stands before every name.
-fn unwrapped(mut prefix: &str) -> &str {
-    while let Some(rest) = WRAPPERS.iter().find_map(|wrapper| prefix.strip_prefix(wrapper)) {
-        prefix = rest;
-    }
-    prefix
-}
-
-impl<'a> Entries<'a> {
-    fn from_value(file: &'a CheckpointFile, value: Value) -> Self {
-        let mut entries = Self::default();
-        for &(key, value) in file.graph().entries(value).unwrap_or_default() {
-            match (file.graph().text(key), value) {
-                (Some(name), Value::Tensor(id)) => drop(entries.tensors.insert(name, id)),
-                _ => entries.others.push(file.key_text(key)),
-            }
-        }
-        entries
-    }
-
-    /// Prefixes of all ResNets, and whose names they have.
-    fn networks(&self) -> Vec<(String, Naming)> {
-        let mut networks = Vec::new();
-        for naming in Naming::ALL {
-            let (stem, block) = (naming.rename("conv1.weight"), naming.rename("layer1.0.conv1.weight"));
-            for name in self.tensors.keys() {
-                if let Some(prefix) = name.strip_suffix(&stem)
-                    && (prefix.is_empty() || prefix.ends_with('.'))
-                    && self.tensors.contains_key(format!("{prefix}{block}").as_str())
-                {
-                    networks.push((prefix.to_owned(), naming));
-                }
-            }
-        }
-        networks
+        len if len > SHOWN => format!("{}, … ({len} names)", names[..SHOWN].join(", ")),
+        _ => names.join(", "),
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn read(source: &Source) -> Result<(Graph, Value), OpenError> {
     let plain = |cursor: &mut Cursor<'_>| run(cursor, PersistentIds::Refused, Limits::DEFAULT);
     plain(&mut cursor)?;
     if plain(&mut cursor)?.1 != Value::Int(VERSION) {
-        return Err(OpenError::Unknown("this is a file of torch.save of an unknown version; save it anew"));
+        return Err(OpenError::Unknown("a file of torch.save of an unknown version; save it anew".to_owned()));
     }
     let at = cursor.position();
     let (machine, properties) = plain(&mut cursor)?;

@@ -12,9 +12,15 @@ pub enum OpenError {
     /// The operating system refused.
     #[error("cannot open the file")]
     Io(#[source] io::Error),
-    /// It is none of the formats.
-    #[error("{0}")]
-    Unknown(&'static str),
+    /// It is none of the formats, but something else.
+    #[error("this is {0}")]
+    Unknown(String),
+    /// It is an object of this class, and no container of weights.
+    #[error(
+        "the file holds an object of `{0}` that was saved as a whole, which only Python with its code can read; save its \
+         weights instead: torch.save(model.state_dict(), …)"
+    )]
+    Whole(String),
     /// A zip archive that is no checkpoint, or damaged.
     #[error(transparent)]
     Archive(#[from] ArchiveError),

@@ -10,8 +10,10 @@ use crate::dtype::DType;
 impl Machine<'_, '_> {
     /// `callee(*arguments)` for the names that are known.
     pub(super) fn call_value(&mut self, callee: Value, arguments: Value) -> Result<Value, Fault> {
-        let Value::Global(global) = callee else {
-            return Err(Fault::Stack { opcode: "REDUCE", expected: "a function" });
+        let global = match callee {
+            Value::Global(global) => global,
+            Value::Foreign(id) => return Ok(self.foreign_object(id, arguments)),
+            _ => return Err(Fault::Stack { opcode: "REDUCE", expected: "a function" }),
         };
         let Some(items) = self.graph.items(arguments).filter(|_| matches!(arguments, Value::Tuple(_))) else {
             return Err(Fault::Stack { opcode: "REDUCE", expected: "a tuple of arguments" });
@@ -45,10 +47,19 @@ impl Machine<'_, '_> {
             Global::NumpyReconstruct | Global::NumpyFromBuffer | Global::NumpyType => {
                 self.call_numpy(global, &arguments)
             }
-            Global::NumpyScalar | Global::Record => Ok(Value::Opaque),
+            Global::NumpyScalar => Ok(Value::Opaque),
             Global::TensorClass | Global::Storage(_) | Global::NumpyArray | Global::Name => {
                 Err(Fault::Opcode(format!("it calls a name that only stands for itself ({global:?})")))
             }
+        }
+    }
+
+    /// An object of a class that is not known. `copyreg._reconstructor` makes one of the class that it is given.
+    fn foreign_object(&self, id: u32, arguments: Value) -> Value {
+        let first = self.graph.items(arguments).and_then(<[Value]>::first);
+        match first {
+            Some(&class @ Value::Foreign(_)) if self.graph.foreign(id).starts_with("copy") => class,
+            _ => Value::Foreign(id),
         }
     }
 
@@ -179,7 +190,7 @@ impl Machine<'_, '_> {
     /// Runs `BUILD`: ignores attributes of containers, completes arrays and types.
     pub(super) fn set_state(&mut self, object: Value, state: Value) -> Result<(), Fault> {
         match object {
-            Value::Opaque => Ok(()),
+            Value::Opaque | Value::Foreign(_) => Ok(()),
             // Attributes of an OrderedDict, such as the versions of the modules in `_metadata`.
             Value::Dict(_) if matches!(state, Value::Dict(_)) => Ok(()),
             Value::NumpyType(id) => {
@@ -215,6 +226,12 @@ impl Machine<'_, '_> {
         }
         let wrong = || call("persistent_load", "('storage', type, key, location, length)");
         let items = self.graph.items(id).ok_or_else(wrong)?;
+        // Before its zip archives, PyTorch wrote the source of a module's class beside the class.
+        if let &[kind, class @ Value::Foreign(_), _, _] = items
+            && self.graph.text(kind) == Some("module")
+        {
+            return Ok(class);
+        }
         let &[kind, Value::Global(Global::Storage(dtype)), key, _, Value::Int(len), ref view @ ..] = items else {
             return Err(wrong());
         };

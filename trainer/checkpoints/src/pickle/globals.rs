@@ -1,4 +1,9 @@
-//! The names that a pickle may use. This list is the whole of what a file can make happen.
+//! The names that a pickle may use.
+//!
+//! Those of [`Global`] are the whole of what a file can make happen. Any other class stands for objects that are set aside
+//! unread, as training runs leave them beside their weights: settings, callbacks, records. Well-known names by which
+//! Python would run a command or code are refused: a file that has them should not be passed on. That a file is read does
+//! not mean that Python can load it safely: the list is not complete, and cannot be.
 
 use super::Fault;
 use crate::dtype::DType;
@@ -28,8 +33,6 @@ pub(crate) enum Global {
     Storage(DType),
     /// `torch.Size`
     Size,
-    /// `torch.device`, and records without methods that matter (see [`RECORDS`]).
-    Record,
     /// `numpy.core.multiarray._reconstruct`
     NumpyReconstruct,
     /// `numpy.core.numeric._frombuffer`
@@ -44,12 +47,76 @@ pub(crate) enum Global {
     Name,
 }
 
-/// Classes that hold settings or statistics in checkpoints of training runs. Nothing of them is
-/// rebuilt: an object of theirs is [`super::Value::Opaque`], whatever its pickle says of it.
-const RECORDS: [&str; 3] = ["torch.device", "argparse.Namespace", "mmengine.logging.history_buffer.HistoryBuffer"];
+/// Modules of Python whose functions run commands or code, reach other programs, or reach into the interpreter; and those of
+/// PyTorch that load files or code.
+const REFUSED: [&str; 57] = [
+    "os",
+    "posix",
+    "nt",
+    "sys",
+    "builtins",
+    "__builtin__",
+    "subprocess",
+    "popen2",
+    "commands",
+    "pty",
+    "shutil",
+    "socket",
+    "asyncio",
+    "multiprocessing",
+    "importlib",
+    "imp",
+    "runpy",
+    "pkgutil",
+    "code",
+    "codeop",
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "marshal",
+    "ctypes",
+    "_ctypes",
+    "gc",
+    "inspect",
+    "operator",
+    "_operator",
+    "timeit",
+    "pdb",
+    "bdb",
+    "profile",
+    "cProfile",
+    "webbrowser",
+    "pip",
+    "_posixsubprocess",
+    "_io",
+    "io",
+    "tempfile",
+    "pydoc",
+    "urllib",
+    "http",
+    "ftplib",
+    "smtplib",
+    "xmlrpc",
+    "cloudpickle",
+    "dill",
+    "numpy.testing",
+    "torch.utils.cpp_extension",
+    "torch.storage",
+    "torch.serialization",
+    "torch.hub",
+    "torch.jit",
+    "torch.package",
+    "torch.ops",
+];
+
+/// Records of modules whose other names are refused.
+const RECORDS: [&str; 2] = ["functools.partial", "types.SimpleNamespace"];
+
+/// Modules that have such records.
+const REFUSED_BUT_RECORDS: [&str; 2] = ["functools", "types"];
 
 /// Types of elements and plain types of Python: as names, never called.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 27] = [
     "torch.float32",
     "torch.float64",
     "torch.float16",
@@ -66,6 +133,11 @@ const NAMES: [&str; 22] = [
     "builtins.float",
     "builtins.str",
     "builtins.bool",
+    "builtins.tuple",
+    "builtins.object",
+    "builtins.complex",
+    "builtins.range",
+    "builtins.slice",
     "__builtin__.dict",
     "__builtin__.list",
     "__builtin__.int",
@@ -74,47 +146,100 @@ const NAMES: [&str; 22] = [
     "__builtin__.bool",
 ];
 
-/// Parts of the names by which PyTorch rebuilds tensors that are not read.
-const OTHER_TENSORS: [&str; 7] =
-    ["Complex", "QInt", "QUInt", "sparse", "qtensor", "_rebuild_tensor_v3", "_rebuild_wrapper_subclass"];
+/// Elements of tensors that are not read, by which the names of their storages begin.
+const OTHER_ELEMENTS: [&str; 3] = ["Complex", "QInt", "QUInt"];
 
 impl Global {
-    /// Looks a name up.
+    /// Looks a name up; `None` of a class that is not known, whose objects are set aside.
     ///
     /// # Errors
-    /// If it is not on the list.
-    pub(crate) fn find(module: &str, name: &str) -> Result<Self, Fault> {
+    /// If it is refused.
+    pub(crate) fn find(module: &str, name: &str) -> Result<Option<Self>, Fault> {
         let full = format!("{module}.{name}");
-        if let Some(storage) = storage(&full) {
-            return Ok(storage);
+        if let Some(known) = known(&full) {
+            return Ok(Some(known));
         }
-        Ok(match full.as_str() {
-            "collections.OrderedDict" => Self::OrderedDict,
-            "collections.defaultdict" => Self::DefaultDict,
-            "collections.Counter" => Self::Counter,
-            "builtins.set" | "builtins.frozenset" | "__builtin__.set" | "__builtin__.frozenset" => Self::Set,
-            "_codecs.encode" => Self::Encode,
-            "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2" => Self::RebuildTensor,
-            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => Self::RebuildParameter,
-            "torch._tensor._rebuild_from_type_v2" => Self::RebuildFromType,
-            "torch.Tensor" | "torch.nn.parameter.Parameter" => Self::TensorClass,
-            "torch.Size" => Self::Size,
-            "numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct" => Self::NumpyReconstruct,
-            "numpy.core.numeric._frombuffer" | "numpy._core.numeric._frombuffer" => Self::NumpyFromBuffer,
-            "numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar" => Self::NumpyScalar,
-            "numpy.ndarray" => Self::NumpyArray,
-            "numpy.dtype" => Self::NumpyType,
-            name if RECORDS.contains(&name) => Self::Record,
-            name if NAMES.contains(&name) => Self::Name,
-            name if name.starts_with("torch.") && OTHER_TENSORS.iter().any(|part| name.contains(part)) => {
-                return Err(Fault::TensorType(full));
-            }
-            _ => return Err(Fault::Global(full)),
-        })
+        let is_other_storage = name.ends_with("Storage") && OTHER_ELEMENTS.iter().any(|kind| name.starts_with(kind));
+        if module == "torch" && is_other_storage || module == "torch._utils" && name.starts_with("_rebuild_") {
+            return Err(Fault::TensorType(full));
+        }
+        let is_in = |module: &str| full.strip_prefix(module).is_some_and(|rest| rest.starts_with('.'));
+        // A method of something that is known is a function, and no class.
+        let is_method = full.match_indices('.').any(|(dot, _)| known(&full[..dot]).is_some());
+        let is_record = RECORDS.contains(&full.as_str());
+        let is_refused = REFUSED.iter().any(|module| is_in(module))
+            || REFUSED_BUT_RECORDS.iter().any(|module| is_in(module)) && !is_record
+            || full == "torch.load";
+        if is_method || is_refused { Err(Fault::Global(full)) } else { Ok(None) }
     }
+}
+
+fn known(full: &str) -> Option<Global> {
+    Some(match full {
+        "collections.OrderedDict" => Global::OrderedDict,
+        "collections.defaultdict" => Global::DefaultDict,
+        "collections.Counter" => Global::Counter,
+        "builtins.set" | "builtins.frozenset" | "__builtin__.set" | "__builtin__.frozenset" => Global::Set,
+        "_codecs.encode" => Global::Encode,
+        "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2" => Global::RebuildTensor,
+        "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => Global::RebuildParameter,
+        "torch._tensor._rebuild_from_type_v2" => Global::RebuildFromType,
+        "torch.Tensor" | "torch.nn.parameter.Parameter" => Global::TensorClass,
+        "torch.Size" => Global::Size,
+        "numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct" => Global::NumpyReconstruct,
+        "numpy.core.numeric._frombuffer" | "numpy._core.numeric._frombuffer" => Global::NumpyFromBuffer,
+        "numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar" => Global::NumpyScalar,
+        "numpy.ndarray" => Global::NumpyArray,
+        "numpy.dtype" => Global::NumpyType,
+        name if NAMES.contains(&name) => Global::Name,
+        name => return storage(name),
+    })
 }
 
 fn storage(full: &str) -> Option<Global> {
     let class = full.strip_prefix("torch.")?;
     DType::STORAGES.iter().find(|(_, name)| *name == class).map(|&(dtype, _)| Global::Storage(dtype))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_set_aside_or_refused() {
+        assert_eq!(Global::find("collections", "OrderedDict").unwrap(), Some(Global::OrderedDict));
+        for (module, name) in [
+            ("argparse", "Namespace"),
+            ("omegaconf.dictconfig", "DictConfig"),
+            ("pathlib", "PosixPath"),
+            ("functools", "partial"),
+            ("types", "SimpleNamespace"),
+            ("torch", "device"),
+            ("torch", "float8_e5m2"),
+            ("torch.optim.sgd", "SGD"),
+            ("torch.nn.modules.linear", "Linear"),
+            ("torch.nn.modules.sparse", "Embedding"),
+            ("torch.optim.sparse_adam", "SparseAdam"),
+            ("__main__", "Config"),
+            ("osgeo", "x"),
+        ] {
+            assert_eq!(Global::find(module, name).unwrap(), None, "{module}.{name}");
+        }
+        for (module, name) in [
+            ("os", "system"),
+            ("os.path", "join"),
+            ("builtins", "eval"),
+            ("functools", "reduce"),
+            ("types", "FunctionType"),
+            ("torch", "load"),
+            ("torch.storage", "_load_from_bytes"),
+            ("collections", "OrderedDict.fromkeys"),
+            ("torch", "FloatStorage.from_file"),
+            ("numpy.testing._private.utils", "runstring"),
+            ("torch.utils.cpp_extension", "load"),
+            ("_posixsubprocess", "fork_exec"),
+        ] {
+            assert!(matches!(Global::find(module, name), Err(Fault::Global(_))), "{module}.{name}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Values that a pickle has built; they refer to one another by number.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub(crate) enum Value {
     /// A tensor or array; of an array that is under construction there is nothing yet.
     Tensor(TensorId),
     Global(Global),
+    /// A class that is not known here, or an object of it: nothing of it is rebuilt.
+    Foreign(Id),
     /// Something that is known to be harmless and that nothing here needs.
     Opaque,
 }
@@ -99,6 +102,13 @@ pub(crate) struct Tensor {
     pub(crate) storage: Id,
 }
 
+/// Names by number, and numbers by name.
+#[derive(Debug, Default)]
+struct IndexedNames {
+    names: Vec<Box<str>>,
+    ids: HashMap<Box<str>, Id>,
+}
+
 /// Everything that a pickle has built.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
@@ -106,6 +116,8 @@ pub(crate) struct Graph {
     sequences: Vec<Vec<Value>>,
     dicts: Vec<Vec<(Value, Value)>>,
     types: Vec<NumpyType>,
+    /// Names of the classes that are not known, each once.
+    foreign: IndexedNames,
     pub(super) tensors: Vec<Option<Tensor>>,
     pub(crate) storages: Vec<Storage>,
 }
@@ -129,6 +141,26 @@ impl Graph {
 
     pub(crate) fn add_type(&mut self, value: NumpyType) -> Value {
         Value::NumpyType(push(&mut self.types, value))
+    }
+
+    /// A class that is not known.
+    pub(super) fn add_foreign(&mut self, name: &str) -> Value {
+        let next = self.foreign.names.len() as Id;
+        let id = *self.foreign.ids.entry(name.into()).or_insert(next);
+        if id == next {
+            self.foreign.names.push(name.into());
+        }
+        Value::Foreign(id)
+    }
+
+    /// Name of a class that is not known.
+    pub(crate) fn foreign(&self, id: Id) -> &str {
+        &self.foreign.names[id as usize]
+    }
+
+    /// Names of all classes that are not known.
+    pub(crate) fn foreign_names(&self) -> impl Iterator<Item = &str> {
+        self.foreign.names.iter().map(AsRef::as_ref)
     }
 
     pub(crate) fn add_storage(&mut self, value: Storage) -> Id {

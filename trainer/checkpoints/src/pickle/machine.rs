@@ -10,6 +10,9 @@ use super::text::{integer, little_endian_integer, raw_unicode, unquoted};
 use super::{Fault, Graph, Limits, PickleError, Value};
 use crate::source::Cursor;
 
+/// Longest name of a class, with its module.
+const MAX_GLOBAL_BYTES: usize = 256;
+
 /// Meaning of persistent ids in the file that the pickle is part of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum PersistentIds {
@@ -90,7 +93,7 @@ impl Machine<'_, '_> {
             b'N' | 0x88 | 0x89 | b'I' | b'J' | b'K' | b'M' | b'L' | 0x8a | 0x8b | b'F' | b'G' => self.number(opcode)?,
             b'S' | b'T' | b'U' | b'B' | b'C' | 0x8e | 0x96 | b'V' | b'X' | 0x8c | 0x8d => self.string(opcode)?,
             b'g' | b'h' | b'j' | b'p' | b'q' | b'r' | 0x94 => self.memo(opcode)?,
-            b'c' | 0x93 | b'R' | b'b' | b'i' | b'o' | 0x81 | b'Q' => self.call(opcode)?,
+            b'c' | 0x93 | b'R' | b'b' | b'i' | b'o' | 0x81 | 0x92 | b'Q' => self.call(opcode)?,
             _ => self.container(opcode)?,
         }
         Ok(None)
@@ -246,7 +249,7 @@ impl Machine<'_, '_> {
     fn append(&mut self, items: Vec<Value>) -> Result<(), Fault> {
         match self.top("APPEND")? {
             Value::List(id) => self.graph.items_mut(id).extend(items),
-            Value::Opaque => {}
+            Value::Opaque | Value::Foreign(_) => {}
             _ => return Err(Fault::Stack { opcode: "APPEND", expected: "a list" }),
         }
         Ok(())
@@ -255,7 +258,7 @@ impl Machine<'_, '_> {
     fn set(&mut self, entries: Vec<(Value, Value)>) -> Result<(), Fault> {
         match self.top("SETITEM")? {
             Value::Dict(id) => self.graph.entries_mut(id).extend(entries),
-            Value::Opaque => {}
+            Value::Opaque | Value::Foreign(_) => {}
             _ => return Err(Fault::Stack { opcode: "SETITEM", expected: "a dictionary" }),
         }
         Ok(())
@@ -269,7 +272,20 @@ impl Machine<'_, '_> {
                 let (Some(module), Some(name)) = (self.graph.text(module), self.graph.text(name)) else {
                     return Err(Fault::Stack { opcode: "STACK_GLOBAL", expected: "the names of a module and in it" });
                 };
-                Value::Global(Global::find(module, name)?)
+                // Both may be repeated from the memo in any combination.
+                if module.len() + name.len() > MAX_GLOBAL_BYTES {
+                    return Err(Fault::Text("the name of a class"));
+                }
+                let (module, name) = (module.to_owned(), name.to_owned());
+                self.global(&module, &name)?
+            }
+            0x92 => {
+                let (_named, arguments, callee) =
+                    (self.pop("NEWOBJ_EX")?, self.pop("NEWOBJ_EX")?, self.pop("NEWOBJ_EX")?);
+                match callee {
+                    Value::Foreign(_) => self.call_value(callee, arguments)?,
+                    _ => return Err(refused_opcode(opcode)),
+                }
             }
             b'R' | 0x81 => {
                 let (arguments, callee) = (self.pop("REDUCE")?, self.pop("REDUCE")?);
@@ -308,7 +324,14 @@ impl Machine<'_, '_> {
     fn global_line(&mut self) -> Result<Value, Fault> {
         let (module, name) = (self.cursor.line()?, self.cursor.line()?);
         let text = |line| String::from_utf8(line).map_err(|_| Fault::Text("the name of a function"));
-        Ok(Value::Global(Global::find(&text(module)?, &text(name)?)?))
+        self.global(&text(module)?, &text(name)?)
+    }
+
+    fn global(&mut self, module: &str, name: &str) -> Result<Value, Fault> {
+        Ok(match Global::find(module, name)? {
+            Some(global) => Value::Global(global),
+            None => self.graph.add_foreign(&format!("{module}.{name}")),
+        })
     }
 
     /// Counts work of which an opcode does more than one step.

@@ -2,8 +2,8 @@
 //!
 //! A pickle is a program: it names functions and calls them. Here the names are looked up in a
 //! short list ([`globals`]), each of which stands for something that this crate rebuilds itself
-//! ([`calls`]); every other name is refused before anything happens, by its name. Nothing that a
-//! pickle names is ever run.
+//! ([`calls`]). Objects of other classes are set aside unread; well-known names by which Python
+//! would run something are refused. Nothing that a pickle names is ever run.
 //!
 //! Values refer to one another by number ([`Graph`]), so neither cycles nor any depth of nesting
 //! cost more than their opcodes did: nothing here, and no destructor, recurses. What a pickle may
@@ -52,10 +52,10 @@ pub struct PickleError {
 /// Reason why a pickle is not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// It names a function or class that is neither a tensor's nor a plain container's.
+    /// It names a function by which Python would run a command or code.
     #[error(
-        "it asks for `{0}`, which is neither a tensor nor a plain container; nothing was run. If you trust the file, \
-         save its weights alone: torch.save({{'state_dict': …}}, …)"
+        "it asks for `{0}`, by which Python would run something that no weights need; nothing was run. Do not load this \
+         file in Python unless you trust it; then save its weights alone: torch.save({{'state_dict': …}}, …)"
     )]
     Global(String),
     /// It names a type of tensor that is not read.

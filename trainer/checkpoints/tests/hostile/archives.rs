@@ -107,8 +107,8 @@ fn headers() -> Vec<Case> {
         Case::new("a shape that overflows", safetensors(&overflowing, &[0; 8]), "not valid"),
         Case::new("data that are missing", safetensors(&format!("{{{}}}", tensor("[2]", 0, 8)), &[0; 4]), "not 8"),
         Case::new("data that are too many", safetensors(&format!("{{{}}}", tensor("[2]", 0, 8)), &[0; 12]), "not 8"),
-        Case::new("an empty file", Vec::new(), "neither"),
-        Case::new("a text", b"<html>404</html>".to_vec(), "neither"),
+        Case::new("an empty file", Vec::new(), "an empty file"),
+        Case::new("a text", b"<html>404</html>".to_vec(), "a web page"),
         Case::new("a tar archive", cat(&[&[b'a'; 257], b"ustar\0", &[0; 300]]), "tar archive"),
     ]
 }

@@ -70,7 +70,18 @@ fn growth() -> Vec<Case> {
     let rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n";
     let arguments = &one[rebuild.len()..one.len() - 1];
     let many = cat(&[rebuild, b"q\0", arguments, b"q\x01", &b"h\0h\x01R".repeat(150_000)]);
+    // Fifteen dictionaries in one another below keys of 4,000 bytes; the innermost has that key many times.
+    let key = text(&"k".repeat(4000));
+    let below_each_other =
+        cat(&[&key, b"q\x010", &b"}h\x01".repeat(14), b"}(", &b"h\x01N\x85".repeat(150_000), b"u", &b"s".repeat(14)]);
+    let name = |length| text(&"n".repeat(length));
     vec![
+        Case::new("long keys below each other", pickle(&[&below_each_other]), "no ResNet"),
+        Case::new(
+            "a class with a long name",
+            cat(&[b"\x80\x04", &name(200), &name(200), b"\x93."]),
+            "the name of a class",
+        ),
         Case::new("LONG4", huge(b"\x8b", &i32::MAX.to_le_bytes()), "cut off"),
         Case::new("LONG4, negative", huge(b"\x8b", &(-1_i32).to_le_bytes()), "cut off"),
         Case::new("BINUNICODE", huge(b"X", &u32::MAX.to_le_bytes()), "cut off"),
