@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use densecl_models::atomic_file::AtomicFolder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -184,16 +184,16 @@ impl Checkpoint {
     pub fn restore(&self, model: &mut DenseCl, optimizer: &Optimizer) -> Result<()> {
         self.restore_encoder(&model.query, "query")?;
         self.restore_encoder(&model.key, "key")?;
-        let queue = |queue: &mut Queue, name: &str| -> Result<(), String> {
+        let queue = |queue: &mut Queue, name: &str| -> Result<()> {
             let pointer = self.state.get(&format!("queue_pointer/{name}"))?.int64_value(&[]);
-            queue.load(self.state.get(&format!("queue/{name}"))?, pointer)
+            Ok(queue.load(self.state.get(&format!("queue/{name}"))?, pointer)?)
         };
-        queue(&mut model.global_queue, "global").map_err(|e| anyhow!(e))?;
+        queue(&mut model.global_queue, "global")?;
         if let Some(dense) = &mut model.dense_queue {
-            queue(dense, "dense").map_err(|e| anyhow!(e))?;
+            queue(dense, "dense")?;
         }
         for (name, velocity) in named_velocities(model, optimizer) {
-            let found = self.state.get(&name).map_err(|e| anyhow!(e))?;
+            let found = self.state.get(&name)?;
             ensure!(found.size() == velocity.size(), "`{name}` has another shape");
             velocity.shallow_clone().copy_(found);
         }
@@ -206,7 +206,7 @@ impl Checkpoint {
     /// If a tensor is missing or has another shape.
     pub fn restore_encoder(&self, encoder: &Encoder, name: &str) -> Result<()> {
         let find = |tensor: &str| self.state.tensors.get(&format!("{name}/{tensor}")).map(Tensor::shallow_clone);
-        encoder.tensors().load(find).map_err(|e| anyhow!("{name} encoder: {e}"))
+        encoder.tensors().load(find).with_context(|| format!("{name} encoder"))
     }
 
     /// All tensors by name.

@@ -1,10 +1,12 @@
 //! The command line of `densecl-trainer`.
 
+mod checkpoint_args;
 mod convert;
 mod evaluate;
 mod export;
 mod world;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -18,6 +20,7 @@ use crate::monitor::ProgressStyle;
 use crate::pretrain::{Outcome, Run, Stop, pretrain};
 use crate::report::report;
 use crate::{golden, inspect};
+use checkpoint_args::CheckpointArgs;
 use convert::ConvertArgs;
 use densecl_procedural::Split;
 use densecl_procedural::synth::{self, Size};
@@ -46,6 +49,8 @@ enum Command {
     Inspect {
         /// The file or folder.
         file: PathBuf,
+        #[command(flatten)]
+        reading: CheckpointArgs,
     },
     /// Write a page about runs: figures, curves, pictures, differences of configuration.
     Report(ReportArgs),
@@ -74,7 +79,7 @@ struct PretrainArgs {
     /// Overrides of the configuration, such as `optimizer.batch=64`.
     #[arg(long = "set", value_name = "KEY=VALUE", num_args = 1..)]
     set: Vec<String>,
-    /// A folder of images, or `synthetic`; short for `--set data.source=…`.
+    /// A folder of images, a list of them, tar shards, or `synthetic`; short for `--set data.source=…`.
     #[arg(long, value_name = "PATH|synthetic")]
     data: Option<String>,
     /// The run's folder.
@@ -203,7 +208,7 @@ impl Cli {
             Command::Evaluate(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::BenchExport(args) => args.run(),
-            Command::Inspect { file } => inspect::inspect(&file),
+            Command::Inspect { file, reading } => inspect::inspect(&file, &reading.options()),
             Command::Golden { input, output } => {
                 let found = golden::replay(&input, &output)?;
                 let line = format!("{} tensors, worst {} {:.3e}", found.compared, found.worst, found.relative_error);
@@ -257,14 +262,22 @@ impl PretrainArgs {
         let (stop, progress) = (Stop::on_signals()?, ProgressStyle::detect());
         let (world, device) = world.connect(device)?;
         let run = Run { config, out, resume, device, world, stop, progress };
-        let Outcome { checkpoint, step, total_steps } = pretrain(&run)?;
-        Ok(if !run.world.is_first() {
-            String::new()
-        } else if step < total_steps {
+        let Outcome { checkpoint, step, total_steps, passed_over, skipped } = pretrain(&run)?;
+        if !run.world.is_first() {
+            return Ok(String::new());
+        }
+        let mut text = if step < total_steps {
             format!("stopped after step {step} of {total_steps}: {}; go on with --resume", checkpoint.display())
         } else {
             format!("trained: {}", checkpoint.display())
-        })
+        };
+        if skipped.total() > 0 {
+            let _ = write!(text, "\nimages that could not be read: {skipped}");
+        }
+        if !passed_over.is_empty() {
+            let _ = write!(text, "\npassed over: {passed_over}");
+        }
+        Ok(text)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::loss::{LossOptions, info_nce};
 use crate::measures::Measures;
 use crate::native::{self, NativeError};
 use crate::network::{BatchPart, DenseEmbedding, Embedding, Encoder, EncoderSpec, Statistics};
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueError};
 
 /// Options of the contrastive loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -149,7 +149,7 @@ impl DenseCl {
     ///
     /// # Errors
     /// If the batch does not divide the queue.
-    pub fn enqueue(&mut self, keys: &NewKeys) -> Result<(), String> {
+    pub fn enqueue(&mut self, keys: &NewKeys) -> Result<(), QueueError> {
         self.global_queue.push(&keys.global)?;
         match (&mut self.dense_queue, &keys.dense) {
             (Some(queue), Some(dense)) => queue.push(dense),

@@ -54,7 +54,7 @@ fn run(golden: &TensorFile) -> Result<TensorFile> {
     let architecture: Architecture = settings.text("arch")?.parse().map_err(|e: String| anyhow!(e))?;
     let spec =
         EncoderSpec { architecture, stem_width: settings.number("stem_width")?, dim: settings.number("dim")?, dense };
-    let kind = golden.get("init/queue/global").map_err(|e| anyhow!(e))?.kind();
+    let kind = golden.get("init/queue/global")?.kind();
     let options = ContrastOptions {
         queue_length: settings.number("queue")?,
         temperature: settings.number("temperature")?,
@@ -77,12 +77,12 @@ fn run(golden: &TensorFile) -> Result<TensorFile> {
     let mut result = TensorFile::default();
     let world = World::alone();
     for step in 0..settings.number::<usize>("steps")? {
-        let get = |name: &str| golden.get(&format!("step{step}/{name}")).map_err(|e| anyhow!(e));
+        let get = |name: &str| golden.get(&format!("step{step}/{name}"));
         let (view_q, view_k) = (get("view_q")?, get("view_k")?);
         let (measures, keys) =
             model.forward_backward(&Step { world: &world, view_q, view_k, shuffle: None, loss_lambda, parts: 1 })?;
         sgd.step(get("lr")?.double_value(&[]))?;
-        model.enqueue(&keys).map_err(|e| anyhow!(e))?;
+        model.enqueue(&keys)?;
         let mut put = |name: &str, tensor: Tensor| result.tensors.insert(format!("step{step}/{name}"), tensor);
         put("loss", measures.loss);
         put("loss_global", measures.loss_global);
@@ -98,14 +98,14 @@ fn run(golden: &TensorFile) -> Result<TensorFile> {
 fn load(model: &mut DenseCl, golden: &TensorFile) -> Result<()> {
     let encoder = |encoder: &Encoder, name: &str| {
         let find = |tensor: &str| golden.tensors.get(&format!("init/{name}/{tensor}")).map(Tensor::shallow_clone);
-        encoder.tensors().load(find).map_err(|e| anyhow!("{name} encoder: {e}"))
+        encoder.tensors().load(find).with_context(|| format!("{name} encoder"))
     };
     encoder(&model.query, "query")?;
     encoder(&model.key, "key")?;
-    let queue = |name: &str| golden.get(&format!("init/queue/{name}")).map_err(|e| anyhow!(e));
-    model.global_queue.load(queue("global")?, 0).map_err(|e| anyhow!(e))?;
+    let queue = |name: &str| golden.get(&format!("init/queue/{name}"));
+    model.global_queue.load(queue("global")?, 0)?;
     if let Some(dense) = &mut model.dense_queue {
-        dense.load(queue("dense")?, 0).map_err(|e| anyhow!(e))?;
+        dense.load(queue("dense")?, 0)?;
     }
     Ok(())
 }

@@ -4,6 +4,30 @@ use tch::{Device, Kind, Tensor};
 
 use crate::network::normalize;
 
+/// Vectors that do not fit a queue.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// The contents have another shape.
+    #[error("a queue is {found:?}, expected {expected:?}")]
+    Shape {
+        /// Their shape.
+        found: Vec<i64>,
+        /// The queue's.
+        expected: Vec<i64>,
+    },
+    /// The pointer lies outside.
+    #[error("a queue's pointer is {0}, outside the queue")]
+    Pointer(i64),
+    /// A batch would wrap around.
+    #[error("a queue of {length} is not a multiple of the batch of {batch}")]
+    Batch {
+        /// Length of the queue.
+        length: i64,
+        /// Number of keys.
+        batch: i64,
+    },
+}
+
 /// `K` unit vectors `[K, D]`, overwritten in order, oldest first.
 #[derive(Debug)]
 pub struct Queue {
@@ -31,12 +55,12 @@ impl Queue {
     ///
     /// # Errors
     /// If the shape differs or the pointer lies outside.
-    pub fn load(&mut self, vectors: &Tensor, pointer: i64) -> Result<(), String> {
+    pub fn load(&mut self, vectors: &Tensor, pointer: i64) -> Result<(), QueueError> {
         if vectors.size() != self.vectors.size() {
-            return Err(format!("a queue is {:?}, expected {:?}", vectors.size(), self.vectors.size()));
+            return Err(QueueError::Shape { found: vectors.size(), expected: self.vectors.size() });
         }
         if !(0..self.vectors.size()[0]).contains(&pointer) {
-            return Err(format!("a queue's pointer is {pointer}, outside the queue"));
+            return Err(QueueError::Pointer(pointer));
         }
         self.vectors.copy_(vectors);
         self.pointer = pointer;
@@ -47,10 +71,10 @@ impl Queue {
     ///
     /// # Errors
     /// If N does not divide the length, so that a batch would wrap around.
-    pub fn push(&mut self, keys: &Tensor) -> Result<(), String> {
+    pub fn push(&mut self, keys: &Tensor) -> Result<(), QueueError> {
         let (length, batch) = (self.vectors.size()[0], keys.size()[0]);
         if batch == 0 || length % batch != 0 || self.pointer + batch > length {
-            return Err(format!("a queue of {length} is not a multiple of the batch of {batch}"));
+            return Err(QueueError::Batch { length, batch });
         }
         tch::no_grad(|| self.vectors.narrow(0, self.pointer, batch).copy_(keys));
         self.pointer = (self.pointer + batch) % length;
@@ -78,7 +102,10 @@ mod tests {
         let mut queue = Queue::random(4, 8, Kind::Double, Device::Cpu);
         let norms = queue.vectors().norm_scalaropt_dim(2, [1].as_slice(), false);
         assert!((norms - 1.0).abs().max().double_value(&[]) < 1e-12);
-        assert!(queue.push(&Tensor::zeros([3, 8], (Kind::Double, Device::Cpu))).is_err());
-        assert!(queue.load(&Tensor::zeros([4, 8], (Kind::Double, Device::Cpu)), 4).is_err());
+        let zeros = |count| Tensor::zeros([count, 8], (Kind::Double, Device::Cpu));
+        assert_eq!(queue.push(&zeros(3)), Err(QueueError::Batch { length: 4, batch: 3 }));
+        assert_eq!(queue.load(&zeros(4), 4), Err(QueueError::Pointer(4)));
+        let shape = QueueError::Shape { found: vec![3, 8], expected: vec![4, 8] };
+        assert_eq!(queue.load(&zeros(3), 0), Err(shape));
     }
 }

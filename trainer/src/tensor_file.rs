@@ -18,6 +18,11 @@ pub struct TensorFile {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// A tensor that is not in a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is missing")]
+pub struct MissingTensor(pub String);
+
 /// A tensor file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorFileError {
@@ -101,8 +106,8 @@ impl TensorFile {
     ///
     /// # Errors
     /// If it is not there.
-    pub fn get(&self, name: &str) -> Result<&Tensor, String> {
-        self.tensors.get(name).ok_or_else(|| format!("`{name}` is missing"))
+    pub fn get(&self, name: &str) -> Result<&Tensor, MissingTensor> {
+        self.tensors.get(name).ok_or_else(|| MissingTensor(name.to_owned()))
     }
 }
 

@@ -12,7 +12,7 @@ mod resample;
 #[cfg(test)]
 mod torchvision_tests;
 
-pub use parameters::{AugmentOptions, ViewParameters};
+pub use parameters::{AugmentError, AugmentOptions, ViewParameters};
 pub use random::StepRandom;
 
 /// Width and height of an image before it was resized to the square canvas of its batch.

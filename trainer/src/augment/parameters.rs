@@ -53,21 +53,52 @@ impl Default for AugmentOptions {
     }
 }
 
+/// An option that is not valid.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum AugmentError {
+    /// It is no probability.
+    #[error("augment.{option} is {value}; a probability lies within [0, 1]")]
+    Probability {
+        /// Its name.
+        option: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// It is no range.
+    #[error("augment.{option} is [{}, {}]; expected a positive range, the lesser first", .range[0], .range[1])]
+    Range {
+        /// Its name.
+        option: &'static str,
+        /// Its value.
+        range: [f64; 2],
+    },
+    /// It is too strong, or negative.
+    #[error("augment.{option} is {value}; expected [0, {most}]")]
+    Strength {
+        /// Its name.
+        option: &'static str,
+        /// Its value.
+        value: f64,
+        /// The greatest one.
+        most: f64,
+    },
+}
+
 impl AugmentOptions {
     /// Checks that ranges are ordered and probabilities lie within [0, 1].
     ///
     /// # Errors
     /// Names the first invalid option.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), AugmentError> {
         let probabilities = [
             ("jitter_probability", self.jitter_probability),
             ("grey_probability", self.grey_probability),
             ("blur_probability", self.blur_probability),
             ("flip_probability", self.flip_probability),
         ];
-        for (name, value) in probabilities {
+        for (option, value) in probabilities {
             if !(0.0..=1.0).contains(&value) {
-                return Err(format!("augment.{name} is {value}; a probability lies within [0, 1]"));
+                return Err(AugmentError::Probability { option, value });
             }
         }
         let ranges = [
@@ -75,9 +106,9 @@ impl AugmentOptions {
             ("crop_ratio", self.crop_ratio, f64::MAX),
             ("blur_sigma_px", self.blur_sigma_px, f64::MAX),
         ];
-        for (name, [low, high], most) in ranges {
+        for (option, range @ [low, high], most) in ranges {
             if !(0.0 < low && low <= high && high <= most) {
-                return Err(format!("augment.{name} is [{low}, {high}]; expected a positive range, the lesser first"));
+                return Err(AugmentError::Range { option, range });
             }
         }
         let strengths = [
@@ -86,9 +117,9 @@ impl AugmentOptions {
             ("saturation", self.saturation, 1.0),
             ("hue", self.hue, 0.5),
         ];
-        for (name, value, most) in strengths {
+        for (option, value, most) in strengths {
             if !(0.0..=most).contains(&value) {
-                return Err(format!("augment.{name} is {value}; expected [0, {most}]"));
+                return Err(AugmentError::Strength { option, value, most });
             }
         }
         Ok(())
@@ -228,9 +259,9 @@ mod tests {
     #[test]
     fn a_range_the_wrong_way_round_is_refused_by_name() {
         let options = AugmentOptions { crop_area: [1.0, 0.2], ..AugmentOptions::default() };
-        assert!(options.check().unwrap_err().contains("augment.crop_area"));
+        assert!(options.check().unwrap_err().to_string().contains("augment.crop_area"));
         let options = AugmentOptions { flip_probability: f64::NAN, ..AugmentOptions::default() };
-        assert!(options.check().unwrap_err().contains("augment.flip_probability"));
+        assert!(options.check().unwrap_err().to_string().contains("augment.flip_probability"));
         assert_eq!(AugmentOptions::default().check(), Ok(()));
     }
 }

@@ -6,14 +6,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use densecl_checkpoints::{Allow, METHOD_KEY, Target, write};
+use densecl_checkpoints::{METHOD_KEY, Target, write};
 
+use super::checkpoint_args::CheckpointArgs;
 use crate::pretrained::{Pretrained, TRAINING_KEY};
 
 /// Arguments of `convert`.
 #[derive(Debug, Args)]
 pub(super) struct ConvertArgs {
-    /// A checkpoint or run of this trainer, a `.pth`, a `.safetensors`, or Detectron2's `.pkl`.
+    /// A checkpoint or run of this trainer, a `.pth`, a `.safetensors`, Detectron2's `.pkl`, or a folder of Hugging Face's
+    /// Hub.
     input: PathBuf,
     /// The file to write.
     output: PathBuf,
@@ -21,10 +23,8 @@ pub(super) struct ConvertArgs {
     /// .pkl detectron2].
     #[arg(long, value_enum)]
     to: Option<To>,
-    /// Names, with `*` for any characters, that may be missing, unexpected or of another shape;
-    /// they are ignored.
-    #[arg(long, value_name = "PATTERN")]
-    allow: Vec<String>,
+    #[command(flatten)]
+    reading: CheckpointArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -51,7 +51,7 @@ impl ConvertArgs {
                 format!("which layout {output} should have is not clear from its name: say --to densecl|torchvision|detectron2|mmpretrain")
             })?,
         };
-        let pretrained = Pretrained::read_allowing(&self.input, &Allow::patterns(self.allow))?;
+        let pretrained = Pretrained::read_with(&self.input, &self.reading.options())?;
         let mut metadata = BTreeMap::from([(METHOD_KEY.to_owned(), pretrained.method.clone())]);
         if let Some(training) = &pretrained.training {
             metadata.insert(TRAINING_KEY.to_owned(), serde_json::to_string(training)?);

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use densecl_models::resnet::OutputStride;
 
+use super::checkpoint_args::CheckpointArgs;
 use crate::accelerator::DeviceChoice;
 use crate::evaluate::data::Splits;
 use crate::evaluate::{
@@ -34,8 +35,8 @@ enum Task {
 
 #[derive(Debug, Args)]
 struct CommonArgs {
-    /// A checkpoint, a run, an ONNX file, or `random[:ARCHITECTURE]` for random weights; several
-    /// make a table of several rows.
+    /// A checkpoint, a run, another tool's file of weights, an ONNX file, or `random[:ARCHITECTURE]` for random weights;
+    /// several make a table of several rows.
     #[arg(long = "model", value_name = "MODEL", required = true, num_args = 1..)]
     models: Vec<ModelSource>,
     /// The labelled images.
@@ -53,6 +54,8 @@ struct CommonArgs {
     /// Write the table, each repetition and all settings to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    reading: CheckpointArgs,
 }
 
 #[derive(Debug, Args)]
@@ -202,7 +205,8 @@ impl EvaluateArgs {
 impl CommonArgs {
     fn comparison(&self, output_stride: OutputStride) -> Result<Comparison> {
         let setup = Setup { output_stride, device: self.device.resolve()? };
-        Ok(Comparison { models: self.models.clone(), seeds: self.seeds.clone(), setup })
+        let reading = self.reading.clone().options();
+        Ok(Comparison { models: self.models.clone(), reading, seeds: self.seeds.clone(), setup })
     }
 }
 

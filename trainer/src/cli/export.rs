@@ -8,6 +8,7 @@ use densecl_models::resnet::{Architecture, OutputStride};
 use densecl_models::{Fidelity, OutputFidelity};
 use tch::{Device, Kind};
 
+use super::checkpoint_args::CheckpointArgs;
 use crate::export::{Calibration, ExportOptions, ExportVariant, Exported, Speed, SpeedTest, WeightFormat, export};
 use crate::network::{Encoder, EncoderSpec};
 use crate::pretrained::Pretrained;
@@ -17,8 +18,8 @@ const CALIBRATION_IMAGES: usize = 32;
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// A checkpoint's folder, a run whose newest is taken, or a file of another tool (`.pth`,
-    /// `.safetensors`, `.pkl`).
+    /// A checkpoint's folder, a run whose newest is taken, a file of another tool (`.pth`,
+    /// `.safetensors`, `.pkl`), or a folder of Hugging Face's Hub.
     checkpoint: PathBuf,
     /// `<repository>/<name>/<version>`.
     #[arg(long)]
@@ -38,11 +39,14 @@ pub(super) struct ExportArgs {
     /// The longer side, in pixels, that images are resized to by default.
     #[arg(long, default_value_t = 512)]
     default_side: u32,
-    /// SPDX identifier of the weights' licence.
-    #[arg(long, default_value = "Apache-2.0")]
-    licence: String,
+    /// SPDX identifier of the weights' licence, such as `CC-BY-NC-4.0`; needed for weights that no run of this trainer made
+    /// [default for the others: Apache-2.0].
+    #[arg(long, visible_alias = "license")]
+    licence: Option<String>,
     #[command(flatten)]
     calibration: CalibrationArgs,
+    #[command(flatten)]
+    reading: CheckpointArgs,
 }
 
 #[derive(Debug, Args)]
@@ -70,7 +74,7 @@ enum Weights {
 
 #[derive(Debug, Args)]
 pub(super) struct BenchExportArgs {
-    /// A checkpoint's folder, or a run whose newest is taken.
+    /// A checkpoint's folder, a run whose newest is taken, or a file of another tool.
     #[arg(required_unless_present = "architecture", conflicts_with = "architecture")]
     checkpoint: Option<PathBuf>,
     /// A network with random weights instead, such as `resnet50`: speed does not depend on them.
@@ -91,6 +95,8 @@ pub(super) struct BenchExportArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    reading: CheckpointArgs,
 }
 
 impl CalibrationArgs {
@@ -113,7 +119,7 @@ impl CalibrationArgs {
 
 impl ExportArgs {
     pub(super) fn run(self) -> Result<String> {
-        let Self { output_stride, layers, default_layer, default_side, licence, calibration, .. } = self;
+        let Self { output_stride, layers, default_layer, default_side, licence, calibration, reading, .. } = self;
         ensure!(
             self.weights == Weights::Int8 || !calibration.is_given(),
             "--calibration and its like are for --weights int8 alone"
@@ -124,7 +130,8 @@ impl ExportArgs {
             Weights::Int8 => WeightFormat::Int8(calibration.calibration(default_side)),
         };
         let variant = ExportVariant { weights, output_stride, layers };
-        let options = ExportOptions { variant, default_layer, default_side, licence };
+        let reading = reading.options();
+        let options = ExportOptions { reading, variant, default_layer, default_side, licence };
         let Exported { path, fidelity } = export(&self.checkpoint, &self.out, &options).context("the export failed")?;
         let mut lines = vec![format!("exported: {}", path.display())];
         lines.extend(fidelity_lines(&fidelity));
@@ -148,7 +155,8 @@ impl BenchExportArgs {
     pub(super) fn run(self) -> Result<String> {
         let (architecture, weights) = match (&self.checkpoint, self.architecture) {
             (Some(checkpoint), _) => {
-                let Pretrained { architecture, weights, .. } = Pretrained::read(checkpoint)?;
+                let options = self.reading.clone().options();
+                let Pretrained { architecture, weights, .. } = Pretrained::read_with(checkpoint, &options)?;
                 (architecture, weights)
             }
             (None, architecture) => {

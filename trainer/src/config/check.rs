@@ -1,6 +1,6 @@
 //! Validation of a configuration.
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 
 use super::Config;
 
@@ -11,7 +11,7 @@ impl Config {
     /// Every value in its range, and those that depend on each other in agreement.
     pub(super) fn check(&self) -> Result<()> {
         self.encoder_spec()?;
-        self.augment.check().map_err(|e| anyhow!(e))?;
+        self.augment.check()?;
         let Self { network, data, contrast, optimizer, schedule, .. } = self;
         ensure!((1..=1024).contains(&network.stem_width), "network.stem_width: expected 1 to 1024");
         ensure!((1..=65_536).contains(&network.dim), "network.dim: expected 1 to 65536");

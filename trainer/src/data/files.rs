@@ -1,11 +1,15 @@
 //! Image files: those of a folder, searched to any depth, or those that a list names.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use densecl_vision::image::{PICTURE_EXTENSIONS, is_picture_extension};
+use densecl_vision::image::PICTURE_EXTENSIONS;
 
-use super::{ImageError, ImageSource, decode};
+use super::list::{self, ListError};
+use super::passed_over::PassedOverReason;
+use super::walk::{FoundImages, WalkError, find_images};
+use super::{ImageError, ImageSource, Tally, decode};
 use crate::augment::ImageSize;
 
 /// Image files in a fixed order.
@@ -14,12 +18,13 @@ pub struct ImageFiles {
     /// The folder or the list.
     root: PathBuf,
     paths: Vec<PathBuf>,
+    passed_over: Tally<PassedOverReason>,
 }
 
 /// A folder or list without usable images.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
-    /// A folder or a list cannot be read.
+    /// A folder cannot be read.
     #[error("cannot read the data in {path}")]
     Unreadable {
         /// The folder or file.
@@ -27,65 +32,50 @@ pub enum FilesError {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// A list cannot be used.
+    #[error(transparent)]
+    List(#[from] ListError),
     /// No image was found.
-    #[error("no image in {path} or the folders below it; looked for {}", PICTURE_EXTENSIONS.join(", "))]
+    #[error(
+        "no image in {path} or the folders below it; looked for {}{}", PICTURE_EXTENSIONS.join(", "),
+        if passed_over.is_empty() { String::new() } else { format!("; passed over: {passed_over}") }
+    )]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
-    },
-    /// A list names nothing.
-    #[error("no image in the list {path}; looked for one path a line, relative to the list's folder")]
-    EmptyList {
-        /// The list.
-        path: PathBuf,
+        /// What was found instead.
+        passed_over: Tally<PassedOverReason>,
     },
 }
 
+impl From<WalkError> for FilesError {
+    fn from(WalkError { path, source }: WalkError) -> Self {
+        Self::Unreadable { path, source }
+    }
+}
+
 impl ImageFiles {
-    /// Finds the images below `root`, sorted by path. Links to folders are not followed, because they
-    /// may form a loop.
+    /// Finds the images below `root`, sorted by path. Links are followed; hidden files and those of systems are passed
+    /// over.
     ///
     /// # Errors
     /// If a folder cannot be listed or there is no image.
     pub fn in_folder(root: &Path) -> Result<Self, FilesError> {
-        let mut paths = Vec::new();
-        let mut open = vec![root.to_owned()];
-        while let Some(folder) = open.pop() {
-            let unreadable = |source| FilesError::Unreadable { path: folder.clone(), source };
-            for entry in fs::read_dir(&folder).map_err(unreadable)? {
-                let entry = entry.map_err(unreadable)?;
-                let kind = entry.file_type().map_err(unreadable)?;
-                let path = entry.path();
-                if kind.is_dir() {
-                    open.push(path);
-                } else if is_image(&path) {
-                    paths.push(path);
-                }
-            }
-        }
+        let FoundImages { paths, passed_over } = find_images(root)?;
         if paths.is_empty() {
-            return Err(FilesError::EmptyFolder { path: root.to_owned() });
+            return Err(FilesError::EmptyFolder { path: root.to_owned(), passed_over });
         }
-        // The order in which a folder lists its entries differs between systems.
-        paths.sort_unstable();
-        Ok(Self { root: root.to_owned(), paths })
+        Ok(Self { root: root.to_owned(), paths, passed_over })
     }
 
-    /// Reads the text file `list`: one path a line, relative to the list's folder. Empty lines and lines
-    /// that begin with `#` are ignored.
+    /// Reads the text file `list`: a path a line, relative to the list's folder or to the current one, alone or beside
+    /// labels. Empty lines and lines that begin with `#` are ignored.
     ///
     /// # Errors
-    /// If the list cannot be read or names nothing.
+    /// If the list cannot be read, or none of its files is there.
     pub fn listed(list: &Path) -> Result<Self, FilesError> {
-        let text =
-            fs::read_to_string(list).map_err(|source| FilesError::Unreadable { path: list.to_owned(), source })?;
-        let folder = list.parent().unwrap_or(Path::new(""));
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let paths: Vec<_> = lines.map(|line| folder.join(line)).collect();
-        if paths.is_empty() {
-            return Err(FilesError::EmptyList { path: list.to_owned() });
-        }
-        Ok(Self { root: list.to_owned(), paths })
+        let FoundImages { paths, passed_over } = list::read(list)?;
+        Ok(Self { root: list.to_owned(), paths, passed_over })
     }
 }
 
@@ -98,15 +88,15 @@ impl ImageSource for ImageFiles {
         Some(&self.root)
     }
 
+    fn passed_over(&self) -> Tally<PassedOverReason> {
+        self.passed_over.clone()
+    }
+
     fn draw(&self, index: u64, canvas_px: u32, canvas: &mut [u8]) -> Result<ImageSize, ImageError> {
         let path = &self.paths[index as usize];
         let drawn = fs::read(path).map_err(Into::into).and_then(|file| decode::draw(&file, canvas_px, canvas));
         drawn.map_err(|source| ImageError { path: path.clone(), source })
     }
-}
-
-fn is_image(path: &Path) -> bool {
-    is_picture_extension(path.extension().and_then(|extension| extension.to_str()).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -132,13 +122,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_train_on_says_what_was_looked_for() {
+    fn nothing_to_train_on_says_what_was_looked_for_and_found() {
         let root = tempfile::tempdir().unwrap();
-        let message = ImageFiles::in_folder(root.path()).unwrap_err().to_string();
-        assert!(message.contains("jpg") && message.contains("webp"), "{message}");
-        let list = root.path().join("list.txt");
-        fs::write(&list, "# nothing\n\n").unwrap();
-        assert!(ImageFiles::listed(&list).unwrap_err().to_string().contains("one path a line"));
+        let message = || ImageFiles::in_folder(root.path()).unwrap_err().to_string();
+        assert!(message().contains("jpg") && message().ends_with("webp, bmp, tif, tiff"), "{}", message());
+        for name in ["1.heic", "train.tar.gz", "._1.jpg"] {
+            fs::write(root.path().join(name), b"").unwrap();
+        }
+        for part in ["1.heic", "have to be unpacked: 1", "hidden files"] {
+            assert!(message().contains(part), "{}", message());
+        }
     }
 
     #[test]
@@ -150,10 +143,11 @@ mod tests {
         let list = root.path().join("list.txt");
         fs::write(&list, "b.png\n\n# a remark\n  a.png  \nmissing.png\n").unwrap();
         let files = ImageFiles::listed(&list).unwrap();
-        assert_eq!(files.image_count(), Some(3));
+        assert_eq!((files.image_count(), files.passed_over().total()), (Some(2), 1));
         let mut canvas = vec![0; 4 * 4 * 3];
         files.draw(0, 4, &mut canvas).unwrap();
         assert_eq!(canvas[0], 200);
-        assert!(files.draw(2, 4, &mut canvas).unwrap_err().to_string().contains("missing.png"));
+        fs::remove_file(root.path().join("a.png")).unwrap();
+        assert!(files.draw(1, 4, &mut canvas).unwrap_err().to_string().contains("a.png"));
     }
 }

@@ -2,16 +2,15 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use tch::{Device, Tensor};
 
-use super::{DataSource, ImageSource, Order, PictureError, Reading, ShardReader, ShuffleOptions};
+use super::{DataSource, FirstError, ImageSource, Order, Reading, ShardReader, ShuffleOptions, SkipCounts, Skipped};
 use crate::augment::ImageSize;
 use crate::distributed::ProcessRank;
 
@@ -69,7 +68,7 @@ pub struct Loader {
     /// `None` once the thread is to end.
     batches: Option<Receiver<Result<Batch>>>,
     thread: Option<JoinHandle<()>>,
-    skipped: Arc<AtomicU64>,
+    skipped: Arc<Skipped>,
     waited: Duration,
 }
 
@@ -84,7 +83,7 @@ impl Loader {
             .thread_name(|i| format!("data-{i}"))
             .build()
             .context("cannot start the data threads")?;
-        let skipped = Arc::new(AtomicU64::new(0));
+        let skipped = Arc::new(Skipped::default());
         let reader = BatchReader::new(source, &options, first, Arc::clone(&skipped))?;
         let (sender, batches) = sync_channel(options.prefetch);
         let draw_ahead = move || pool.install(|| draw_ahead(reader, options, first, &sender));
@@ -110,9 +109,9 @@ impl Loader {
         std::mem::take(&mut self.waited)
     }
 
-    /// Number of images skipped so far because they could not be read.
-    pub fn skipped(&self) -> u64 {
-        self.skipped.load(Ordering::Relaxed)
+    /// Number of images that could not be read so far, by reason; each counts once, however often it was drawn.
+    pub fn skipped(&self) -> SkipCounts {
+        self.skipped.counts()
     }
 }
 
@@ -145,7 +144,7 @@ fn draw_ahead(mut reader: BatchReader, options: LoaderOptions, first: u64, sende
 /// Draws the images of a step.
 struct BatchReader {
     images: Images,
-    skipped: Skipped,
+    skipped: Arc<Skipped>,
 }
 
 enum Images {
@@ -154,7 +153,7 @@ enum Images {
 }
 
 impl BatchReader {
-    fn new(source: DataSource, options: &LoaderOptions, first: u64, skipped: Arc<AtomicU64>) -> Result<Self> {
+    fn new(source: DataSource, options: &LoaderOptions, first: u64, skipped: Arc<Skipped>) -> Result<Self> {
         let images = match source {
             DataSource::Images(source) => {
                 let order = Order::new(options.seed, source.image_count());
@@ -170,7 +169,7 @@ impl BatchReader {
                 Images::Streams(readers)
             }
         };
-        Ok(Self { images, skipped: Skipped(skipped) })
+        Ok(Self { images, skipped })
     }
 
     /// Draws the share of batch `step`, which follows the one before; returns the images' sizes.
@@ -200,7 +199,7 @@ impl BatchReader {
                             reader.skip_one();
                             return Ok(None);
                         };
-                        Ok(Some((j, self.skipped.draw(reader, canvas_px, canvas)?)))
+                        Ok(Some((j, draw_counted(reader, canvas_px, canvas, &self.skipped)?)))
                     };
                     share.into_iter().filter_map(|image| draw(image).transpose()).collect::<Result<Vec<_>>>()
                 });
@@ -212,20 +211,10 @@ impl BatchReader {
     }
 }
 
-/// Counts and logs images that cannot be read.
-struct Skipped(Arc<AtomicU64>);
-
-impl Skipped {
-    fn note(&self, image: impl std::fmt::Display, cause: &PictureError) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%image, %cause, "image skipped");
-    }
-
-    fn draw(&self, reader: &mut ShardReader, canvas_px: u32, canvas: &mut [u8]) -> Result<ImageSize> {
-        let drawn = reader.draw(canvas_px, canvas)?;
-        drawn.unreadable.iter().for_each(|(image, cause)| self.note(image, cause));
-        Ok(drawn.size)
-    }
+fn draw_counted(reader: &mut ShardReader, canvas_px: u32, canvas: &mut [u8], skipped: &Skipped) -> Result<ImageSize> {
+    let drawn = reader.draw(canvas_px, canvas)?;
+    drawn.unreadable.iter().for_each(|(image, cause)| skipped.note(image, cause));
+    Ok(drawn.size)
 }
 
 /// Most images that are tried in place of an unreadable one.
@@ -239,18 +228,20 @@ fn draw_or_replace(
     skipped: &Skipped,
 ) -> Result<ImageSize> {
     let len = source.image_count().unwrap_or(u64::MAX);
+    let mut unreadable = FirstError::default();
     for offset in 0..MAX_REPLACEMENTS.min(len) {
-        match source.draw((index + offset) % len, canvas_px, canvas) {
-            Ok(size) => return Ok(size),
-            Err(error) => {
-                if let Some(root) = source.root() {
-                    ensure!(root.exists(), "the data are gone: {} is no longer there", root.display());
-                }
-                skipped.note(error.path.display(), &error.source);
+        let drawn = source.draw((index + offset) % len, canvas_px, canvas);
+        if let Err(error) = &drawn {
+            if let Some(root) = source.root() {
+                ensure!(root.exists(), "the data are gone: {} is no longer there", root.display());
             }
+            skipped.note(&error.path.display(), &error.source);
+        }
+        if let Some(size) = unreadable.keep(drawn) {
+            return Ok(size);
         }
     }
-    bail!("{} images in a row could not be read", MAX_REPLACEMENTS.min(len))
+    Err(unreadable.into_error().context("the images could not be read"))
 }
 
 #[cfg(test)]
@@ -342,7 +333,11 @@ mod tests {
         let mut loader = Loader::start(DataSource::Images(Arc::new(Numbers)), options(), 0).unwrap();
         let seen: Vec<u8> = (0..2).flat_map(|_| pixels(&loader.next_batch().unwrap())).collect();
         assert!(!seen.contains(&3));
-        assert!(loader.skipped() >= 1);
+        for _ in 0..4 {
+            loader.next_batch().unwrap();
+        }
+        // It was drawn in every epoch, and is one image.
+        assert_eq!((loader.skipped().unreadable, loader.skipped().total()), (1, 1));
     }
 
     #[test]
@@ -351,7 +346,8 @@ mod tests {
         std::fs::write(root.path().join("a.png"), b"no").unwrap();
         let source = Arc::new(ImageFiles::in_folder(root.path()).unwrap());
         let mut loader = Loader::start(DataSource::Images(source), options(), 0).unwrap();
-        assert!(loader.next_batch().unwrap_err().to_string().contains("could not be read"));
+        let message = format!("{:#}", loader.next_batch().unwrap_err());
+        assert!(message.contains("could not be read") && message.contains("a.png: "), "{message}");
         let source = Arc::new(ImageFiles::in_folder(root.path()).unwrap());
         let folder = root.path().to_owned();
         drop(root);

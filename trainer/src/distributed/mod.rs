@@ -9,6 +9,7 @@
 
 mod buckets;
 mod launch;
+pub mod peer_link;
 mod rendezvous;
 mod row_exchange;
 pub mod watch;
@@ -22,8 +23,9 @@ use tch::{Device, Tensor};
 
 use crate::native::NativeError;
 use crate::native::process_group::{Group, Pending, Rows};
+use peer_link::LostRank;
 use row_exchange::RowExchange;
-use watch::{LostRank, PeerWatch};
+use watch::PeerWatch;
 
 pub use crate::native::process_group::ProcessRank;
 pub use launch::{Launch, LaunchError, is_secondary_rank};

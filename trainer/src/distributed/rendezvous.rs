@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tch::{Device, Tensor};
 
-use super::watch::{PeerListener, PeerWatch};
+use super::peer_link::PeerListener;
+use super::watch::PeerWatch;
 use super::{INTERFACE_VARIABLE, LOSS_CHECK_INTERVAL, Launch, Links, ProcessRank, START_TIMEOUT, WorldError};
 use crate::native::process_group::{Group, LocalEndpoint, Store, StoreAddress};
 
@@ -80,7 +81,7 @@ fn start_watch(
     while !pending.wait(LOSS_CHECK_INTERVAL)? {}
     let port = ports.int64_value(&[0]) as u16;
     Ok(match listener {
-        Some(listener) => listener.and_then(|listener| listener.accept_all(process.size, timeout)),
+        Some(listener) => listener.and_then(|listener| PeerWatch::accept(listener, process.size, timeout)),
         None => PeerWatch::connect(process.rank, (host, port), timeout),
     })
 }

@@ -7,16 +7,16 @@
 //! that the process reported, the end of its connection, or missing heartbeats. A process that is
 //! only slow is never lost.
 //!
-//! Messages are lines of JSON. This module does not handle tensors.
+//! This module does not handle tensors.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
+use std::io::{self, BufRead, BufReader};
+use std::net::Shutdown;
 use std::process;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use super::peer_link::{Link, LostRank, Message, PeerListener};
 
 /// Longest time between two heartbeats.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,48 +26,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time after a loss at which a process that has not ended by itself is aborted.
 const ABORT_AFTER_LOSS: Duration = Duration::from_secs(15);
-
-/// Most bytes of the first line of a connection.
-const MAX_HELLO_BYTES: usize = 100;
-
-/// A process that the run has lost, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("rank {rank} {reason}")]
-pub struct LostRank {
-    /// The process.
-    pub rank: usize,
-    /// The rest of the sentence that begins with its number.
-    pub reason: String,
-}
-
-impl LostRank {
-    fn failed(rank: usize, error: &str) -> Self {
-        Self { rank, reason: format!("has failed: {error}") }
-    }
-
-    fn vanished(rank: usize) -> Self {
-        Self { rank, reason: "is gone: its process was killed or has crashed".to_owned() }
-    }
-
-    fn silent(rank: usize, timeout: Duration) -> Self {
-        let seconds = timeout.as_secs();
-        let reason = format!("has not been heard of for {seconds} s: its process hangs, or the link to it is cut");
-        Self { rank, reason }
-    }
-}
-
-/// A message between process 0 and another one.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum Message {
-    /// This process has connected.
-    Hello { rank: usize },
-    /// The process is alive.
-    Heartbeat,
-    /// The run cannot go on.
-    Lost(LostRank),
-    /// The process has finished; the connection will end.
-    Done,
-}
 
 /// The connections of a process to the others, and what is known of them.
 #[derive(Debug)]
@@ -88,12 +46,6 @@ struct Shared {
     timeout: Duration,
 }
 
-#[derive(Debug)]
-struct Link {
-    peer: usize,
-    stream: TcpStream,
-}
-
 #[derive(Debug, Default)]
 struct State {
     loss: Option<LostRank>,
@@ -103,94 +55,21 @@ struct State {
     over: bool,
 }
 
-/// The port at which process 0 waits for the connections of the others.
-#[derive(Debug)]
-pub struct PeerListener(TcpListener);
-
-impl PeerListener {
-    /// Binds a free port of all addresses.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn bind() -> io::Result<Self> {
-        // Both families where the system has them.
-        let listener = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0"))?;
-        Ok(Self(listener))
-    }
-
-    /// The port.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn port(&self) -> io::Result<u16> {
-        Ok(self.0.local_addr()?.port())
-    }
-
-    /// Waits for the connections of all `size − 1` others.
-    ///
-    /// # Errors
-    /// If they do not connect within `timeout`.
-    pub fn accept_all(self, size: usize, timeout: Duration) -> io::Result<PeerWatch> {
-        self.0.set_nonblocking(true)?;
-        let deadline = Instant::now() + timeout;
-        let mut links: Vec<Link> = Vec::new();
-        while links.len() + 1 < size {
-            match self.0.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false)?;
-                    // Connections that are not of this run, such as a port scanner's, are ignored.
-                    if let Some(link) =
-                        read_hello(stream, timeout).filter(|new| links.iter().all(|l| l.peer != new.peer))
-                    {
-                        links.push(link);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if Instant::now() > deadline {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                    thread::sleep(Duration::from_millis(5));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        PeerWatch::start(0, links, timeout)
-    }
-}
-
-/// Reads the first line of a connection, which holds the rank of the other process.
-fn read_hello(stream: TcpStream, timeout: Duration) -> Option<Link> {
-    stream.set_read_timeout(Some(timeout.min(HEARTBEAT_INTERVAL))).ok()?;
-    let (mut line, mut byte) = (Vec::new(), [0]);
-    // Byte by byte, so that nothing is read of the lines that follow.
-    while line.len() < MAX_HELLO_BYTES && byte != *b"\n" {
-        (&stream).read_exact(&mut byte).ok()?;
-        line.push(byte[0]);
-    }
-    match serde_json::from_slice(&line) {
-        Ok(Message::Hello { rank: peer @ 1.. }) => Some(Link { peer, stream }),
-        _ => None,
-    }
-}
-
 impl PeerWatch {
     /// Connects to process 0, which listens at this host and port.
     ///
     /// # Errors
     /// If it cannot be reached.
     pub fn connect(rank: usize, address: (&str, u16), timeout: Duration) -> io::Result<Self> {
-        let mut refused = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for socket in address.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&socket, timeout) {
-                Ok(stream) => {
-                    let link = Link { peer: 0, stream };
-                    link.send(&Message::Hello { rank })?;
-                    return Self::start(rank, vec![link], timeout);
-                }
-                Err(error) => refused = error,
-            }
-        }
-        Err(refused)
+        Self::start(rank, vec![Link::connect(rank, address, timeout)?], timeout)
+    }
+
+    /// At process 0: waits for the connections of all `size − 1` others.
+    ///
+    /// # Errors
+    /// If they do not connect within `timeout`.
+    pub fn accept(listener: PeerListener, size: usize, timeout: Duration) -> io::Result<Self> {
+        Self::start(0, listener.accept_all(size, timeout)?, timeout)
     }
 
     fn start(rank: usize, links: Vec<Link>, timeout: Duration) -> io::Result<Self> {
@@ -290,14 +169,6 @@ impl Drop for PeerWatch {
     }
 }
 
-impl Link {
-    fn send(&self, message: &Message) -> io::Result<()> {
-        let mut line = serde_json::to_string(message)?;
-        line.push('\n');
-        (&self.stream).write_all(line.as_bytes())
-    }
-}
-
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -379,6 +250,8 @@ fn is_timeout(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(1);
@@ -392,7 +265,7 @@ mod tests {
             .collect();
         // A connection without a first line is ignored.
         drop(TcpStream::connect(("localhost", port)).unwrap());
-        let mut all = vec![listener.accept_all(size, TIMEOUT).unwrap()];
+        let mut all = vec![PeerWatch::accept(listener, size, TIMEOUT).unwrap()];
         all.extend(connecting.into_iter().map(|thread| thread.join().unwrap().unwrap()));
         all
     }
@@ -403,7 +276,7 @@ mod tests {
         let stream = TcpStream::connect(("localhost", listener.port().unwrap())).unwrap();
         let link = Link { peer: 0, stream };
         link.send(&Message::Hello { rank: 1 }).unwrap();
-        (listener.accept_all(2, TIMEOUT).unwrap(), link)
+        (PeerWatch::accept(listener, 2, TIMEOUT).unwrap(), link)
     }
 
     fn loss(watch: &PeerWatch) -> String {

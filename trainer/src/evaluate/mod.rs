@@ -31,11 +31,15 @@ pub use model::{FrozenNetwork, Model, ModelSource, Setup, TorchNetwork};
 pub use segmentation::{Protocol, Schedule, Segmentation, TrainingOptions, segment};
 pub use table::{Repetition, Report, ReportRow, Spread};
 
+use crate::pretrained::ReadOptions;
+
 /// The models of an evaluation and their seeds.
 #[derive(Clone, Debug)]
 pub struct Comparison {
     /// The models, one row each.
     pub models: Vec<ModelSource>,
+    /// What of other tools' files is taken.
+    pub reading: ReadOptions,
     /// A repetition each.
     pub seeds: Vec<u64>,
     /// Output stride and device.
@@ -54,7 +58,7 @@ fn compare(
         ensure!(models == 1, "{} can hold what one model makes; there are {models}", path.display());
     }
     let mut rows = Vec::new();
-    for (number, model) in Model::open_all(&comparison.models)?.iter().enumerate() {
+    for (number, model) in Model::open_all(&comparison.models, &comparison.reading)?.iter().enumerate() {
         let mut repetitions = Vec::new();
         for &seed in &comparison.seeds {
             tracing::info!(model = model.name, seed, "evaluating");

@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 use crate::augment::Normalization;
 use crate::network::{Backbone, BatchPart, Encoder, EncoderSpec, Statistics};
 use crate::onnx_session::OnnxSession;
-use crate::pretrained::Pretrained;
+use crate::pretrained::{Pretrained, ReadOptions};
 
 /// The backbone of random weights if no other model determines it.
 const DEFAULT_ARCHITECTURE: Architecture = Architecture::ResNet50;
@@ -88,16 +88,16 @@ pub struct Setup {
 }
 
 impl Model {
-    /// Reads the models. Random weights of no stated architecture are as large as the first model
+    /// Reads the models, of other tools' files what `options` say. Random weights of no stated architecture are as large as the first model
     /// that is not random.
     ///
     /// # Errors
     /// If a file is no network.
-    pub fn open_all(sources: &[ModelSource]) -> Result<Vec<Self>> {
+    pub fn open_all(sources: &[ModelSource], options: &ReadOptions) -> Result<Vec<Self>> {
         let mut models = Vec::with_capacity(sources.len());
         for source in sources {
             models.push(match source {
-                ModelSource::File(path) => Some(Self::open(path)?),
+                ModelSource::File(path) => Some(Self::open(path, options)?),
                 ModelSource::Random(_) => None,
             });
         }
@@ -115,14 +115,15 @@ impl Model {
         Ok(complete.collect())
     }
 
-    fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Path, options: &ReadOptions) -> Result<Self> {
         let name = path.display().to_string();
         let is_onnx = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
         Ok(if is_onnx {
             let model = OnnxModel::open(path).with_context(|| format!("cannot read the model {name}"))?;
             Self { name, method: model.manifest().method.clone(), source: LoadedModel::Onnx(Box::new(model)) }
         } else {
-            let pretrained = Pretrained::read(path).with_context(|| format!("cannot read the model {name}"))?;
+            let pretrained =
+                Pretrained::read_with(path, options).with_context(|| format!("cannot read the model {name}"))?;
             Self { name, method: pretrained.method.clone(), source: LoadedModel::Trained(Box::new(pretrained)) }
         })
     }
@@ -284,7 +285,7 @@ mod tests {
 
     fn random() -> Model {
         let sources = [ModelSource::Random(Some(Architecture::ResNet18))];
-        Model::open_all(&sources).unwrap().remove(0)
+        Model::open_all(&sources, &ReadOptions::default()).unwrap().remove(0)
     }
 
     /// `tests/transfer/test_evaluate.py` checks that equal seeds give equal weights: here other tests

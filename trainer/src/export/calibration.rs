@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use densecl_models::int8::{CalibrationModel, ValueRange, ValueRanges};
 use densecl_models::{CalibrationRecord, proto::GraphProto};
 use rand::SeedableRng;
@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-use crate::data::DataSource;
+use crate::data::{DataSource, FirstError, Skipped};
 
 /// The images on which the ranges of an int8 model are measured; they should be like those that the
 /// model will be used on.
@@ -76,21 +76,28 @@ impl Calibration {
         // Files are often sorted by their content.
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed));
         let mut canvas = vec![0; (3 * side * side) as usize];
-        let mut images = Vec::with_capacity(self.images);
+        let mut images = Vec::with_capacity(self.images.min(order.len()));
+        let (skipped, mut unreadable) = (Skipped::default(), FirstError::default());
         for index in order {
-            match source.draw(index, self.side_px, &mut canvas) {
-                Ok(_) => images.push(Tensor::from_slice(&canvas).view([1, side, side, 3])),
-                Err(error) => tracing::warn!(error = format_args!("{:#}", anyhow::Error::from(error)), "image skipped"),
+            let drawn = source.draw(index, self.side_px, &mut canvas);
+            if let Err(error) = &drawn {
+                skipped.note(&error.path.display(), &error.source);
+            }
+            if unreadable.keep(drawn).is_some() {
+                images.push(Tensor::from_slice(&canvas).view([1, side, side, 3]));
             }
             if images.len() == self.images {
                 break;
             }
         }
         if images.is_empty() {
-            bail!("no image in {} can be read", self.source);
+            return Err(unreadable.into_error()).with_context(|| format!("no image in {} can be read", self.source));
         }
+        let counts = skipped.counts();
         if images.len() < self.images {
-            tracing::warn!(images = images.len(), wanted = self.images, "calibrated on fewer images than wanted");
+            tracing::warn!(images = images.len(), wanted = self.images, skipped = %counts, "calibrated on fewer images than wanted");
+        } else if counts.total() > 0 {
+            tracing::warn!(images = images.len(), skipped = %counts, "calibrated on other images in place of those skipped");
         }
         Ok(images)
     }
@@ -115,7 +122,10 @@ mod tests {
             let picture = image::RgbImage::from_pixel(40, 20, image::Rgb([10 * level; 3]));
             picture.save(root.path().join(format!("{level}.png"))).unwrap();
         }
-        std::fs::write(root.path().join("broken.jpg"), b"not an image").unwrap();
+        for name in ["broken.jpg", "._0.png", "__MACOSX/._1.png", "@eaDir/2.png"] {
+            std::fs::create_dir_all(root.path().join(name).parent().unwrap()).unwrap();
+            std::fs::write(root.path().join(name), b"not an image").unwrap();
+        }
         let levels = |calibration: Calibration| -> Vec<i64> {
             let images = calibration.read_images().unwrap();
             assert!(images.iter().all(|image| image.size() == [1, 32, 32, 3]));
@@ -133,10 +143,12 @@ mod tests {
     #[test]
     fn nothing_to_calibrate_on_is_an_error() {
         let root = tempfile::tempdir().unwrap();
-        let error = |images| calibration(root.path(), images).read_images().unwrap_err().to_string();
+        let error = |images| format!("{:#}", calibration(root.path(), images).read_images().unwrap_err());
         assert!(error(1).contains("no image in"));
         std::fs::write(root.path().join("broken.jpg"), b"not an image").unwrap();
-        assert!(error(1).contains("can be read"));
+        assert!(error(1).contains("can be read") && error(1).contains("broken.jpg: "), "{}", error(1));
+        std::fs::write(root.path().join("._broken.jpg"), b"not an image").unwrap();
+        assert!(error(1).contains("none of 1 images"), "{}", error(1));
         assert!(error(0).contains("no images were asked for"));
     }
 

@@ -10,7 +10,7 @@ mod speed;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use densecl_models::graph::WeightStorage;
 use densecl_models::repository::MODEL_FILE;
 use densecl_models::resnet::{Architecture, BuiltGraph, GraphSpec, OutputStride, Weights, build};
@@ -22,7 +22,7 @@ pub use speed::{Speed, SpeedTest};
 use crate::augment::Normalization;
 use crate::network::FeatureNetwork;
 use crate::onnx_session::OnnxSession;
-use crate::pretrained::Pretrained;
+use crate::pretrained::{Pretrained, ReadOptions};
 
 /// Default layer of requests, if the model has it.
 const DEFAULT_LAYER: &str = "res4";
@@ -59,9 +59,14 @@ pub struct ExportVariant {
     pub layers: Option<Vec<String>>,
 }
 
+/// Licence of weights that a run of this trainer made, unless another one is given.
+const OWN_LICENCE: &str = "Apache-2.0";
+
 /// Options of an export.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
+    /// What of another tool's file is taken.
+    pub reading: ReadOptions,
     /// Weights, output stride and layers.
     pub variant: ExportVariant,
     /// The layer, or several joined by `+`, for requests that name none; `res4` by default, or the
@@ -69,8 +74,8 @@ pub struct ExportOptions {
     pub default_layer: Option<String>,
     /// Side that images are resized to by default.
     pub default_side: u32,
-    /// SPDX identifier of the weights' licence.
-    pub licence: String,
+    /// SPDX identifier of the weights' licence; `None` for Apache-2.0, if a run of this trainer made them.
+    pub licence: Option<String>,
 }
 
 /// A model that has been written.
@@ -86,12 +91,15 @@ pub struct Exported {
 /// are close to libtorch's. `checkpoint` is any file or folder that [`Pretrained::read`] reads.
 ///
 /// # Errors
-/// If the checkpoint cannot be read, `out` names no model version, a layer does not exist, there are
+/// If the checkpoint cannot be read, `out` names no model version, the licence of somebody else's weights is not given, a
+/// layer does not exist, there are
 /// no images to calibrate on, the model is not close enough to the network, or the file cannot be
 /// written. Nothing is written then.
 pub fn export(checkpoint: &Path, out: &Path, options: &ExportOptions) -> Result<Exported> {
     let (name, version) = name_and_version(out)?;
-    let Pretrained { method, architecture, weights, training } = Pretrained::read(checkpoint)?;
+    let Pretrained { method, architecture, weights, training, is_own } =
+        Pretrained::read_with(checkpoint, &options.reading)?;
+    let licence = licence(options.licence.as_deref(), is_own)?;
     let BuiltGraph { graph, layers, global } = build_graph(architecture, &weights, &options.variant)?;
     let last = layers.last().context("--layers names no layer: `global` alone is not a map")?.name.clone();
     let has_default = layers.iter().any(|layer| layer.name == DEFAULT_LAYER);
@@ -110,7 +118,7 @@ pub fn export(checkpoint: &Path, out: &Path, options: &ExportOptions) -> Result<
         std,
         training,
         fidelity: None,
-        licence: options.licence.clone(),
+        licence,
     };
     let network = FeatureNetwork::from_weights(architecture, &weights, options.variant.output_stride)?;
     drop(weights);
@@ -122,6 +130,19 @@ pub fn export(checkpoint: &Path, out: &Path, options: &ExportOptions) -> Result<
     let is_sound = |file: &Path| fidelity::check_file(file, &network, &options.variant.weights);
     OnnxModel::new(graph, manifest)?.save_if(&path, is_sound)?;
     Ok(Exported { path, fidelity })
+}
+
+/// The licence that the manifest states.
+fn licence(given: Option<&str>, is_own: bool) -> Result<String> {
+    match given.map(str::trim) {
+        Some("") => bail!("--licence is empty: give an SPDX identifier, such as Apache-2.0 or LicenseRef-Proprietary"),
+        Some(licence) => Ok(licence.to_owned()),
+        None if is_own => Ok(OWN_LICENCE.to_owned()),
+        None => bail!(
+            "no run of this trainer made these weights: give the licence under which they were published, as an SPDX \
+             identifier such as --licence CC-BY-NC-4.0, MIT, Apache-2.0 or LicenseRef-Proprietary"
+        ),
+    }
 }
 
 /// Builds the graph of a variant.
@@ -166,6 +187,15 @@ fn name_and_version(out: &Path) -> Result<(String, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_licence_of_somebody_else_s_weights_has_to_be_given() {
+        assert_eq!(licence(None, true).unwrap(), "Apache-2.0");
+        assert_eq!(licence(Some("MIT"), true).unwrap(), "MIT");
+        assert_eq!(licence(Some(" CC-BY-NC-4.0 "), false).unwrap(), "CC-BY-NC-4.0");
+        assert!(licence(None, false).unwrap_err().to_string().contains("--licence CC-BY-NC-4.0"));
+        assert!(licence(Some(" "), true).is_err());
+    }
 
     #[test]
     fn the_folder_names_model_and_version() {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::SkipCounts;
+
 /// One line of a run's `metrics.jsonl`.
 ///
 /// Fields that older runs lack are zero or absent when such a line is read.
@@ -46,8 +48,12 @@ pub struct Metrics {
     pub pairs_per_second: f64,
     /// Share of the time since the line before that was spent waiting for images, in percent.
     pub data_wait: f64,
-    /// Images of this process that could not be read and were replaced by others.
+    /// Images that could not be read and were replaced by others since the process started, each counted once by every
+    /// process that met it.
     pub skipped_images: u64,
+    /// The same by reason.
+    #[serde(flatten)]
+    pub skipped_by_reason: SkipCounts,
     /// Seconds of wall time that the run has taken, over all of its parts.
     #[serde(default)]
     pub seconds: f64,
@@ -102,6 +108,7 @@ impl Metrics {
             pairs_per_second: 100.0,
             data_wait: 3.0,
             skipped_images: 0,
+            skipped_by_reason: SkipCounts::default(),
             seconds: step as f64 * 2.0,
             peak_memory_bytes: Some(1 << 30),
         }

@@ -1,6 +1,6 @@
 //! A backbone without heads, with the weights of a file.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use densecl_models::resnet::{Architecture, OutputStride, Weights};
 use tch::{Device, Kind, Tensor};
 
@@ -91,7 +91,7 @@ pub(super) fn load(tensors: &NamedTensors, weights: &Weights) -> Result<()> {
         let dims: Vec<i64> = weight.dims.iter().map(|&dim| dim as i64).collect();
         Some(Tensor::from_slice(&weight.data).view(&dims[..]))
     };
-    tensors.load(find).map_err(|problems| anyhow!(problems))
+    Ok(tensors.load(find)?)
 }
 
 #[cfg(test)]

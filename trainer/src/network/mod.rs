@@ -16,4 +16,4 @@ pub use encoder::{DenseEmbedding, Embedding, Encoder, EncoderSpec};
 pub(crate) use encoder::{channels_last, normalize};
 pub use feature_network::FeatureNetwork;
 pub use resnet::FeatureMaps;
-pub use tensors::{NamedTensors, TensorRole};
+pub use tensors::{LoadError, NamedTensors, TensorProblem, TensorRole};

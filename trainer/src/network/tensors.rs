@@ -1,5 +1,7 @@
 //! The tensors of a network, by name.
 
+use std::fmt;
+
 use tch::{Device, Kind, Tensor};
 
 /// Role of a tensor in a network.
@@ -10,6 +12,36 @@ pub enum TensorRole {
     /// BatchNorm's running statistics.
     Buffer,
 }
+
+/// Why a tensor cannot be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TensorProblem {
+    /// There is none of this name.
+    Missing(String),
+    /// It has another shape.
+    Shape {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        found: Vec<i64>,
+        /// The network's.
+        expected: Vec<i64>,
+    },
+}
+
+impl fmt::Display for TensorProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(name) => write!(f, "{name} is missing"),
+            Self::Shape { name, found, expected } => write!(f, "{name} is {found:?}, expected {expected:?}"),
+        }
+    }
+}
+
+/// Tensors that do not make up a network: all that are missing or of another shape.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct LoadError(pub Vec<TensorProblem>);
 
 /// Names, roles and tensors in the order in which the network was built.
 ///
@@ -72,18 +104,21 @@ impl NamedTensors {
     ///
     /// # Errors
     /// Lists all names that `find` does not know and all shapes that differ; nothing is changed then.
-    pub fn load(&self, mut find: impl FnMut(&str) -> Option<Tensor>) -> Result<(), String> {
+    pub fn load(&self, mut find: impl FnMut(&str) -> Option<Tensor>) -> Result<(), LoadError> {
         let mut problems = Vec::new();
         let mut found = Vec::with_capacity(self.entries.len());
         for (name, _, tensor) in &self.entries {
             match find(name) {
                 Some(value) if value.size() == tensor.size() => found.push(value),
-                Some(value) => problems.push(format!("{name} is {:?}, expected {:?}", value.size(), tensor.size())),
-                None => problems.push(format!("{name} is missing")),
+                Some(value) => {
+                    let (name, found, expected) = (name.clone(), value.size(), tensor.size());
+                    problems.push(TensorProblem::Shape { name, found, expected });
+                }
+                None => problems.push(TensorProblem::Missing(name.clone())),
             }
         }
         if !problems.is_empty() {
-            return Err(problems.join("; "));
+            return Err(LoadError(problems));
         }
         tch::no_grad(|| {
             for ((_, _, tensor), value) in self.entries.iter().zip(&found) {

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::{Run, Trainer};
 use crate::checkpoint;
-use crate::data::{Batch, Loader};
+use crate::data::{Batch, Loader, SkipCounts};
 use crate::distributed::World;
 
 /// State that the processes exchange after a step.
@@ -14,8 +14,8 @@ use crate::distributed::World;
 pub(super) struct AfterStep {
     /// `true` if one of them got a request to stop.
     pub(super) stop: bool,
-    /// Number of images that all have skipped so far.
-    pub(super) skipped: u64,
+    /// Numbers of images that all have skipped so far.
+    pub(super) skipped: SkipCounts,
 }
 
 /// Checks that all processes start from the same model, configuration and data.
@@ -66,6 +66,7 @@ pub(super) fn whole_batch(world: &World, batch: Result<Batch>) -> Result<Batch> 
 /// # Errors
 /// If a process is lost.
 pub(super) fn after_step(run: &Run, loader: &Loader) -> Result<AfterStep> {
-    let [stop, skipped] = run.world.sums([i64::from(run.stop.requested()), loader.skipped() as i64])?;
-    Ok(AfterStep { stop: stop > 0, skipped: skipped as u64 })
+    let [a, b, c, d, e, f] = loader.skipped().numbers().map(|number| number as i64);
+    let [stop, skipped @ ..] = run.world.sums([i64::from(run.stop.requested()), a, b, c, d, e, f])?;
+    Ok(AfterStep { stop: stop > 0, skipped: SkipCounts::from_numbers(skipped.map(|number| number as u64)) })
 }

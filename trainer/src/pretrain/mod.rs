@@ -21,7 +21,7 @@ pub use trainer::{Steps, Trainer, Views};
 
 use crate::checkpoint;
 use crate::config::Config;
-use crate::data::{DataSource, Loader, LoaderOptions};
+use crate::data::{DataSource, Loader, LoaderOptions, PassedOverReason, SkipCounts, Tally};
 use crate::distributed::{ProcessRank, World, WorldError};
 use crate::monitor::ProgressStyle;
 use reports::{Reported, Reports};
@@ -62,6 +62,10 @@ pub struct Outcome {
     pub step: u64,
     /// Steps of the whole schedule; more than `step` if the run was stopped.
     pub total_steps: u64,
+    /// What was found in the data and is no image of them.
+    pub passed_over: Tally<PassedOverReason>,
+    /// Images that could not be read.
+    pub skipped: SkipCounts,
 }
 
 /// Trains to the end of the schedule, or until one of the processes gets a request to stop.
@@ -84,13 +88,14 @@ fn train(run: &Run) -> Result<Outcome> {
     agreement::same_start(run, &trainer, first)?;
     if first >= total_steps {
         let checkpoint = save(run, &trainer, first)?;
-        return Ok(Outcome { checkpoint, step: first, total_steps });
+        let (passed_over, skipped) = (source.passed_over(), SkipCounts::default());
+        return Ok(Outcome { checkpoint, step: first, total_steps, passed_over, skipped });
     }
     let samples = source.samples(reports::FIXED_IMAGES, config.data.canvas_px)?;
     let reports = run.world.is_first().then(|| Reports::open(run, &trainer, &samples, first));
     let mut reports = reports.transpose()?;
     let options = loader_options(config, run.world.process(), run.device, steps_per_epoch);
-    let mut loader = Loader::start(source, options, first)?;
+    let mut loader = Loader::start(source.clone(), options, first)?;
     tracing::info!(first, total_steps, steps_per_epoch, ranks = run.world.size(), device = ?run.device, "training");
     let mut step = first;
     loop {
@@ -110,7 +115,9 @@ fn train(run: &Run) -> Result<Outcome> {
             trainer.check_losses()?;
             let checkpoint = save(run, &trainer, step)?;
             if last {
-                return Ok(Outcome { checkpoint, step, total_steps });
+                let (passed_over, skipped) = (source.passed_over(), after.skipped);
+                tracing::info!(skipped = %skipped, passed_over = %passed_over, "images that were not used");
+                return Ok(Outcome { checkpoint, step, total_steps, passed_over, skipped });
             }
         }
     }

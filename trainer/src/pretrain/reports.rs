@@ -6,7 +6,7 @@ use anyhow::Result;
 use tch::Tensor;
 
 use super::{Run, Trainer};
-use crate::data::{Batch, Loader};
+use crate::data::{Batch, Loader, SkipCounts};
 use crate::measures::Measures;
 use crate::monitor::pictures::FixedImages;
 use crate::monitor::{self, Metrics, Monitor};
@@ -25,7 +25,7 @@ pub(super) struct Reported {
     /// `true` for the last step.
     pub(super) last: bool,
     /// Images that the processes have passed over so far.
-    pub(super) skipped: u64,
+    pub(super) skipped: SkipCounts,
 }
 
 /// Measures and pictures of a run.
@@ -99,7 +99,8 @@ impl Reports {
             loss_lambda: trainer.config.loss_lambda(done - 1),
             pairs_per_second: steps_per_second * trainer.config.optimizer.batch as f64,
             data_wait: 100.0 * loader.take_waited().as_secs_f64() / elapsed,
-            skipped_images: reported.skipped,
+            skipped_images: reported.skipped.total(),
+            skipped_by_reason: reported.skipped,
             seconds: self.monitor.seconds(),
             peak_memory_bytes: monitor::peak_memory_bytes(),
         })?;

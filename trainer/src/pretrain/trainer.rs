@@ -1,6 +1,6 @@
 //! One step of a run: from images in host memory to updated weights and queues.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 use super::fault;
@@ -86,7 +86,7 @@ impl<'a> Trainer<'a> {
             self.check_losses()?;
         }
         self.optimizer.step(self.learning_rate(step))?;
-        self.model.enqueue(&keys).map_err(|e| anyhow!(e))?;
+        self.model.enqueue(&keys)?;
         Ok(measures)
     }
 

@@ -1,8 +1,8 @@
 //! Tar shards in the format of `WebDataset`, read as streams and shuffled through a buffer.
 //!
 //! A sample is the members of a shard that share a name up to the first dot; its image is the member
-//! with an image's extension after that dot (`0001.jpg`, beside `0001.json`). Each reader has its own
-//! shards. In every pass it reads them in another order, each from front to back, and draws at random
+//! with an image's extension after that dot (`0001.jpg`, beside `0001.json`). Members that are passed over
+//! although their last ending is an image's are counted. Each reader has its own shards. In every pass it reads them in another order, each from front to back, and draws at random
 //! from a buffer that the stream keeps full.
 //!
 //! Invariant: the `n`-th image of reader `r` is a function of the seed, the shards, `r`, `n` and the
@@ -11,19 +11,26 @@
 mod member;
 mod names;
 mod reader;
+mod shard_tally;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use names::ShardNameError;
 pub(super) use names::is_shards;
 pub use reader::{Drawn, ShardReader};
+use shard_tally::ShardTally;
 
 use densecl_vision::image::PICTURE_EXTENSIONS;
+
+use super::Tally;
+use super::passed_over::PassedOverReason;
 
 /// The shards of a data set.
 #[derive(Clone, Debug)]
 pub struct Shards {
     paths: Vec<PathBuf>,
+    tally: Arc<ShardTally>,
 }
 
 /// Shards without usable images.
@@ -33,20 +40,26 @@ pub enum ShardError {
     #[error(transparent)]
     Name(#[from] ShardNameError),
     /// None of the shards holds an image.
-    #[error("no image in {} tar shards, the first being {first}; looked for members ending in {}", .count, PICTURE_EXTENSIONS.join(", "))]
+    #[error(
+        "no image in {count} tar shards, the first being {first}; looked for members ending in {}{}",
+        PICTURE_EXTENSIONS.join(", "),
+        if passed_over.is_empty() { String::new() } else { format!("; passed over: {passed_over}") }
+    )]
     Empty {
         /// Number of shards.
         count: usize,
         /// One of them.
         first: PathBuf,
+        /// What they hold instead.
+        passed_over: Tally<PassedOverReason>,
     },
     /// None of the images in the buffer can be read.
-    #[error("{tried} images in a row could not be read, the last being {last}")]
+    #[error("{tried} images in a row could not be read, the first being {first}")]
     Unreadable {
         /// Number of images that were tried.
         tried: usize,
-        /// One of them.
-        last: String,
+        /// The first of them, and why it cannot be read.
+        first: String,
     },
 }
 
@@ -57,7 +70,15 @@ impl Shards {
     /// # Errors
     /// If there are none, or one is missing.
     pub fn named(name: &str) -> Result<Self, ShardError> {
-        Ok(Self { paths: names::expand(name)? })
+        let names::ShardPaths { paths, beside } = names::expand(name)?;
+        let tally = ShardTally::default();
+        tally.note(&beside);
+        Ok(Self { paths, tally: Arc::new(tally) })
+    }
+
+    /// What was passed over in the shards that were opened so far, and beside them.
+    pub fn passed_over(&self) -> Tally<PassedOverReason> {
+        self.tally.total()
     }
 
     /// Splits the shards between `readers` readers, or fewer if there are fewer shards.
@@ -68,14 +89,14 @@ impl Shards {
         let count = readers.min(self.paths.len()).max(1);
         let reader = |reader: usize| {
             let shards = self.paths.iter().skip(reader).step_by(count).cloned().collect();
-            ShardReader::new(shards, reader as u64, options)
+            ShardReader::new(shards, Arc::clone(&self.tally), reader as u64, options)
         };
         let mut readers: Vec<_> = (0..count).map(reader).collect();
         // A reader without an image has nothing to draw when it is its turn.
         readers.retain(ShardReader::has_images);
         if readers.is_empty() {
             let first = self.paths.first().cloned().unwrap_or_default();
-            return Err(ShardError::Empty { count: self.paths.len(), first });
+            return Err(ShardError::Empty { count: self.paths.len(), first, passed_over: self.passed_over() });
         }
         Ok(readers)
     }
@@ -107,7 +128,7 @@ mod tests {
     use std::io;
     use std::path::Path;
 
-    use super::member::{index, sample_key};
+    use super::member::index;
     use super::*;
 
     const OPTIONS: ShuffleOptions = ShuffleOptions { seed: 3, buffer: 5, reading: Reading::Ahead };
@@ -199,7 +220,7 @@ mod tests {
         let path = folder.path().join("s-00.tar");
         let bytes = std::fs::read(&path).unwrap();
         let mut broken = bytes.clone();
-        let at = index(&path)[2].offset as usize;
+        let at = index(&path).0[2].offset as usize;
         broken[at..at + 8].fill(0);
         std::fs::write(&path, &broken).unwrap();
         let mut broken = reader();
@@ -213,16 +234,39 @@ mod tests {
         assert_eq!(names, [format!("{}/a/0002.png", path.display())]);
 
         std::fs::write(&path, &bytes[..at + 20]).unwrap();
-        assert_eq!(index(&path).len(), 3);
+        assert_eq!(index(&path).0.len(), 3);
         std::fs::write(&path, b"no tar").unwrap();
         assert!(shards.readers(1, OPTIONS).unwrap_err().to_string().contains("no image in 1 tar shards"));
     }
 
+    /// Writes a shard of members of one byte.
+    fn write_members(path: &Path, names: &[&str]) {
+        let mut archive = tar::Builder::new(File::create(path).unwrap());
+        for name in names {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(1);
+            archive.append_data(&mut header, name, &b"x"[..]).unwrap();
+        }
+        archive.finish().unwrap();
+    }
+
     #[test]
-    fn the_image_of_a_sample_ends_in_an_image_ending_after_the_first_dot() {
-        assert_eq!(sample_key("a.b/0001.jpg"), Some("a.b/0001"));
-        assert_eq!(sample_key("0001.JPEG"), Some("0001"));
-        assert_eq!(sample_key("0001.seg.png"), None);
-        assert_eq!(sample_key("0001"), None);
+    fn what_is_passed_over_is_counted_once_however_often_a_shard_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.tar");
+        write_members(&path, &["a.b.jpg", "img.0001.jpg"]);
+        let open = || Shards::named(path.to_str().unwrap()).unwrap();
+        let message = open().readers(1, OPTIONS).unwrap_err().to_string();
+        assert!(message.contains("s.tar/a.b.jpg, …") && message.contains("first dot): 2"), "{message}");
+
+        write_members(&path, &["1.jpg", "22.01.jpg", "22.02.jpg", "1.seg.png"]);
+        let shards = open();
+        let mut reader = shards.readers(1, OPTIONS).unwrap().remove(0);
+        reader.skip(3);
+        let passed_over = shards.passed_over();
+        assert_eq!(passed_over.count(PassedOverReason::DottedName), 2);
+        assert_eq!(passed_over.count(PassedOverReason::OtherPart), 1);
+        let message = reader.draw(4, &mut [0; 48]).unwrap_err().to_string();
+        assert!(message.contains("the first being ") && message.contains("s.tar/1.jpg: "), "{message}");
     }
 }

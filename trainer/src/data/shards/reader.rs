@@ -1,12 +1,14 @@
 //! One stream of images: its own shards in random order, shuffled through a buffer.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::member::{Member, index};
+use super::member::Member;
+use super::shard_tally::ShardTally;
 use super::{Reading, ShardError, ShuffleOptions};
 use crate::augment::ImageSize;
 use crate::data::{PictureError, decode};
@@ -25,6 +27,7 @@ struct BufferedMember {
 #[derive(Debug)]
 pub struct ShardReader {
     shards: Vec<PathBuf>,
+    tally: Arc<ShardTally>,
     number: u64,
     options: ShuffleOptions,
     pass: u64,
@@ -47,9 +50,10 @@ pub struct Drawn {
 }
 
 impl ShardReader {
-    pub(super) fn new(shards: Vec<PathBuf>, number: u64, options: ShuffleOptions) -> Self {
+    pub(super) fn new(shards: Vec<PathBuf>, tally: Arc<ShardTally>, number: u64, options: ShuffleOptions) -> Self {
         let mut reader = Self {
             shards,
+            tally,
             number,
             options,
             pass: 0,
@@ -76,12 +80,12 @@ impl ShardReader {
 
     /// Returns whether there is an image; reads headers until it finds one.
     pub(super) fn has_images(&self) -> bool {
-        self.shards.iter().any(|shard| !index(shard).is_empty())
+        self.shards.iter().any(|shard| !self.tally.index(shard).is_empty())
     }
 
     /// Number of images in a pass; reads the headers of all its shards.
     pub(super) fn images_in_pass(&self) -> u64 {
-        self.shards.iter().map(|shard| index(shard).len() as u64).sum()
+        self.shards.iter().map(|shard| self.tally.index(shard).len() as u64).sum()
     }
 
     /// Skips the next `images`, reading headers only.
@@ -125,14 +129,14 @@ impl ShardReader {
         // of a pass the buffer may be empty.
         size = size.or_else(|| self.buffer.iter().take(MAX_REPLACEMENTS).find_map(&mut attempt));
         if size.is_none() && self.buffer.is_empty() {
-            let members = self.shards.iter().flat_map(|shard| index(shard)).take(MAX_REPLACEMENTS);
+            let members = self.shards.iter().flat_map(|shard| self.tally.index(shard)).take(MAX_REPLACEMENTS);
             size = members.map(|member| BufferedMember { member, bytes: None }).find_map(|waiting| attempt(&waiting));
         }
         if let Some(size) = size {
             return Ok(Drawn { size, unreadable });
         }
-        let last = unreadable.last().map_or_else(String::new, |(name, error)| format!("{name}: {error}"));
-        Err(ShardError::Unreadable { tried: unreadable.len(), last })
+        let first = unreadable.first().map_or_else(String::new, |(name, error)| format!("{name}: {error}"));
+        Err(ShardError::Unreadable { tried: unreadable.len(), first })
     }
 
     fn take(&mut self) -> Option<BufferedMember> {
@@ -155,7 +159,7 @@ impl ShardReader {
                 let bytes = if ahead { member.read().ok() } else { None };
                 self.buffer.push(BufferedMember { member, bytes });
             } else if let Some(shard) = self.to_open.pop() {
-                self.to_enter = index(&shard);
+                self.to_enter = self.tally.index(&shard);
                 self.to_enter.reverse();
             } else {
                 break;

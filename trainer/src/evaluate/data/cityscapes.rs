@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use super::segmentation_files::{Labelling, Pair, SegmentationFiles, Splits};
-use super::{DataError, entries, layout, listing, name_of};
+use super::{DataError, layout, listing, name_of};
+use crate::data::walk::visible_entries;
 use crate::evaluate::metrics::VOID;
 
 /// The classes that are evaluated, in the order of their train ids, with their ids in the label maps.
@@ -56,9 +57,9 @@ fn pairs(root: &Path, split: &str) -> Result<Vec<Pair>, DataError> {
         return Err(layout(&images, "the split's folder of cities", listing(&root.join("leftImg8bit"))));
     }
     let mut pairs = Vec::new();
-    for city in entries(&images)?.iter().filter(|path| path.is_dir()) {
+    for city in visible_entries(&images)?.iter().filter(|path| path.is_dir()) {
         let annotated = root.join("gtFine").join(split).join(name_of(city));
-        for image in entries(city)? {
+        for image in visible_entries(city)? {
             let Some(name) = name_of(&image).strip_suffix(IMAGE).map(str::to_owned) else { continue };
             let train_ids = annotated.join(format!("{name}_gtFine_labelTrainIds.png"));
             let ids = annotated.join(format!("{name}_gtFine_labelIds.png"));
@@ -99,6 +100,19 @@ mod tests {
         assert_eq!((labels(DataSplit::Train), labels(DataSplit::Val)), (18, VOID));
         write(root.path(), "train", "labelTrainIds", 3);
         assert_eq!(labels(DataSplit::Train), 3);
+    }
+
+    #[test]
+    fn what_systems_leave_is_neither_city_nor_image() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "train", "labelIds", 33);
+        write(root.path(), "val", "labelIds", 6);
+        for name in ["train/__MACOSX/x_leftImg8bit.png", "train/ulm/._ulm_0_leftImg8bit.png"] {
+            let path = root.path().join("leftImg8bit").join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"").unwrap();
+        }
+        assert_eq!(SegmentationSet::open(root.path(), &splits()).unwrap().len(DataSplit::Train), 1);
     }
 
     #[test]

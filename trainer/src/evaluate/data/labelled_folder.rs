@@ -1,13 +1,16 @@
 //! Images sorted into folders by class.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{DataError, entries, layout, listing, name_of};
-use densecl_vision::image::{PICTURE_EXTENSIONS, is_picture_extension};
+use super::{DataError, layout, listing, name_of};
+use crate::data::walk::{FoundImages, find_images, visible_entries};
+use crate::data::{PassedOverReason, Tally, passed_over};
+use densecl_vision::image::PICTURE_EXTENSIONS;
 
 /// Share of each class that tests where the folder has no `val`.
 const TEST_SHARE: f64 = 0.2;
@@ -34,7 +37,8 @@ pub struct LabelledFolder {
 }
 
 impl LabelledFolder {
-    /// Lists the images below `root`.
+    /// Lists the images below `root`, and logs what is passed over. Links are followed; hidden files and folders, and those
+    /// of systems, are neither images nor classes.
     ///
     /// # Errors
     /// If there are fewer than two classes, a class without images, or a class of `val` that `train`
@@ -42,29 +46,17 @@ impl LabelledFolder {
     pub fn open(root: &Path) -> Result<Self, DataError> {
         let (train, val) = (root.join("train"), root.join("val"));
         let train = if train.is_dir() { train } else { root.to_owned() };
-        let folders: Vec<_> = entries(&train)?.into_iter().filter(|path| path.is_dir()).collect();
+        let folders = folders_of(&train)?;
         let classes: Vec<String> = folders.iter().map(|folder| name_of(folder)).collect();
         if classes.len() < 2 {
             return Err(layout(root, EXPECTED, listing(root)));
         }
-        let mut found = Self { train: files(&train, &classes)?, classes, val: None };
-        if val.is_dir() {
-            for folder in entries(&val)?.iter().filter(|path| path.is_dir()) {
-                if !found.classes.contains(&name_of(folder)) {
-                    return Err(layout(folder, "a class that train/ has, too", found.classes.join(", ")));
-                }
-            }
-            let classes: Vec<_> = found.classes.iter().filter(|class| val.join(class).is_dir()).cloned().collect();
-            let mut files = files(&val, &classes)?;
-            // Numbers count the classes of `train`, of which `val` may lack some.
-            let number = |label: usize| found.classes.iter().position(|class| *class == classes[label]);
-            files.labels = files.labels.into_iter().filter_map(number).collect();
-            if files.paths.is_empty() {
-                return Err(layout(&val, "<class>/ with images in them", listing(&val)));
-            }
-            found.val = Some(files);
-        }
-        Ok(found)
+        let mut passed_over = Tally::default();
+        let train = files(&folders, &mut passed_over)?;
+        let val = val.is_dir().then(|| tested(&val, &folders, &mut passed_over)).transpose()?;
+        let images = train.paths.len() + val.as_ref().map_or(0, |val| val.paths.len());
+        passed_over::log(&root.display(), Some(images as u64), &passed_over);
+        Ok(Self { classes, train, val })
     }
 
     /// Returns `true` if there is no `val`, so that [`LabelledFolder::split`] draws.
@@ -100,27 +92,51 @@ impl LabelledFolder {
     }
 }
 
-/// The images of each class, searched to any depth.
-fn files(root: &Path, classes: &[String]) -> Result<LabelledFiles, DataError> {
+/// The folders in a folder.
+fn folders_of(root: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut entries = visible_entries(root)?;
+    entries.retain(|path| path.is_dir());
+    Ok(entries)
+}
+
+/// The images of `val`, of whose classes `train` may have more.
+fn tested(
+    val: &Path,
+    train: &[PathBuf],
+    passed_over: &mut Tally<PassedOverReason>,
+) -> Result<LabelledFiles, DataError> {
+    let folders = folders_of(val)?;
+    let number = |folder: &PathBuf| train.iter().position(|class| class.file_name() == folder.file_name());
+    let mut numbers = Vec::new();
+    for folder in &folders {
+        numbers.push(number(folder).ok_or_else(|| {
+            let names: Vec<_> =
+                train.iter().filter_map(|class| class.file_name()).map(OsStr::to_string_lossy).collect();
+            layout(folder, "a class that train/ has, too", names.join(", "))
+        })?);
+    }
+    let mut files = files(&folders, passed_over)?;
+    for label in &mut files.labels {
+        *label = numbers[*label];
+    }
+    if files.paths.is_empty() {
+        return Err(layout(val, "<class>/ with images in them", listing(val)));
+    }
+    Ok(files)
+}
+
+/// The images of each class, searched to any depth; a label is the number of the class's folder.
+fn files(classes: &[PathBuf], passed_over: &mut Tally<PassedOverReason>) -> Result<LabelledFiles, DataError> {
     let mut files = LabelledFiles::default();
-    for (label, class) in classes.iter().enumerate() {
-        let folder = root.join(class);
-        let before = files.paths.len();
-        let mut open = vec![folder.clone()];
-        while let Some(inner) = open.pop() {
-            for path in entries(&inner)? {
-                if path.is_dir() && !path.is_symlink() {
-                    open.push(path);
-                } else if path.extension().and_then(|e| e.to_str()).is_some_and(is_picture_extension) {
-                    files.paths.push(path);
-                    files.labels.push(label);
-                }
-            }
+    for (label, folder) in classes.iter().enumerate() {
+        let FoundImages { paths, passed_over: beside } = find_images(folder)?;
+        passed_over.merge(&beside);
+        if paths.is_empty() {
+            let expected = format!("images ({}) of the class `{}`", PICTURE_EXTENSIONS.join(", "), name_of(folder));
+            return Err(layout(folder, expected, listing(folder)));
         }
-        if files.paths.len() == before {
-            let expected = format!("images ({}) of the class `{class}`", PICTURE_EXTENSIONS.join(", "));
-            return Err(layout(&folder, expected, listing(&folder)));
-        }
+        files.labels.resize(files.labels.len() + paths.len(), label);
+        files.paths.extend(paths);
     }
     Ok(files)
 }
@@ -150,6 +166,38 @@ mod tests {
         assert_eq!(train.labels, [0, 1, 1, 2]);
         assert_eq!(val, LabelledFiles { paths: vec![root.path().join("val/dog/5.jpg")], labels: vec![2] });
         assert!(!folder.is_drawn());
+    }
+
+    #[test]
+    fn what_systems_leave_is_no_class_and_links_are_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        make(elsewhere.path(), &["cats/1.jpg", "cats/2.jpg"]);
+        let names = ["ant/1.jpg", "ant/._1.jpg", "ant/@eaDir/1.jpg", "ant/Thumbs.db", "dog/2.jpg"];
+        make(root.path(), &names.map(|name| format!("train/{name}")).each_ref().map(String::as_str));
+        make(
+            root.path(),
+            &["train/__MACOSX/ant/._1.jpg", "train/@eaDir/x/1.jpg", "train/lost+found/x", "val/ant/3.jpg"],
+        );
+        make(root.path(), &["val/__MACOSX/ant/._3.jpg"]);
+        std::os::unix::fs::symlink(elsewhere.path().join("cats"), root.path().join("train/cat")).unwrap();
+        std::os::unix::fs::symlink("..", root.path().join("train/dog/loop")).unwrap();
+        let folder = LabelledFolder::open(root.path()).unwrap();
+        assert_eq!(folder.classes, ["ant", "cat", "dog"]);
+        let (train, val) = folder.split(0).unwrap();
+        assert_eq!((train.labels.as_slice(), val.labels.as_slice()), ([0, 1, 1, 2].as_slice(), [0].as_slice()));
+    }
+
+    #[test]
+    fn classes_may_have_names_in_other_encodings() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let root = tempfile::tempdir().unwrap();
+        for class in [&b"caf\xe9"[..], b"tea"] {
+            let folder = root.path().join(OsStr::from_bytes(class));
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("1.jpg"), b"").unwrap();
+        }
+        assert_eq!(LabelledFolder::open(root.path()).unwrap().classes, ["caf\u{fffd}", "tea"]);
     }
 
     #[test]

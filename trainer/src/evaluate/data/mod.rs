@@ -3,7 +3,6 @@
 //! Folders are checked completely before anything is trained: an error says what was expected and what was found.
 
 mod cityscapes;
-mod label_map;
 mod labelled_folder;
 mod picture;
 mod segmentation_files;
@@ -14,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::data::PictureError;
+use crate::data::list::text;
+use crate::data::walk::{WalkError, visible_entries};
 
 pub use labelled_folder::{LabelledFiles, LabelledFolder};
 pub use picture::Picture;
@@ -63,25 +64,23 @@ fn layout(path: &Path, expected: impl Into<String>, found: impl Into<String>) ->
     DataError::Layout { path: path.to_owned(), expected: expected.into(), found: found.into() }
 }
 
-/// The entries of a folder by name, without hidden ones.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let unreadable = |source| DataError::Unreadable { path: folder.to_owned(), source };
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            paths.push(entry.path());
-        }
+impl From<WalkError> for DataError {
+    fn from(WalkError { path, source }: WalkError) -> Self {
+        Self::Unreadable { path, source }
     }
-    // The order in which a folder lists its entries differs between systems.
-    paths.sort_unstable();
-    Ok(paths)
+}
+
+/// The lines of a text file with something in them, whatever its encoding.
+fn lines(path: &Path) -> Result<Vec<String>, DataError> {
+    let bytes = fs::read(path).map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?;
+    let lines = text::lines(&bytes).map_err(|error| layout(path, "a text file", error.to_string()))?;
+    Ok(lines.into_iter().map(|line| line.text).collect())
 }
 
 /// The first few names in a folder, for an error.
 fn listing(folder: &Path) -> String {
     const SHOWN: usize = 6;
-    let Ok(entries) = entries(folder) else { return "no such folder".to_owned() };
+    let Ok(entries) = visible_entries(folder) else { return "no such folder".to_owned() };
     let names: Vec<_> = entries.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy()).collect();
     match names.len() {
         0 => "an empty folder".to_owned(),

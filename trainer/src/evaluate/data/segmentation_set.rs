@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use densecl_vision::image::{ImageSize, probe};
+use densecl_vision::image::{ImageSize, LabelPicture, probe};
 use rayon::prelude::*;
 
-use super::label_map::LabelMap;
 use super::picture::Picture;
 use super::segmentation_files::{Labelling, Pair, SegmentationFiles, Splits};
 use super::{DataError, cityscapes, layout, listing, voc};
@@ -83,9 +82,9 @@ impl SegmentationSet {
     pub fn read(&self, part: DataSplit, index: usize) -> Result<LabelledPicture, DataError> {
         let pair = &self.pairs(part)[index];
         let picture = Picture::read(&pair.image)?;
-        let map = self.labels(pair)?;
-        same_size(pair, picture.size(), &map)?;
-        Ok(LabelledPicture { picture, labels: map.labels })
+        let (size, labels) = self.labels(pair)?;
+        same_size(pair, picture.size(), size)?;
+        Ok(LabelledPicture { picture, labels })
     }
 
     fn pairs(&self, part: DataSplit) -> &[Pair] {
@@ -97,37 +96,40 @@ impl SegmentationSet {
 
     fn check(&self, pair: &Pair) -> Result<(), DataError> {
         let size = upright_size(&pair.image).map_err(|source| DataError::Image { path: pair.image.clone(), source })?;
-        same_size(pair, size, &self.labels(pair)?)
+        same_size(pair, size, self.labels(pair)?.0)
     }
 
-    /// The label map with classes for numbers.
-    fn labels(&self, pair: &Pair) -> Result<LabelMap, DataError> {
-        let mut map = LabelMap::read(&pair.labels)?;
-        let wrong = |reason| DataError::LabelMap { path: pair.labels.clone(), reason };
+    /// Size and labels of the label map, row by row, with classes for numbers.
+    fn labels(&self, pair: &Pair) -> Result<(ImageSize, Vec<u8>), DataError> {
+        let path = &pair.labels;
+        let wrong = |reason| DataError::LabelMap { path: path.clone(), reason };
+        let file = fs::read(path).map_err(|source| DataError::Unreadable { path: path.clone(), source })?;
+        let picture = LabelPicture::decode(&file, &DECODE_LIMITS).map_err(|error| wrong(error.to_string()))?;
+        let (size, mut labels) = (picture.size(), picture.into_labels());
         if pair.labelling == Labelling::CityscapesIds {
-            for label in &mut map.labels {
+            for label in &mut labels {
                 let id = *label;
                 *label = cityscapes::class_of_id(id)
                     .ok_or_else(|| wrong(format!("it holds {id}, which is none of Cityscapes' numbers (0 to 33)")))?;
             }
         }
         let classes = self.classes.len();
-        match map.labels.iter().find(|&&label| label != VOID && usize::from(label) >= classes) {
+        match labels.iter().find(|&&label| label != VOID && usize::from(label) >= classes) {
             Some(label) => Err(wrong(format!(
                 "it holds {label}, but there are {classes} classes (0 to {}, and {VOID} for pixels that do not count)",
                 classes - 1
             ))),
-            None => Ok(map),
+            None => Ok((size, labels)),
         }
     }
 }
 
-fn same_size(pair: &Pair, ImageSize { width, height }: ImageSize, map: &LabelMap) -> Result<(), DataError> {
-    if (width, height) == (map.width_px, map.height_px) {
+fn same_size(pair: &Pair, image: ImageSize, labels: ImageSize) -> Result<(), DataError> {
+    if image == labels {
         return Ok(());
     }
-    let expected = format!("{width}x{height} pixels as {} has", pair.image.display());
-    Err(layout(&pair.labels, expected, format!("{}x{}", map.width_px, map.height_px)))
+    let expected = format!("{}x{} pixels as {} has", image.width, image.height, pair.image.display());
+    Err(layout(&pair.labels, expected, format!("{}x{}", labels.width, labels.height)))
 }
 
 /// Reads the size that the image has when it is upright, without decoding its pixels.
@@ -178,6 +180,20 @@ pub(in crate::evaluate) mod tests {
     }
 
     #[test]
+    fn lists_may_have_marks_and_other_encodings() {
+        let root = tempfile::tempdir().unwrap();
+        voc(root.path(), 1);
+        let list = root.path().join("ImageSets/Segmentation/train.txt");
+        let utf_16: Vec<u8> = "\u{feff}a\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for text in [b"\xef\xbb\xbfa\r\n".to_vec(), utf_16, b"a\r".to_vec()] {
+            fs::write(&list, text).unwrap();
+            assert_eq!(SegmentationSet::open(root.path(), &splits("train")).unwrap().name(DataSplit::Train, 0), "a");
+        }
+        fs::write(root.path().join("classes.txt"), b"background\nr\xe9sum\xe9\n").unwrap();
+        assert_eq!(SegmentationSet::open(root.path(), &splits("train")).unwrap().classes[1], "résumé");
+    }
+
+    #[test]
     fn classes_come_from_classes_txt_where_there_is_one() {
         let root = tempfile::tempdir().unwrap();
         voc(root.path(), 2);
@@ -220,6 +236,16 @@ pub(in crate::evaluate) mod tests {
         assert!(no_mask.contains("a.png"), "{no_mask}");
         let no_image = message(&|root| fs::remove_file(root.join("JPEGImages/a.jpg")).unwrap(), "train");
         assert!(no_image.contains("a.jpg"), "{no_image}");
+        let colored = |root: &Path| {
+            image::RgbImage::new(6, 4).save(root.join("SegmentationClass/b.png")).unwrap();
+        };
+        let colored = message(&colored, "train");
+        assert!(colored.contains("b.png is no label map") && colored.contains("RGB colours"), "{colored}");
+        let cut_off = |root: &Path| {
+            let mask = root.join("SegmentationClass/b.png");
+            fs::write(&mask, &fs::read(&mask).unwrap()[..40]).unwrap();
+        };
+        assert!(message(&cut_off, "train").contains("damaged or cut off"));
         let empty = message(&|root| fs::write(root.join("ImageSets/Segmentation/val.txt"), "\n").unwrap(), "train");
         assert!(empty.contains("val.txt: expected one name a line"), "{empty}");
         let unknown = tempfile::tempdir().unwrap();

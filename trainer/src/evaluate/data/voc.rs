@@ -3,11 +3,10 @@
 //!
 //! `classes.txt`, which is not VOC's, names other classes than VOC's, one a line from 0 on.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::segmentation_files::{Labelling, Pair, SegmentationFiles, Splits};
-use super::{DataError, layout, listing};
+use super::{DataError, layout, lines, listing};
 
 const LISTS: &str = "ImageSets/Segmentation";
 
@@ -81,9 +80,4 @@ fn pairs(root: &Path, split: &str) -> Result<Vec<Pair>, DataError> {
         labelling: Labelling::Classes,
     };
     Ok(names.iter().map(pair).collect())
-}
-
-fn lines(path: &Path) -> Result<Vec<String>, DataError> {
-    let text = fs::read_to_string(path).map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?;
-    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }

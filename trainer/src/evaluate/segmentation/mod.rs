@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use densecl_models::geometry::CELL_MULTIPLE_PX;
 use serde::Serialize;
 use serde_json::json;
 
@@ -23,9 +24,6 @@ use self::network::SegmentationNetwork;
 use super::data::{DataSplit, SegmentationSet, Splits};
 use super::table::{Repetition, Report};
 use super::{Comparison, compare, name_of};
-
-/// Sides of the images that a network sees are multiples of this: the largest stride.
-const SIDE_MULTIPLE: u32 = 32;
 
 /// Parts of the network that are trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -98,8 +96,8 @@ pub struct Segmentation {
 pub fn segment(comparison: &Comparison, task: &Segmentation) -> Result<Report> {
     let options = &task.training;
     ensure!(
-        options.crop_px > 0 && options.crop_px.is_multiple_of(SIDE_MULTIPLE),
-        "--crop {}: expected a multiple of {SIDE_MULTIPLE}",
+        options.crop_px > 0 && options.crop_px.is_multiple_of(CELL_MULTIPLE_PX),
+        "--crop {}: expected a multiple of {CELL_MULTIPLE_PX}",
         options.crop_px
     );
     let set = Arc::new(SegmentationSet::open(&task.data, &task.splits)?);

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use densecl_models::geometry::CELL_MULTIPLE_PX;
 use rayon::prelude::*;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::crops::{CropBatch, CropOptions, MEAN_COLOUR, batches};
 use super::head::{Head, Mode};
-use super::{Protocol, SIDE_MULTIPLE, TrainingOptions};
+use super::{Protocol, TrainingOptions};
 use crate::evaluate::data::{DataError, DataSplit, Picture, SegmentationSet};
 use crate::evaluate::metrics::{ConfusionMatrix, VOID};
 use crate::evaluate::model::{FrozenNetwork, Model, Setup, TorchNetwork};
@@ -82,7 +83,7 @@ impl SegmentationNetwork {
             Protocol::Fcn => Backbone::Trained(model.trainable(&options.layer, seed, setup)?),
         };
         // An ONNX model has to be run to find the number of its channels.
-        let side = i64::from(SIDE_MULTIPLE);
+        let side = i64::from(CELL_MULTIPLE_PX);
         let probe = Tensor::zeros([1, side, side, 3], (Kind::Uint8, Device::Cpu));
         let channels = tch::no_grad(|| backbone.forward(&probe, Mode::Prediction))?.size()[1];
         tch::manual_seed(seed as i64);
@@ -155,7 +156,7 @@ impl SegmentationNetwork {
     fn predict(&mut self, picture: &Picture) -> Result<Tensor> {
         let size = picture.size();
         let (height, width) = (i64::from(size.height), i64::from(size.width));
-        let padded = [height, width].map(|side| (side as u64).next_multiple_of(u64::from(SIDE_MULTIPLE)) as i64);
+        let padded = [height, width].map(|side| (side as u64).next_multiple_of(u64::from(CELL_MULTIPLE_PX)) as i64);
         let mean = Tensor::from_slice(&MEAN_COLOUR).view([1, 1, 1, 3]); // [1, 1, 1, 3]
         let canvas = mean.expand([1, padded[0], padded[1], 3], false).contiguous(); // [1, H', W', 3]
         canvas.narrow(1, 0, height).narrow(2, 0, width).copy_(&picture.tensor());
