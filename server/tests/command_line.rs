@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use clap::CommandFactory as _;
+use densecl_server::cli::Cli;
 use image::{Rgb, RgbImage};
 
 fn root() -> PathBuf {
@@ -198,6 +200,93 @@ fn empty_environment_variables_count_as_unset() {
     let models: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(models[0]["layers"].is_array(), "the models of the default folder");
     assert!(!with("nothing").status.success());
+}
+
+/// Every variable of `serve` with its flag, as the command line defines them.
+fn variables_of_serve() -> Vec<(String, String)> {
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").expect("a subcommand");
+    let named = serve.get_arguments().filter_map(|argument| {
+        let flag = format!("--{}", argument.get_long()?);
+        Some((argument.get_env()?.to_str().expect("text").to_owned(), flag))
+    });
+    let variables: Vec<_> = named.collect();
+    assert!(variables.len() > 30, "{variables:?}");
+    variables
+}
+
+/// `serve` at an address that no machine has, so that it ends once its settings are read.
+fn serve_nowhere(variable: &str, value: &str) -> Output {
+    let listen: &[&str] = if variable == "DENSECL_LISTEN" { &[] } else { &["--listen", "192.0.2.1:1"] };
+    let mut command = command(&[&["serve"], listen].concat());
+    command.env(variable, value).output().expect("the command runs")
+}
+
+#[test]
+fn no_empty_variable_stops_the_server() {
+    for (variable, _) in variables_of_serve().iter().filter(|(variable, _)| variable != "DENSECL_LISTEN") {
+        let output = serve_nowhere(variable, "");
+        let (status, said) = (output.status.code(), text(&output.stderr));
+        assert!(status == Some(1) && said.contains("192.0.2.1:1"), "{variable}: {status:?} {said}");
+        let is_named = said.contains(variable.as_str());
+        assert_eq!(is_named, variable == "DENSECL_API_KEYS", "{variable}: {said}");
+    }
+    let mut all = command(&["serve", "--listen", "192.0.2.1:1"]);
+    all.envs(variables_of_serve().iter().map(|(variable, _)| (variable, "")));
+    assert_eq!(all.output().expect("the command runs").status.code(), Some(1));
+    let mut check = command(&["healthcheck"]);
+    let check = check.env("DENSECL_LISTEN", "").output().expect("the command runs");
+    assert!(check.status.success() || text(&check.stderr).contains("127.0.0.1:8080"), "{}", text(&check.stderr));
+}
+
+#[test]
+fn errors_name_the_variable_that_a_value_comes_from() {
+    for (variable, flag) in variables_of_serve() {
+        let output = serve_nowhere(&variable, "no such value");
+        let said = text(&output.stderr);
+        assert!(said.contains(&variable), "{variable}: {said}");
+        // Files, folders and layers are looked for later.
+        let is_name =
+            ["_MODELS", "_ONNXRUNTIME", "_API_KEYS", "_WARM_UP"].iter().any(|ending| variable.ends_with(ending));
+        assert_eq!(output.status.code(), Some(if is_name { 1 } else { 2 }), "{variable}: {said}");
+        if !is_name {
+            // A flag wins, and is what the error is about.
+            let mut command = command(&["serve", "--listen", "192.0.2.1:1", &flag, "no such value"]);
+            let output = command.env(&variable, "no other value").output().expect("the command runs");
+            let said = text(&output.stderr);
+            assert!(output.status.code() == Some(2) && !said.contains("value is that of"), "{flag}: {said}");
+        }
+    }
+    // The flag wins, also over a value that would be refused.
+    let mut command = command(&["serve", "--listen", "192.0.2.1:1", "--engines", "1"]);
+    let output = command.env("DENSECL_ENGINES", "x").output().expect("the command runs");
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("192.0.2.1:1"), "{said}");
+    let burst = serve_nowhere("DENSECL_RATE_BURST", "5");
+    let said = text(&burst.stderr);
+    assert!(said.contains("--rate-limit") && said.contains("DENSECL_RATE_BURST"), "{said}");
+}
+
+#[test]
+fn addresses_are_taken_as_people_write_them() {
+    let server = Server::start(&[]);
+    let port = server.address.port().to_string();
+    for text_of_address in [
+        port.clone(),
+        format!(":{port}"),
+        format!("*:{port}"),
+        format!("localhost:{port}"),
+        format!("0.0.0.0:{port}"),
+        format!(" 127.0.0.1:{port}"),
+    ] {
+        let output = run(&["healthcheck", "--listen", &text_of_address]);
+        assert!(output.status.success(), "{text_of_address}: {}", text(&output.stderr));
+    }
+    for wrong in ["http://localhost:80", "localhost:http", "a b:80", "99999"] {
+        let output = run(&["healthcheck", "--listen", wrong]);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("127.0.0.1:8080, localhost:8080"), "{wrong}: {said}");
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ class RedisProcess:
 
     PASSWORD = "n0t-for-logs"
 
-    def __init__(self, folder: Path, *flags: str):
+    def __init__(self, folder: Path, *flags: str | Path):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -38,18 +38,23 @@ class RedisProcess:
         self._flags = flags
         self.process: subprocess.Popen | None = None
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Starts Redis, which may refuse commands at first, and waits until it listens."""
         command = [find_redis(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
                    "--requirepass", self.PASSWORD, "--dir", str(self._folder), *self._flags]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             try:
-                assert self.command("PING") == b"PONG"
+                socket.create_connection(("127.0.0.1", self.port), timeout=10).close()
                 return
             except OSError:
                 time.sleep(0.02)
         raise RuntimeError("redis-server does not answer")
+
+    def start(self) -> None:
+        self.launch()
+        assert self.command("PING") == b"PONG"
 
     def kill(self) -> None:
         """Without a word to anyone."""

@@ -1,10 +1,8 @@
 //! Features of one image, as the cache stores them.
 
-use densecl_models::Layer;
-
 use super::key::{FeatureId, FeatureKey};
 use densecl_models::geometry::inference_size;
-use densecl_vision::features::{FeatureMap, HypercolumnError, LayerScaling, NormalizedMap, hypercolumn};
+use densecl_vision::features::{FeatureMap, HypercolumnError, LayerScaling, Layout, NormalizedMap, hypercolumn};
 use densecl_vision::image::ImageSize;
 
 /// Features of one image and their key. The image itself is not stored.
@@ -21,7 +19,8 @@ pub struct CachedFeatures {
 /// Feature maps, in one of two kinds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CachedMaps {
-    /// The layers as the model computes them, in the key's order, each `[C, H, W]` at its own resolution.
+    /// The layers as the model computes them, in the key's order, each `[C, H, W]` at its own resolution; its `global`
+    /// vector is `[D, 1, 1]`.
     Layers(Vec<FeatureMap>),
     /// All layers as one map of unit descriptors, ready for matching: larger, but needs no more work.
     Unit(NormalizedMap),
@@ -104,20 +103,19 @@ impl CachedFeatures {
         values + names + recipe.model.capacity() + size_of::<Self>() + BOOKKEEPING_BYTES
     }
 
-    /// Compares the maps with the model's `layers`: channels, and cells for an image of this size.
+    /// Compares the maps with what the model computes: `expected_shape` gives channels, rows and columns of a layer for an
+    /// input of a size.
     ///
     /// # Errors
     /// [`FeatureMismatch::Shape`] if they differ.
-    pub fn check_shapes(&self, layers: &[Layer]) -> Result<(), FeatureMismatch> {
+    pub fn check_shapes(
+        &self,
+        expected_shape: impl Fn(&str, ImageSize) -> Option<[usize; 3]>,
+    ) -> Result<(), FeatureMismatch> {
         let CachedMaps::Layers(maps) = &self.maps else { return Err(FeatureMismatch::Shape) };
         let names = self.key.recipe.layers.names();
         let input = inference_size(self.image, self.key.recipe.side_px);
-        let fits = |(name, map): (&String, &FeatureMap)| {
-            layers
-                .iter()
-                .find(|layer| layer.name == *name)
-                .is_some_and(|layer| (map.channels(), map.grid()) == (layer.channels as usize, layer.grid(input)))
-        };
+        let fits = |(name, map): (&String, &FeatureMap)| expected_shape(name, input) == Some(map.shape(Layout::Chw));
         let fit = names.len() == maps.len() && names.iter().zip(maps).all(fits);
         if fit { Ok(()) } else { Err(FeatureMismatch::Shape) }
     }
@@ -166,11 +164,15 @@ pub(super) mod tests {
 
     #[test]
     fn shapes_must_be_those_of_the_manifest() {
-        let layer = |name: &str, channels, stride| Layer { name: name.to_owned(), channels, stride };
-        let check = |layers: &[Layer]| features(b"a").check_shapes(layers);
-        assert_eq!(check(&[layer("res5", 2, 32), layer("res4", 3, 16)]), Ok(()));
-        assert_eq!(check(&[layer("res4", 3, 16)]), Err(FeatureMismatch::Shape));
-        assert_eq!(check(&[layer("res4", 3, 16), layer("res5", 3, 32)]), Err(FeatureMismatch::Shape));
-        assert_eq!(check(&[layer("res4", 3, 8), layer("res5", 2, 32)]), Err(FeatureMismatch::Shape));
+        let check = |shapes: &[(&str, [usize; 3])]| {
+            features(b"a").check_shapes(|name, input| {
+                assert_eq!(input, ImageSize { width: 64, height: 64 });
+                shapes.iter().find(|(layer, _)| *layer == name).map(|(_, shape)| *shape)
+            })
+        };
+        assert_eq!(check(&[("res5", [2, 2, 2]), ("res4", [3, 4, 4])]), Ok(()));
+        assert_eq!(check(&[("res4", [3, 4, 4])]), Err(FeatureMismatch::Shape));
+        assert_eq!(check(&[("res4", [3, 4, 4]), ("res5", [3, 2, 2])]), Err(FeatureMismatch::Shape));
+        assert_eq!(check(&[("res4", [3, 8, 8]), ("res5", [2, 2, 2])]), Err(FeatureMismatch::Shape));
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
-/// Address and credentials of Redis. `Debug` and `Display` show the host and the port alone.
+/// Address and credentials of Redis. `Debug` and `Display` show the host and the port, or the path, alone.
 #[derive(Clone)]
 pub struct RedisAddress(ConnectionInfo);
 
@@ -13,16 +13,25 @@ pub struct RedisAddress(ConnectionInfo);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedisAddressError {
     /// Not a URL of this form.
-    #[error("is not redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], with special characters of the password written %XX")]
+    #[error(
+        "is not redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, or unix:///PATH?db=DB&user=USER&pass=PASSWORD, with special characters written %XX"
+    )]
     Malformed,
-    /// TLS is not supported.
-    #[error("asks for TLS, which this server does not speak to Redis: use redis:// on a private network, or a tunnel")]
-    Tls,
+    /// TLS without checking the certificate.
+    #[error(
+        "asks not to check the certificate of Redis: name the file of its authority in the environment variable SSL_CERT_FILE instead"
+    )]
+    Unchecked,
 }
 
 impl RedisAddress {
     pub(super) fn info(&self) -> &ConnectionInfo {
         &self.0
+    }
+
+    /// True if the connection is encrypted.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self.0.addr(), ConnectionAddr::TcpTls { .. })
     }
 }
 
@@ -30,10 +39,11 @@ impl FromStr for RedisAddress {
     type Err = RedisAddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.starts_with("rediss:") {
-            return Err(RedisAddressError::Tls);
+        let info = text.trim().into_connection_info().map_err(|_| RedisAddressError::Malformed)?;
+        match info.addr() {
+            ConnectionAddr::TcpTls { insecure: true, .. } => Err(RedisAddressError::Unchecked),
+            _ => Ok(Self(info)),
         }
-        text.into_connection_info().map(Self).map_err(|_| RedisAddressError::Malformed)
     }
 }
 
@@ -41,7 +51,8 @@ impl fmt::Display for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => write!(f, "{host}:{port}"),
-            _ => f.write_str("a local socket"),
+            ConnectionAddr::Unix(path) => write!(f, "{}", path.display()),
+            _ => f.write_str("another address"),
         }
     }
 }
@@ -60,13 +71,24 @@ mod tests {
     fn the_host_is_shown_and_the_password_is_not() {
         let address: RedisAddress = "redis://user:s3cret@cache.internal:6380/2".parse().unwrap();
         assert_eq!(format!("{address} {address:?}"), "cache.internal:6380 RedisAddress(cache.internal:6380)");
-        assert_eq!("redis://localhost".parse::<RedisAddress>().unwrap().to_string(), "localhost:6379");
+        for (text, expected) in [
+            ("redis://localhost", "localhost:6379"),
+            ("rediss://user:s3cret@cache.internal:6380/2", "cache.internal:6380"),
+            ("redis://[::1]:6380", "::1:6380"),
+            ("redis+unix:///run/redis.sock?db=1&pass=s3cret", "/run/redis.sock"),
+            ("unix:///run/redis.sock", "/run/redis.sock"),
+            ("valkey://localhost", "localhost:6379"),
+        ] {
+            assert_eq!(text.parse::<RedisAddress>().unwrap().to_string(), expected);
+        }
+        assert!("rediss://host".parse::<RedisAddress>().unwrap().is_tls());
     }
 
     #[test]
     fn other_text_is_refused() {
-        assert_eq!("rediss://:s3cret@host".parse::<RedisAddress>().unwrap_err(), RedisAddressError::Tls);
-        for wrong in ["", "localhost", "http://localhost", "redis://host:port", "redis://host/db"] {
+        let unchecked = "rediss://:s3cret@host#insecure".parse::<RedisAddress>();
+        assert_eq!(unchecked.unwrap_err(), RedisAddressError::Unchecked);
+        for wrong in ["", "localhost", "http://localhost", "redis://host:port", "redis://host/db", "unix://"] {
             assert_eq!(wrong.parse::<RedisAddress>().unwrap_err(), RedisAddressError::Malformed, "{wrong}");
         }
     }

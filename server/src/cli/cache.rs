@@ -4,10 +4,11 @@ use std::ffi::OsStr;
 
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{Arg, Args, Command};
 
 use super::values::{ByteSize, ByteSizeOrZero, DurationValue};
-use crate::cache::{CacheSettings, RedisAddress, RedisSettings};
+use crate::cache::{CacheSettings, RedisAddress, RedisAddressError, RedisSettings};
 
 /// Flags of the cache.
 #[derive(Clone, Debug, Args)]
@@ -16,8 +17,15 @@ pub(super) struct CacheArgs {
     /// it off
     #[arg(long = "cache-bytes", env = "DENSECL_CACHE_BYTES", value_name = "SIZE", default_value = "512MiB")]
     bytes: ByteSizeOrZero,
-    /// A Redis that replicas share features through, redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]
-    #[arg(long = "cache-redis", env = "DENSECL_CACHE_REDIS", value_name = "URL", hide_env_values = true, value_parser = AddressParser)]
+    /// A Redis that replicas share features through
+    #[arg(
+        long = "cache-redis",
+        env = "DENSECL_CACHE_REDIS",
+        value_name = "URL",
+        hide_env_values = true,
+        value_parser = AddressParser,
+        help = "A Redis that replicas share features through: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, or unix:///PATH"
+    )]
     redis: Option<RedisAddress>,
     /// The longest that a request waits for Redis
     #[arg(
@@ -60,12 +68,29 @@ impl TypedValueParser for AddressParser {
     type Value = RedisAddress;
 
     fn parse_ref(&self, command: &Command, _: Option<&Arg>, value: &OsStr) -> Result<Self::Value, clap::Error> {
-        let address = value.to_str().unwrap_or_default().parse::<RedisAddress>();
-        address.map_err(|error| {
-            let message = format!("the value of --cache-redis (not shown here) {error}\n");
-            clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
-        })
+        parse_address("--cache-redis", command, value)
     }
+
+    fn parse_ref_(
+        &self,
+        command: &Command,
+        _: Option<&Arg>,
+        value: &OsStr,
+        source: ValueSource,
+    ) -> Result<Self::Value, clap::Error> {
+        let name = match source {
+            ValueSource::EnvVariable => "the environment variable DENSECL_CACHE_REDIS",
+            _ => "--cache-redis",
+        };
+        parse_address(name, command, value)
+    }
+}
+
+fn parse_address(name: &str, command: &Command, value: &OsStr) -> Result<RedisAddress, clap::Error> {
+    value.to_str().unwrap_or_default().parse().map_err(|error: RedisAddressError| {
+        let message = format!("the value of {name} (not shown here) {error}\n");
+        clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
+    })
 }
 
 #[cfg(test)]
@@ -84,7 +109,7 @@ mod tests {
     fn no_error_and_no_debug_output_shows_a_password() {
         let good = parse("redis://user:s3cret@cache.internal:6380/2").unwrap();
         assert!(!format!("{good:?}").contains("s3cret"), "{good:?}");
-        for wrong in ["http://:s3cret@host", "rediss://:s3cret@host", "redis://:s3cret@host:port", "s3cret"] {
+        for wrong in ["http://:s3cret@host", "rediss://:s3cret@host#insecure", "redis://:s3cret@host:port", "s3cret"] {
             let error = parse(wrong).unwrap_err();
             assert!(error.contains("--cache-redis") && !error.contains("s3cret"), "{wrong}: {error}");
         }

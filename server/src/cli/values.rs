@@ -1,6 +1,6 @@
 //! Values of flags: sizes, durations, addresses and networks.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -81,16 +81,58 @@ fn count_of_units(count: f64, unit: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(count * unit.as_secs_f64()).ok()
 }
 
-/// Reads an address to listen on, `127.0.0.1:8080`, or resolves a host name, `localhost:8080`. Of several addresses it
-/// takes the first one of IPv4, which works in containers without IPv6.
+/// Port of an address without one.
+const DEFAULT_PORT: u16 = 8080;
+
+/// Reads an address to listen on: `127.0.0.1:8080`, `[::1]:8080`, a host name that is resolved, `localhost:8080`, `:8080`
+/// or `*:8080` for all addresses of IPv4, a port of the loopback address, `8080`, or a host of the default port,
+/// `0.0.0.0`. Of several addresses of a name it takes the first one of IPv4, which works in containers without IPv6.
 ///
 /// # Errors
-/// If the text has no port, or the host has no address.
+/// If the text has no such form, or the host has no address.
 pub(super) fn parse_listen_address(text: &str) -> Result<SocketAddr, ValueError> {
-    let addresses = text.to_socket_addrs().ok();
-    addresses
-        .and_then(|addresses| addresses.min_by_key(SocketAddr::is_ipv6))
-        .ok_or_else(|| ValueError::new(text, "an address that can be found: use HOST:PORT, such as 127.0.0.1:8080"))
+    let expected = "an address that can be found: use HOST:PORT, such as 127.0.0.1:8080, localhost:8080, [::1]:8080, :8080 for all addresses, or a port";
+    resolve(text.trim(), Some(DEFAULT_PORT)).ok_or_else(|| ValueError::new(text, expected))
+}
+
+/// Reads the address of administrators, as [`parse_listen_address`] does. It has no default port.
+///
+/// # Errors
+/// If the text has no such form or no port, or the host has no address.
+pub(super) fn parse_admin_address(text: &str) -> Result<SocketAddr, ValueError> {
+    let expected =
+        "an address that can be found: use HOST:PORT, such as 127.0.0.1:9090, localhost:9090, [::1]:9090, or a port";
+    resolve(text.trim(), None).ok_or_else(|| ValueError::new(text, expected))
+}
+
+fn resolve(text: &str, default_port: Option<u16>) -> Option<SocketAddr> {
+    if let Some(port) = parse_port(text) {
+        return Some((Ipv4Addr::LOCALHOST, port).into());
+    }
+    // A resolver takes a number for an address.
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    if let Ok(ip) = without_brackets(text).parse::<IpAddr>() {
+        return Some((ip, default_port?).into());
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, parse_port(port)?),
+        None => (text, default_port?),
+    };
+    if host.is_empty() && !text.starts_with(':') {
+        return None;
+    }
+    let host = if matches!(host, "" | "*") { "0.0.0.0" } else { without_brackets(host) };
+    (host, port).to_socket_addrs().ok()?.min_by_key(SocketAddr::is_ipv6)
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 /// A proxy's address, `10.0.0.7`, or a network of them, `10.0.0.0/8`.
@@ -199,13 +241,39 @@ mod tests {
 
     #[test]
     fn reads_addresses_to_listen_on() {
-        for text in ["127.0.0.1:8080", "[::1]:0", "0.0.0.0:80"] {
-            assert_eq!(parse_listen_address(text).map(|address| address.to_string()).as_deref(), Ok(text));
+        let read = |text: &str| parse_listen_address(text).map(|address| address.to_string());
+        for (text, expected) in [
+            ("127.0.0.1:8080", "127.0.0.1:8080"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+            ("[::1]:0", "[::1]:0"),
+            ("[::]:8080", "[::]:8080"),
+            (":9000", "0.0.0.0:9000"),
+            ("*:9000", "0.0.0.0:9000"),
+            ("9000", "127.0.0.1:9000"),
+            (" 9000 ", "127.0.0.1:9000"),
+            ("0.0.0.0", "0.0.0.0:8080"),
+            ("*", "0.0.0.0:8080"),
+            ("::1", "[::1]:8080"),
+            ("[::]", "[::]:8080"),
+            ("localhost", "127.0.0.1:8080"),
+            ("localhost:9000", "127.0.0.1:9000"),
+        ] {
+            assert_eq!(read(text).as_deref(), Ok(expected), "{text}");
         }
-        let local = parse_listen_address("localhost:8080").unwrap();
-        assert!(local.ip().is_loopback() && local.port() == 8080, "{local}");
-        for wrong in ["", "127.0.0.1", "127.0.0.1:99999", ":8080x"] {
-            assert!(parse_listen_address(wrong).is_err(), "{wrong}");
+        for wrong in ["", ":", "127.0.0.1:", "127.0.0.1:99999", "99999", ":8080x", "+80", "http://localhost:80", "[::1"]
+        {
+            let error = read(wrong).unwrap_err().to_string();
+            assert!(error.contains("use HOST:PORT, such as"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_administrators_names_its_port() {
+        for right in ["127.0.0.1:9090", ":9090", "9090", "localhost:9090", "[::1]:9090"] {
+            assert_eq!(parse_admin_address(right).map(|address| address.port()), Ok(9090), "{right}");
+        }
+        for wrong in ["127.0.0.1", "localhost", "::1", "*"] {
+            assert!(parse_admin_address(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -3,7 +3,9 @@
 //! A Redis that is slow, full or unreachable, or that holds damaged entries, never fails a request, and delays it by at
 //! most the timeout of a lookup. Reads happen while a request waits, writes in the background.
 
+mod command_error;
 mod connector;
+mod outage_log;
 mod writer;
 
 use std::sync::Arc;
@@ -13,7 +15,8 @@ use redis::RedisResult;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
-use self::connector::{CommandError, Connections, Connector};
+use self::command_error::{Cause, CommandError};
+use self::connector::{Connections, Connector};
 use self::writer::Writer;
 use super::entry::{self, FORMAT};
 use super::features::{CachedFeatures, FeatureMismatch};
@@ -71,12 +74,19 @@ impl RedisTier {
     async fn read(&self, id: FeatureId, connections: Connections, deadline: Instant) -> Option<CachedFeatures> {
         // No permit in time: this process is busy, which is not an error of Redis.
         let permit = timeout_at(deadline.into(), self.reads.acquire()).await.ok()?;
+        let asked = Instant::now();
         let fetched = match timeout_at(deadline.into(), self.fetch(id, &connections)).await {
             Ok(fetched) => fetched,
-            Err(_) => Err(CommandError::Broken(RedisErrorKind::Timeout)),
+            // Most of the time went by before Redis was asked, which says nothing of Redis.
+            Err(_) if asked.elapsed() < self.settings.timeout / 2 => return None,
+            Err(_) => Err(CommandError::Unusable {
+                kind: RedisErrorKind::Timeout,
+                cause: Cause::without_answer("no answer to a lookup in time"),
+            }),
         };
-        if let Err(CommandError::Refused(RedisErrorKind::Refused)) = fetched {
-            // The key holds a value of another type.
+        if let Err(CommandError::Refused { cause, .. }) = &fetched
+            && cause.is_about_value()
+        {
             self.writer.delete(id);
         }
         let bytes = self.connector.record(&connections, fetched)?;
@@ -119,6 +129,11 @@ impl RedisTier {
         self.writer.delete(id);
         None
     }
+}
+
+/// Key of the entry that is written and deleted when a connection is opened.
+fn probe_key() -> String {
+    format!("densecl:features:{FORMAT}:probe")
 }
 
 /// Key of an entry. It contains the format, so processes with another format do not see the entry.

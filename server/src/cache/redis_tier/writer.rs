@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::connector::{CommandError, Connector};
+use super::command_error::{Cause, CommandError};
+use super::connector::Connector;
 use super::{CachedFeatures, redis_key};
 use crate::cache::entry;
 use crate::cache::key::FeatureId;
@@ -106,9 +107,12 @@ impl WriterTask {
         let sent = tokio::time::timeout(WRITE_TIMEOUT, command.exec_async(&mut connections.writes)).await;
         let sent = match sent {
             Ok(result) => result.map_err(CommandError::from),
-            Err(_) => Err(CommandError::Broken(RedisErrorKind::Timeout)),
+            Err(_) => Err(CommandError::Unusable {
+                kind: RedisErrorKind::Timeout,
+                cause: Cause::without_answer("no answer to a write in time"),
+            }),
         };
-        self.refused = matches!(sent, Err(CommandError::Refused(_))).then(Instant::now);
+        self.refused = matches!(sent, Err(CommandError::Refused { .. })).then(Instant::now);
         self.connector.record(&connections, sent).ok_or(WriteDropReason::Failed)
     }
 }
