@@ -1,4 +1,5 @@
-"""The load balancer of deploy/, with its very configuration but for addresses and places of files."""
+"""nginx before servers: the load balancer of deploy/, with its very configuration but for addresses and places of files, and
+a proxy that serves a server under a prefix."""
 
 from __future__ import annotations
 
@@ -34,25 +35,16 @@ def replaced(text: str, pattern: str, replacement: str) -> str:
     return text
 
 
-class NginxProcess:
-    """nginx before the servers at `ports`, which stand for the replicas in their order."""
+class Nginx:
+    """nginx with a configuration of its own, which works once it answers a request for `probe`."""
 
-    def __init__(self, folder: Path, ports: Sequence[int]):
+    probe = "/livez"
+
+    def __init__(self, folder: Path, port: int, configuration: str):
         self._folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        text = CONFIGURATION.read_text()
-        for number, port in enumerate(ports, start=1):
-            text = replaced(text, rf"replica-{number}:8080", f"127.0.0.1:{port}")
-        assert "replica-" not in text, "deploy/nginx.conf names more replicas"
-        text = replaced(text, r"listen 8080", f"listen 127.0.0.1:{self.port}")
-        text = replaced(text, r"/tmp/nginx\.pid", str(folder / "nginx.pid"))
-        text = replaced(text, r"/dev/stdout", str(folder / "access.log"))
-        text = replaced(text, r"/dev/stderr", str(folder / "error.log"))
-        text = replaced(text, r"worker_processes auto", "worker_processes 1")
-        # Where a distribution puts bodies that do not fit into memory may belong to another account.
-        text = replaced(text, r"http \{", f"http {{\n    client_body_temp_path {folder}/bodies;")
-        (folder / "nginx.conf").write_text(text)
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        (folder / "nginx.conf").write_text(configuration)
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -66,7 +58,7 @@ class NginxProcess:
         while time.monotonic() < deadline:
             assert self.process.poll() is None, (self._folder / "nginx.out").read_text()
             try:
-                self.get("/livez")
+                self.get(self.probe)
                 return
             except OSError:
                 time.sleep(0.02)
@@ -83,3 +75,49 @@ class NginxProcess:
     post = ServerProcess.post
     post_form = ServerProcess.post_form
     _send = staticmethod(ServerProcess._send)
+
+
+class NginxProcess(Nginx):
+    """The load balancer before the servers at `ports`, which stand for the replicas in their order."""
+
+    def __init__(self, folder: Path, ports: Sequence[int]):
+        own_port = free_port()
+        text = CONFIGURATION.read_text()
+        for number, port in enumerate(ports, start=1):
+            text = replaced(text, rf"replica-{number}:8080", f"127.0.0.1:{port}")
+        assert "replica-" not in text, "deploy/nginx.conf names more replicas"
+        text = replaced(text, r"listen 8080", f"listen 127.0.0.1:{own_port}")
+        text = replaced(text, r"/tmp/nginx\.pid", str(folder / "nginx.pid"))
+        text = replaced(text, r"/dev/stdout", str(folder / "access.log"))
+        text = replaced(text, r"/dev/stderr", str(folder / "error.log"))
+        text = replaced(text, r"worker_processes auto", "worker_processes 1")
+        # Where a distribution puts bodies that do not fit into memory may belong to another account.
+        text = replaced(text, r"http \{", f"http {{\n    client_body_temp_path {folder}/bodies;")
+        super().__init__(folder, own_port, text)
+
+
+class PrefixProxy(Nginx):
+    """A proxy that serves the server at `port` under `/densecl/`, as many do who have one name for several programs."""
+
+    probe = "/densecl/livez"
+
+    def __init__(self, folder: Path, port: int):
+        own_port = free_port()
+        super().__init__(folder, own_port, f"""
+            worker_processes 1;
+            pid {folder}/nginx.pid;
+            error_log {folder}/error.log;
+            events {{}}
+            http {{
+                access_log {folder}/access.log;
+                client_body_temp_path {folder}/bodies;
+                proxy_temp_path {folder}/replies;
+                client_max_body_size 32m;
+                server {{
+                    listen 127.0.0.1:{own_port};
+                    location /densecl/ {{
+                        proxy_pass http://127.0.0.1:{port}/;
+                    }}
+                }}
+            }}
+        """)

@@ -1,5 +1,4 @@
-"""The page at `/` in a real browser. Needs Chromium and `pip install playwright`; skipped without
-them, so that neither is a condition of running the other tests."""
+"""The page at `/` in a real browser. Skipped without Chromium."""
 
 from __future__ import annotations
 
@@ -8,13 +7,13 @@ import shutil
 
 import numpy
 import pytest
+from playwright import sync_api as playwright
 
 from conftest import ZOO
 from photographs import folder
 from server_process import ServerProcess
 from test_keys import make_key
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("DENSECL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -101,6 +100,8 @@ def test_a_key_is_asked_for_once_and_kept_out_of_sight(browser, binary, tmp_path
         page.click("#tab-features")
         page.wait_for_selector("#features:not([hidden])")
         assert page.is_hidden("#key-form") and key not in page.content()
+        # A link sends no key.
+        assert page.locator("nav a:visible").all_inner_texts() == ["API"]
         page.reload()
         page.wait_for_selector("#model option", state="attached")
         # The description's own page works under its policy, too.
@@ -112,6 +113,13 @@ def test_a_key_is_asked_for_once_and_kept_out_of_sight(browser, binary, tmp_path
     finally:
         page.close()
         assert locked.stop() == 0
+
+
+def test_links_are_answered(page, server):
+    links = page.locator("nav a:visible")
+    assert links.all_inner_texts() == ["API", "Models", "Metrics"]
+    for link in links.all():
+        assert server.get(f"/{link.get_attribute('href')}").status == 200
 
 
 def test_a_refusal_is_shown_in_the_servers_words(page):

@@ -1,23 +1,20 @@
-//! The `OpenAPI` document and the pages that show it.
+//! The `OpenAPI` document: what all routes share of it, its examples, and the pages that show it.
 
-use axum::Router;
-use axum::http::{HeaderValue, header};
-use axum::middleware;
-use axum::response::Response;
+pub(super) mod examples;
+mod ordered_json;
+mod pages;
+
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{OpenApi as Document, RefOr, Schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
-use utoipa_swagger_ui::SwaggerUi;
 
+use self::ordered_json::OrderedJson;
+pub(super) use self::pages::router;
 use super::guard::authenticate::is_open;
 use super::problem::responses::unauthorized;
-use super::state::AppState;
-
-/// Swagger UI needs inline styles; scripts come from this server alone.
-const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,6 +23,8 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-
         description = "Dense features of images, and correspondences between images, from models pre-trained with DenseCL.\n\nCoordinates are `(x, y)` in pixels of the upright image, x to the right and y down; `(0, 0)` is the centre of the top-left pixel. Errors are RFC 9457 problems with a stable `type`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
+    // The folder of the document, so that a proxy may put a prefix before all paths.
+    servers((url = ".")),
     tags(
         (name = "features", description = "Images in, features and matches out"),
         (name = "models", description = "The models that are served"),
@@ -88,18 +87,32 @@ pub(super) fn base_document() -> Document {
     Base::openapi()
 }
 
-/// The whole document, as `/openapi.json` serves it.
-pub fn document() -> Document {
-    super::api().into_openapi()
+/// The whole document, as `densecl-server openapi` prints it. `/openapi.json` adds examples for a model that is served.
+pub fn document() -> OrderedJson {
+    ordered(&super::api().into_openapi())
 }
 
-pub(super) fn router(document: Document) -> Router<AppState> {
-    let pages: Router<AppState> = SwaggerUi::new("/docs").url("/openapi.json", document).into();
-    pages.layer(middleware::map_response(async |mut response: Response| {
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        // The pages change with the server's version.
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        response
-    }))
+/// The document as JSON. Of the media types of a body or a reply, pages show the first, which is the one that is easiest to
+/// try: a form, and a picture as its answer.
+pub(super) fn ordered(document: &Document) -> OrderedJson {
+    let text = serde_json::to_string(document).expect("the document has text keys");
+    let mut document: OrderedJson = serde_json::from_str(&text).expect("JSON was written");
+    let operations = document.at_mut(&["paths"]).map(OrderedJson::children_mut).into_iter().flatten();
+    for operation in operations.flat_map(OrderedJson::children_mut) {
+        for (path, media_type) in
+            [(&["requestBody", "content"][..], "multipart/form-data"), (&["responses", "200", "content"], "image/png")]
+        {
+            if let Some(content) = operation.at_mut(path) {
+                content.move_to_front(media_type);
+            }
+        }
+        // utoipa describes no parameter whose schema is made by a function; the schema has the description then.
+        for parameter in operation.at_mut(&["parameters"]).map(OrderedJson::children_mut).into_iter().flatten() {
+            let described = parameter.at_mut(&["schema"]).and_then(|schema| schema.take("description"));
+            if let Some(description) = described {
+                parameter.set("description", description);
+            }
+        }
+    }
+    document
 }

@@ -454,6 +454,8 @@ $("key-form").addEventListener("submit", (event) => {
 const start = () => begin(async (signal) => {
   const reply = await (await ask("models", { signal })).json();
   models = reply.models.filter(({ state }) => state === "ready").map(({ name, manifest }) => ({ ...manifest, name }));
+  // A link cannot send a key: it is offered where none is asked for.
+  for (const link of document.querySelectorAll(".keyless")) link.hidden = Boolean(sessionStorage.getItem(KEY));
   if (!models.length) throw new Problem("The server has no model yet.");
   $("model").replaceChildren(...[...new Set(models.map(({ name }) => name))].map((name) => new Option(name)));
   offerLayers();
