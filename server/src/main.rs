@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use densecl_server::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let result = match Cli::from_process().into_command() {
+    let cli = Cli::from_process();
+    let settings = cli.settings_from_variables();
+    let result = match cli.into_command() {
         Command::Serve(arguments) => commands::serve(*arguments),
         Command::Features(arguments) => commands::features(&arguments),
         Command::Correspondence(arguments) => commands::correspondence(&arguments),
@@ -23,6 +25,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // Standard error may be closed; there is nowhere else to report it.
             let _ = writeln!(io::stderr(), "densecl-server: {error:#}");
+            if let Some(settings) = settings {
+                let _ = writeln!(io::stderr(), "densecl-server: {settings}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -8,6 +8,7 @@ mod build;
 mod gpu;
 mod http;
 mod process;
+mod text_format;
 
 use std::fmt;
 
@@ -23,6 +24,7 @@ pub use self::budget::{BudgetGauges, BudgetMetrics, BudgetName};
 pub use self::build::{BuildMetrics, revision};
 pub use self::gpu::GpuMetrics;
 pub use self::http::{AnsweredRequest, HttpMetrics, InFlightGuard, SentReply};
+pub use self::text_format::MetricsFormat;
 
 /// All metrics of `/metrics`.
 #[derive(Debug)]
@@ -61,15 +63,18 @@ impl Metrics {
         Self { registry, http, batch, budget, keys, build, gpu, cache }
     }
 
-    /// Encodes the current values as `OpenMetrics` text.
+    /// Encodes the current values.
     ///
     /// # Errors
     /// If a metric cannot be encoded; writing to a string does not fail.
-    pub fn text(&self) -> Result<String, fmt::Error> {
+    pub fn text(&self, format: MetricsFormat) -> Result<String, fmt::Error> {
         self.batch.update_oldest_age();
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(match format {
+            MetricsFormat::OpenMetrics => text,
+            MetricsFormat::Text => text_format::from_open_metrics(&text),
+        })
     }
 }
 
@@ -121,7 +126,7 @@ mod tests {
     fn text_shows_every_metric_with_its_labels() {
         let metrics = metrics();
         let guard = metrics.http.begin();
-        let text = metrics.text().unwrap();
+        let text = metrics.text(MetricsFormat::OpenMetrics).unwrap();
         for line in [
             r#"densecl_http_requests_total{route="/features",method="POST",status="200",model="densecl"} 1"#,
             r#"densecl_http_problems_total{problem="rate-limited"} 1"#,
@@ -134,7 +139,7 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         drop(guard);
-        assert!(metrics.text().unwrap().contains("densecl_http_requests_in_flight 0"));
+        assert!(metrics.text(MetricsFormat::OpenMetrics).unwrap().contains("densecl_http_requests_in_flight 0"));
     }
 
     #[test]
@@ -151,7 +156,7 @@ mod tests {
             "process_max_fds",
             "process_threads",
         ];
-        let text = metrics().text().unwrap();
+        let text = metrics().text(MetricsFormat::OpenMetrics).unwrap();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let mut count = 0;
         for (name, kind) in types {

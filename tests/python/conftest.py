@@ -10,6 +10,7 @@ from typing import Iterator
 import onnxruntime
 import pytest
 
+from pixel_server import start_pixel_server
 from server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -29,6 +30,16 @@ def binary() -> Path:
 def server(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that is ready."""
     process = ServerProcess(binary, ZOO, tmp_path_factory.mktemp("server") / "server.log")
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@pytest.fixture(scope="session")
+def pixel_server(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server whose features are the pixels that a model would see."""
+    process = start_pixel_server(binary, tmp_path_factory.mktemp("pixels"))
     try:
         yield process
     finally:

@@ -7,12 +7,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from raw_http import exchange, request
 from server_process import ServerProcess
 
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
 
 class Samples:
     """All samples of one look at a server."""
 
     def __init__(self, server: ServerProcess, headers: dict[str, str] | None = None):
-        reply = exchange(server.port, request("GET", "/metrics", headers=headers))
+        reply = exchange(server.port, request("GET", "/metrics", headers={"Accept": OPENMETRICS, **(headers or {})}))
         assert reply.status == 200, reply
         families = text_string_to_metric_families(reply.body.decode())
         self.all = [sample for family in families for sample in family.samples]

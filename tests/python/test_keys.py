@@ -150,6 +150,8 @@ def test_repository_calls_take_an_admin_key(locked):
     call = lambda *given: exchange(locked.port, post(f"/v2/repository/models/{model}/load", b"", "application/json",
                                                      **({"X_API_Key": given[0]} if given else {})), timeout=60)
     assert [call().status, call(key).status, call(admin).status] == [401, 403, 200]
+    index = lambda **given: exchange(locked.port, post("/v2/repository/index", b"", "application/json", **given)).status
+    assert [index(), index(X_API_Key=key), index(X_API_Key=admin)] == [401, 200, 200], "it can be read like /models"
 
 
 def test_a_key_expires(locked):

@@ -16,9 +16,10 @@ import promql_parser
 import pytest
 import yaml
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import ROOT, ZOO
-from exposition import Samples
+from exposition import OPENMETRICS, Samples
 from raw_http import RawConnection, Reset, exchange, post, request
 from server_process import ServerProcess
 
@@ -219,9 +220,23 @@ def test_dashboard_and_alerts_ask_for_what_there_is(fresh):
     assert len(used) > 20, used
 
 
+def test_both_formats_have_the_same_samples(fresh):
+    exchange(fresh.port, post("/features?format=npy", photo()))
+    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+    plain = exchange(fresh.port, request("GET", "/metrics", headers={"Accept": browser}))
+    assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = list(text_string_to_metric_families(plain.body.decode()))
+    # A family that is described by another name than its samples have would have no type.
+    assert len(families) > 20 and {family.type for family in families} == {"counter", "gauge", "histogram"}
+    assert all(family.documentation for family in families)
+    series = {(sample.name, *sorted(sample.labels.items())) for family in families for sample in family.samples}
+    assert series == Samples(fresh).series()
+    assert exchange(fresh.port, request("GET", "/metrics")).headers["content-type"] == plain.headers["content-type"]
+
+
 def families_without_samples(server: ServerProcess) -> set[str]:
     """Names of families of which nothing has been counted yet."""
-    text = exchange(server.port, request("GET", "/metrics")).body.decode()
+    text = exchange(server.port, request("GET", "/metrics", headers={"Accept": OPENMETRICS})).body.decode()
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "gauge": [""], "info": ["_info"]}
     types = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
     return {name + suffix for name, kind in types for suffix in suffixes[kind]}

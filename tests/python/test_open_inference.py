@@ -280,7 +280,6 @@ class TestRefusals:
 class TestRepository:
     def test_is_for_administrators(self, client, served):
         for call in (
-            client.get_model_repository_index,
             lambda: client.load_model("m"),
             lambda: client.unload_model("m"),
         ):
@@ -288,8 +287,12 @@ class TestRepository:
             assert error.status() == "403"
         problem = served.get("/v2/repository/index").json()
         assert problem["status"] == 405, "the method is wrong first"
-        problem = post(served, "/v2/repository/index", b"").json()
+        problem = post(served, "/v2/repository/models/m/load", b"").json()
         assert "--admin-listen" in problem["hint"]
+
+    def test_everybody_may_read_the_index(self, client, admin):
+        for reader in (client, admin):
+            assert reader.get_model_repository_index() == [{"name": "m", "version": "1", "state": "READY", "reason": ""}]
 
     def test_the_admin_listener_serves_no_inference(self, admin, served):
         assert refusal(lambda: admin.infer("m", [tensor(images(1, 32, 32))])).status() == "404"

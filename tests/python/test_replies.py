@@ -51,7 +51,7 @@ def failures(picture: bytes) -> dict[str, bytes]:
         "unknown-parameter": post("/features?nothing=1", picture),
         "malformed-parameter": post("/features?side=large", picture),
         "malformed-body": post("/features", b"{", "application/json"),
-        "unsupported-content-type": post("/features", picture, "text/plain"),
+        "unsupported-content-type": post("/features", b"not a picture", "text/plain"),
         "unsupported-content-encoding": post("/features", picture, Content_Encoding="br"),
         "not-acceptable": post("/features", picture, Accept="text/html"),
         "body-too-large": post("/features", photo(1000)),

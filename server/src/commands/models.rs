@@ -8,7 +8,7 @@ use densecl_server::http;
 use super::output::print;
 
 pub(crate) fn openapi() -> anyhow::Result<()> {
-    print(&http::document().to_pretty_json().context("cannot write the document")?)
+    print(&serde_json::to_string_pretty(&http::document()).context("cannot write the document")?)
 }
 
 pub(crate) fn models(arguments: &ModelsArgs) -> anyhow::Result<()> {

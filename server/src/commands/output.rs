@@ -38,10 +38,17 @@ pub(super) fn start_log(format: LogFormat, level: &str) {
     // ONNX Runtime logs its own life cycle; only its warnings are useful by default.
     let default = || EnvFilter::new(format!("{level},ort=warn"));
     let directives = std::env::var("DENSECL_LOG").ok().filter(|directives| !directives.is_empty());
-    let filter = directives.and_then(|directives| EnvFilter::try_new(directives).ok()).unwrap_or_else(default);
+    let (filter, wrong) = match directives.map(EnvFilter::try_new) {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (default(), Some(error)),
+        None => (default(), None),
+    };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
+    }
+    if let Some(error) = wrong {
+        tracing::warn!(%error, "DENSECL_LOG is not a filter and is ignored: use a level, such as debug, or TARGET=LEVEL,…");
     }
 }

@@ -13,6 +13,9 @@ const MAX_ASYNC_THREADS: usize = 8;
 pub(crate) fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
     start_log(arguments.log_format, "info");
     let config = arguments.into_config();
+    if std::env::var_os("DENSECL_API_KEYS").is_some_and(|file| file.is_empty()) && config.api_keys.is_none() {
+        tracing::warn!("DENSECL_API_KEYS is set and empty, which counts as unset: requests need no key");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.engine.threads.clamp(1, MAX_ASYNC_THREADS))
         .enable_all()

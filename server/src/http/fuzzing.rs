@@ -12,7 +12,7 @@ pub use super::open_inference::{
 };
 pub use super::problem::{Problem, ToProblem};
 pub use super::request::RequestError;
-use super::request::{Expected, ImageCount, ImageField, Upload};
+use super::request::{Expected, ImageCount, ImageField, MalformedBody, Upload};
 use crate::config::RequestLimits;
 use crate::serving::CpuPool;
 
@@ -24,6 +24,7 @@ const EXPECTED: Expected<3> = Expected {
         ImageField { part: "target", json: "target", count: ImageCount::Any },
     ],
     raw: true,
+    parameters: Vec::new,
 };
 
 /// The images and parameters of a body.
@@ -49,7 +50,7 @@ pub async fn read_body(
     let body = Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>)));
     let request = Request::post("/features").header(header::CONTENT_TYPE, content_type).body(body);
     // hyper refuses such a request before it reaches a handler.
-    let mut request = request.map_err(|error| RequestError::MalformedBody(error.to_string()))?;
+    let mut request = request.map_err(|_| MalformedBody::Header { name: header::CONTENT_TYPE.to_string() })?;
     DefaultBodyLimit::apply(DefaultBodyLimit::max(limits.max_body_bytes as usize), &mut request);
     let Upload { images, parameters } = Upload::read(limits, cpu, request, EXPECTED).await?;
     Ok(ReadBody { images, parameters: parameters.as_slice().to_vec() })

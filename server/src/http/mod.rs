@@ -6,6 +6,7 @@
 
 mod client_address;
 mod correspondence;
+mod cors;
 mod docs;
 mod features;
 #[doc(hidden)]
@@ -22,15 +23,17 @@ mod reply;
 mod request;
 mod schema;
 mod state;
+mod wrong_method;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, Version, header};
 use axum::middleware;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::CorsLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -38,44 +41,43 @@ pub use self::docs::document;
 pub(crate) use self::guard::connections::{ListenerRole, Unfinished, serve};
 use self::guard::{administration, authenticate, rate_limit};
 pub use self::problem::{Problem, ProblemKind, ToProblem};
-pub use self::request::RequestError;
+pub use self::request::{JsonError, MalformedBody, RequestError, TextPosition};
 pub use self::state::{AppState, Phase, StateError};
-use crate::config::CorsOrigin;
 
 /// All routes of the server, without a listener.
 pub fn router(state: AppState) -> Router {
     let work = work_routes().route_layer(middleware::from_fn_with_state(state.clone(), rate_limit::limit_rate));
     let (api, document) = described_routes(work).split_for_parts();
-    let routes = api.merge(page::router()).merge(docs::router(document));
-    with_shared_layers(routes.layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate)), state)
+    let routes = api.merge(page::router()).merge(docs::router(docs::ordered(&document)));
+    let routes = routes.layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate));
+    let cors = cors::cors_layer(&state.config().cors_origins);
+    with_shared_layers(routes, Some(cors), state)
 }
 
-/// Routes of the second listener, for administrators: probes, metrics, models and administration, no inference.
+/// Routes of the second listener, for administrators: probes, metrics, models and administration, no inference. Pages
+/// of other origins can neither read nor change anything there, whatever `--cors-origin` allows.
 pub(crate) fn admin_router(state: AppState) -> Router {
     let routes = operations_routes()
         .merge(models::routes())
         .merge(open_inference::descriptions())
         .merge(open_inference::administration());
     let (routes, _) = routes.split_for_parts();
-    with_shared_layers(routes.layer(middleware::from_fn(administration::as_administrator)), state)
+    with_shared_layers(routes.layer(middleware::from_fn(administration::as_administrator)), None, state)
 }
 
 /// Adds the fallbacks and layers that all routes share.
-fn with_shared_layers(routes: Router<AppState>, state: AppState) -> Router {
-    let cors = cors_layer(&state.config().cors_origins);
+fn with_shared_layers(routes: Router<AppState>, cors: Option<CorsLayer>, state: AppState) -> Router {
     let max_body_bytes = usize::try_from(state.config().limits.max_body_bytes).unwrap_or(usize::MAX);
     routes
         .fallback(|| async { RequestError::NoSuchPath })
-        .method_not_allowed_fallback(|request: Request| async move {
-            RequestError::MethodNotAllowed { method: request.method().to_string() }
-        })
+        .method_not_allowed_fallback(|request: Request| async move { wrong_method::method_not_allowed(&request) })
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(CatchPanicLayer::custom(observe::PanicReply(state.clone())))
         .layer(middleware::from_fn(open_inference::add_error_member))
         .layer(zstd_layer())
         .layer(gzip_layer())
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
-        .layer(cors)
+        .layer(option_layer(cors))
         .layer(middleware::map_response_with_state(state.clone(), reply::set_default_headers))
         .with_state(state)
 }
@@ -139,26 +141,4 @@ fn large_reply(has_type: impl Fn(&str) -> bool + Clone) -> impl Predicate {
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         has_type(content_type.unwrap_or_default())
     })
-}
-
-/// Lets pages from these origins call the server and read its headers.
-fn cors_layer(origins: &[CorsOrigin]) -> CorsLayer {
-    let allowed = if origins.iter().any(|origin| origin.as_str() == "*") {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok()))
-    };
-    let exposed = features::HEADERS.into_iter().chain([observe::REQUEST_ID, observe::SERVER_TIMING]);
-    CorsLayer::new()
-        .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers([
-            header::CONTENT_TYPE,
-            header::ACCEPT,
-            header::AUTHORIZATION,
-            authenticate::API_KEY,
-            observe::REQUEST_ID,
-            observe::TRACEPARENT,
-        ])
-        .expose_headers(exposed.collect::<Vec<HeaderName>>())
 }

@@ -29,13 +29,17 @@ pub struct OfflineReply {
     pub is_text: bool,
 }
 
-/// Answers as `POST /features` does, for one image and parameters by name.
+/// Answers as `POST /features` does, for images and parameters by name.
 ///
 /// # Errors
 /// The [`Problem`] that the route would answer with.
-pub async fn features(app: &AppState, image: Bytes, parameters: &[(String, String)]) -> Result<OfflineReply, Problem> {
+pub async fn features(
+    app: &AppState,
+    images: Vec<Bytes>,
+    parameters: &[(String, String)],
+) -> Result<OfflineReply, Problem> {
     let answer = async {
-        let (images, parameters) = (check_not_empty("image", vec![image])?, parse_parameters(app, parameters)?);
+        let (images, parameters) = (check_not_empty("image", images)?, parse_parameters(app, parameters)?);
         let response = features::answer(app, context(app), images, parameters, HeaderMap::new()).await?;
         read_reply(response).await
     };

@@ -90,6 +90,15 @@ impl ServingError {
         matches!(self, Self::Decode(_) | Self::Internal(_))
     }
 
+    /// True if the bytes of an image cannot be decoded.
+    pub(super) fn is_about_bytes(&self) -> bool {
+        match self {
+            Self::Decode(_) => true,
+            Self::Shared(error) => error.is_about_bytes(),
+            _ => false,
+        }
+    }
+
     fn is_about_an_image(&self) -> bool {
         match self {
             Self::TooMuchMemory { .. }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use densecl_models::Layer;
+use densecl_inference::registry::ServedModel;
 
 use super::error::ServingError;
 use super::service::Service;
@@ -18,21 +18,21 @@ pub(crate) async fn find_known_features(service: &Service, text: &str) -> Result
     let id = text.parse().map_err(|_| unknown())?;
     let cache = service.cache().ok_or_else(unknown)?;
     let found = cache.find(id, MapsKind::Unit, is_served_here(service)).await.ok_or_else(unknown)?;
-    if served_layers(service, &found.key.recipe).is_none() { Err(unknown()) } else { Ok(found) }
+    if served_model(service, &found.key.recipe).is_none() { Err(unknown()) } else { Ok(found) }
 }
 
 /// Returns the check of a cache entry of another process: its model must be served here, with the same shapes.
 pub(super) fn is_served_here(service: &Service) -> EntryCheck {
     let service = service.clone();
     Arc::new(move |features| {
-        let layers = served_layers(&service, &features.key.recipe).ok_or(FeatureMismatch::Model)?;
-        features.check_shapes(&layers)
+        let model = served_model(&service, &features.key.recipe).ok_or(FeatureMismatch::Model)?;
+        features.check_shapes(|layer, input| model.expected_shape(layer, input))
     })
 }
 
-/// Layers of the model of `recipe`, if a model with the same digest is served.
-fn served_layers(service: &Service, recipe: &Recipe) -> Option<Vec<Layer>> {
+/// The model of `recipe`, if one with the same digest is served.
+fn served_model(service: &Service, recipe: &Recipe) -> Option<ServedModel> {
     let registry = service.registry().ok()?;
     let model = registry.find(Some(&recipe.model), Some(recipe.version)).ok()?;
-    (*model.digest() == recipe.digest).then(|| model.manifest().layers.clone())
+    (*model.digest() == recipe.digest).then(|| model.clone())
 }

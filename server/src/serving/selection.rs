@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use densecl_inference::backend::LayerSet;
 use densecl_inference::registry::ServedModel;
-use densecl_models::Layer;
-use densecl_models::geometry::{CELL_MULTIPLE_PX, GridSize, grid, inference_size};
+use densecl_models::GLOBAL;
+use densecl_models::geometry::{CELL_MULTIPLE_PX, GridSize, inference_size};
 use densecl_vision::image::ImageSize;
 
 use super::error::ServingError;
@@ -23,7 +23,7 @@ pub(crate) struct SelectionChoice<'a> {
     pub(crate) side: Option<u64>,
 }
 
-/// A served model, some of its layers, and an image side within the limits.
+/// A served model, some of its layers or its `global` vector, and an image side within the limits.
 #[derive(Clone)]
 pub(crate) struct Selection {
     pub(crate) model: ServedModel,
@@ -38,7 +38,7 @@ impl Selection {
     /// If there is no such model, version or layer, or the side is out of range.
     pub(crate) fn resolve(service: &Service, choice: &SelectionChoice<'_>) -> Result<Self, ServingError> {
         let model = service.registry()?.find(choice.model, choice.version)?.clone();
-        let layers = model.layers(choice.layer)?;
+        let layers = model.layers_or_global(choice.layer)?;
         let max_side_px = service.limits().max_side_px;
         // A server with a low limit still answers requests that name no side.
         let default = u64::from(model.manifest().default_side.min(max_side_px));
@@ -70,9 +70,8 @@ impl Selection {
 
     /// Bytes of the layers of an image of this size, each at its own resolution.
     pub(crate) fn layers_bytes(&self, image: ImageSize) -> u64 {
-        let input = inference_size(image, self.side_px);
-        let values = |layer: &Layer| u64::from(layer.channels) * layer.grid(input).cells() as u64;
-        FLOAT_BYTES * self.manifest_layers().map(values).sum::<u64>()
+        let values = |(channels, grid): (usize, GridSize)| channels as u64 * grid.cells() as u64;
+        FLOAT_BYTES * self.expected_layers(image).map(values).sum::<u64>()
     }
 
     /// Bytes of the layers of an image of this size, stacked to one map.
@@ -92,6 +91,11 @@ impl Selection {
         })
     }
 
+    /// True if this is the model's `global` vector: a map of one cell, which covers the whole image.
+    pub(crate) fn is_global(&self) -> bool {
+        self.layers.names() == [GLOBAL]
+    }
+
     /// Names of the layers, joined by `+`.
     pub(crate) fn layer_name(&self) -> String {
         self.layers.names().join("+")
@@ -99,12 +103,15 @@ impl Selection {
 
     /// Channels and grid of the stacked map of an image of this size, by the manifest.
     pub(crate) fn expected_map(&self, image: ImageSize) -> (usize, GridSize) {
-        let channels = self.manifest_layers().map(|layer| layer.channels as usize).sum();
-        let finest = self.manifest_layers().map(|layer| layer.stride).min().unwrap_or(1).max(1);
-        (channels, grid(inference_size(image, self.side_px), finest))
+        let channels = self.expected_layers(image).map(|(channels, _)| channels).sum();
+        let finest = self.expected_layers(image).map(|(_, grid)| grid).max_by_key(|grid| grid.cells());
+        (channels, finest.unwrap_or(GridSize { width: 1, height: 1 }))
     }
 
-    fn manifest_layers(&self) -> impl Iterator<Item = &Layer> {
-        self.layers.names().iter().filter_map(|name| self.model.manifest().layer(name))
+    /// Channels and grid of each layer of an image of this size, by the manifest.
+    fn expected_layers(&self, image: ImageSize) -> impl Iterator<Item = (usize, GridSize)> {
+        let input = inference_size(image, self.side_px);
+        let shapes = self.layers.names().iter().filter_map(move |name| self.model.expected_shape(name, input));
+        shapes.map(|[channels, height, width]| (channels, GridSize { width, height }))
     }
 }

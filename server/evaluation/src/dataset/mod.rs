@@ -5,6 +5,7 @@
 
 mod error;
 mod hpatches;
+mod pairs_title;
 mod picture;
 mod scenes;
 mod spair;
@@ -13,6 +14,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use densecl_vision::image::is_ignored_name;
 use serde::Serialize;
 
 pub use self::error::DatasetError;
@@ -42,16 +44,6 @@ pub enum DatasetLayout {
     Scenes,
     /// The layout of SPair-71k.
     Spair,
-}
-
-impl fmt::Display for DatasetLayout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::HPatches => "HPatches",
-            Self::Scenes => "scenes",
-            Self::Spair => "SPair-71k",
-        })
-    }
 }
 
 /// The part of a data set to evaluate.
@@ -125,6 +117,15 @@ impl Dataset {
         }
     }
 
+    /// Name for people: what the data are, which the layout alone does not say.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::HPatches(sequences) => pairs_title::title(sequences),
+            Self::Scenes(_) => "scenes",
+            Self::Spair(_) => "SPair-71k",
+        }
+    }
+
     /// Number of pairs of images.
     pub fn pairs(&self) -> usize {
         match self {
@@ -144,17 +145,18 @@ impl Dataset {
     }
 }
 
-/// The names of the folders in `folder`, sorted.
+/// The names of the folders in `folder`, sorted, without hidden ones and those of systems.
 fn subfolders(folder: &Path) -> Result<Vec<String>, DatasetError> {
     let names = entries(folder)?.into_iter().filter(|path| path.is_dir());
     Ok(names.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
 }
 
-/// The paths of the entries of `folder`, sorted.
+/// The paths of the entries of `folder`, sorted, without hidden ones and those of systems.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     let unreadable = |source| DatasetError::Unreadable { path: folder.to_owned(), source };
     let listed = std::fs::read_dir(folder).map_err(unreadable)?;
     let mut paths = listed.map(|entry| Ok(entry.map_err(unreadable)?.path())).collect::<Result<Vec<_>, _>>()?;
+    paths.retain(|path| path.file_name().is_some_and(|name| !is_ignored_name(name)));
     paths.sort();
     Ok(paths)
 }

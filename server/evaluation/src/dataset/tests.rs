@@ -46,6 +46,7 @@ fn hpatches_sequences_are_checked() {
     fs::write(sequence.join("H_1_2"), "1 0 0 0 1 0 0 0 1").unwrap();
     let dataset = open(&folder).unwrap();
     assert_eq!((dataset.layout(), dataset.sequences(), dataset.pairs()), (DatasetLayout::HPatches, 1, 1));
+    assert_eq!(dataset.title(), "pairs with homographies");
     assert_eq!(read_picture(&sequence.join("1.ppm")).unwrap().image.get_pixel(0, 0).0, [9, 8, 7]);
     fs::write(sequence.join("2.png"), "no picture").unwrap();
     assert!(matches!(read_picture(&sequence.join("2.png")), Err(DatasetError::Picture { .. })));
@@ -136,6 +137,18 @@ fn spair_pairs_are_checked() {
     let other = Selection { split: "trn".parse().unwrap(), limit: None };
     let missing = Dataset::open(folder.path(), &other).unwrap_err().to_string();
     assert!(missing.contains("PairAnnotation/trn is missing"), "{missing}");
+}
+
+#[test]
+fn what_systems_leave_is_no_part_of_a_data_set() {
+    let folder = TempDir::new().unwrap();
+    let scene = write_scene(&folder);
+    fs::write(scene.join("frames/._0001.png"), "").unwrap();
+    for name in ["__MACOSX/frames", "@eaDir/x", ".v_hidden", "lost+found"] {
+        fs::create_dir_all(folder.path().join(name)).unwrap();
+    }
+    let dataset = open(&folder).unwrap();
+    assert_eq!((dataset.layout(), dataset.sequences(), dataset.pairs()), (DatasetLayout::Scenes, 1, 1));
 }
 
 #[test]

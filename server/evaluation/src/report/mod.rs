@@ -24,6 +24,8 @@ pub struct Report {
     pub schema_version: u32,
     /// Layout of the data set.
     pub layout: DatasetLayout,
+    /// Name of the data set for people, such as `HPatches` or `procedural pairs`.
+    pub title: &'static str,
     /// Number of sequences; of pairs for SPair-71k, which has no sequences.
     pub sequences: usize,
     /// Number of pairs of images.
@@ -129,6 +131,7 @@ impl Report {
         Self {
             schema_version: 1,
             layout: dataset.layout(),
+            title: dataset.title(),
             sequences: dataset.sequences(),
             pairs: dataset.pairs(),
             threads,

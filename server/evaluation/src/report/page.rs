@@ -19,7 +19,7 @@ const SHOWN_SEQUENCES: usize = 2;
 /// # Errors
 /// [`PageError`] if one of the images on the page cannot be read again.
 pub fn page(report: &Report) -> Result<String, PageError> {
-    let title = format!("Correspondences on {}", report.layout);
+    let title = format!("Correspondences on {}", report.title);
     let summary =
         format!("{}. ± is the standard error over pairs, in brackets the deviation over seeds.", report.extent());
     let parts = [

@@ -10,7 +10,7 @@ const MAX_COLUMNS: usize = 6;
 /// metrics with a column for each. Shares are in percent, `±` is the standard error over pairs, `(…)` the standard
 /// deviation over seeds.
 pub fn text_table(report: &Report) -> String {
-    let mut text = format!("{}: {}\n\n", report.layout, report.extent());
+    let mut text = format!("{}: {}\n\n", report.title, report.extent());
     text += &aligned(&headline_rows(report));
     for row in &report.rows {
         if let Some(reason) = &row.absent {

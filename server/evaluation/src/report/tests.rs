@@ -84,6 +84,7 @@ fn the_table_has_all_metrics_of_few_methods() {
     let mut report = Report {
         schema_version: 1,
         layout: DatasetLayout::HPatches,
+        title: "procedural pairs",
         sequences: 1,
         pairs: 2,
         threads: 1,
@@ -92,7 +93,7 @@ fn the_table_has_all_metrics_of_few_methods() {
     report.rows.push(row("res3").unwrap());
     report.rows.push(ReportRow::absent("SIFT".to_owned(), MethodKind::Sift, "no Python".to_owned()));
     let table = text_table(&report);
-    assert!(table.starts_with("HPatches: 2 pairs in 1 sequence, 1 thread\n"), "{table}");
+    assert!(table.starts_with("procedural pairs: 2 pairs in 1 sequence, 1 thread\n"), "{table}");
     assert!(table.contains("SIFT: not measured: no Python\n"), "{table}");
     assert!(table.contains("  MMA at 5 px  50.0 ± 25.0 %\n"), "{table}");
     report.rows.extend((0..6).filter_map(|_| row("again")));

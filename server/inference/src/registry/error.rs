@@ -179,6 +179,12 @@ pub enum LookupError {
         /// The name that was asked for.
         layers: String,
     },
+    /// A hypercolumn names the vector of the whole image.
+    #[error("`{layers}` stacks `global`, which is one vector of the whole image, with layers, which are maps")]
+    StackedGlobal {
+        /// The name that was asked for.
+        layers: String,
+    },
 }
 
 #[cfg(test)]

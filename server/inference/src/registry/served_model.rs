@@ -98,6 +98,29 @@ impl<B: Backend<Model = ModelFile>> ServedModel<B> {
         LayerSet::new(joined.split('+')).ok_or_else(|| LookupError::RepeatedLayer { layers: joined.to_owned() })
     }
 
+    /// As [`layers`](Self::layers), and `global` alone for the vector of the whole image, if the model has one.
+    ///
+    /// # Errors
+    /// If the model has no such layer, one is named twice, or `global` is among others.
+    pub fn layers_or_global(&self, names: Option<&str>) -> Result<LayerSet, LookupError> {
+        let is_global = |name: &str| self.manifest().global.is_some() && name == GLOBAL;
+        let Some(joined) = names.filter(|names| names.split('+').any(is_global)) else {
+            return self.layers(names).map_err(|error| self.with_global_among_known(error));
+        };
+        let alone = LayerSet::new([joined]).filter(|_| is_global(joined));
+        alone.ok_or_else(|| LookupError::StackedGlobal { layers: joined.to_owned() })
+    }
+
+    /// Names `global` beside the layers that an error says there are.
+    fn with_global_among_known(&self, error: LookupError) -> LookupError {
+        match error {
+            LookupError::UnknownLayer { name, layer, known } if self.manifest().global.is_some() => {
+                LookupError::UnknownLayer { name, layer, known: format!("{known}, {GLOBAL}") }
+            }
+            other => other,
+        }
+    }
+
     /// Computes layers of one image, or its `global` vector as a layer of one cell. Dropping the
     /// future takes the request out of the queue.
     ///
@@ -161,9 +184,9 @@ impl<B: Backend<Model = ModelFile>> ServedModel<B> {
         self.check_shapes(&layers, TRY_OUT_SIZE, &outputs)
     }
 
-    /// True if the model has all of these layers, joined by `+`, each once.
+    /// True if the model has all of these layers, joined by `+`, each once, or if they are its `global` vector.
     pub(super) fn has_layers(&self, layers: &str) -> bool {
-        self.layers(Some(layers)).is_ok()
+        self.layers_or_global(Some(layers)).is_ok()
     }
 
     /// Builds the sessions of every engine for layers that the model has, runs each, and compares the shapes of the

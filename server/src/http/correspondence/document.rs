@@ -69,7 +69,8 @@ struct MatchDocument {
     source: [f64; 2],
     /// `[x, y]` in pixels of the target: the best candidate.
     target: [f64; 2],
-    /// Cosine similarity of the two descriptors.
+    /// Cosine similarity of the two descriptors, within [-1, 1].
+    #[schema(minimum = -1, maximum = 1)]
     score: f32,
     /// True if the two are mutual nearest neighbours.
     mutual: bool,
@@ -87,7 +88,8 @@ struct MatchDocument {
 struct CandidateDocument {
     /// `[x, y]` in pixels of the target.
     target: [f64; 2],
-    /// Cosine similarity of the two descriptors.
+    /// Cosine similarity of the two descriptors, within [-1, 1].
+    #[schema(minimum = -1, maximum = 1)]
     score: f32,
 }
 
@@ -102,7 +104,7 @@ struct VerificationDocument {
     inliers: usize,
     /// Largest distance of an inlier in pixels of the target: the transfer error in either image for a homography, the Sampson distance for a fundamental matrix.
     threshold_px: f64,
-    /// Reason why there is no matrix. `too_few_matches`: fewer than 4 (homography) or 8 (fundamental matrix). `no_consensus`: too few matches agree on one geometry. `degenerate`: the matches that agree lie on a line or, for a fundamental matrix, on a plane, which a homography describes.
+    /// Reason why there is no matrix. `too_few_matches`: fewer than 4 (homography) or 8 (fundamental matrix). `no_consensus`: too few matches agree on one geometry. `degenerate`: the matches that agree also agree with other matrices, because in one of the images they are in fewer than 4 (homography) or 8 (fundamental matrix) different places, as those of a blank image are, or all but a few lie on one line, or, for a fundamental matrix, because nearly all lie on one plane, which a homography describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "degenerate")]
     reason: Option<&'static str>,
@@ -162,11 +164,16 @@ impl From<&Verification> for VerificationDocument {
             matrix: verification.matrix,
             inliers: verification.inliers,
             threshold_px: verification.threshold_px,
-            reason: verification.reason.map(|reason| match reason {
-                Undetermined::TooFewMatches => "too_few_matches",
-                Undetermined::NoConsensus => "no_consensus",
-                Undetermined::Degenerate => "degenerate",
-            }),
+            reason: verification.reason.map(reason_word),
         }
+    }
+}
+
+/// The reason why there is no matrix, as replies name it.
+pub(super) fn reason_word(reason: Undetermined) -> &'static str {
+    match reason {
+        Undetermined::TooFewMatches => "too_few_matches",
+        Undetermined::NoConsensus => "no_consensus",
+        Undetermined::Degenerate => "degenerate",
     }
 }

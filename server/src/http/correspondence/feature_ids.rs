@@ -11,6 +11,8 @@ use crate::serving::{SelectionChoice, Service, ServingError};
 
 const SOURCE: &str = "source_id";
 const TARGET: &str = "target_id";
+/// The names of both parameters.
+pub(super) const NAMES: [&str; 2] = [SOURCE, TARGET];
 
 /// The feature ids of a request, as text.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -14,14 +14,16 @@ use axum::response::Response;
 
 use self::document::CorrespondenceJson;
 use self::feature_ids::{KnownFeatures, NamedFeatures};
-use self::parameters::{CorrespondenceFormat, CorrespondenceParameters, Uploaded};
+use self::parameters::{CorrespondenceFormat, CorrespondenceParameters, CorrespondenceQuery, Uploaded};
 use self::reply::CorrespondenceReply;
 use self::schema::{CorrespondenceForm, CorrespondenceObject};
-use super::docs::Binary;
+use super::docs::{Binary, examples};
 use super::observe::RequestContext;
 use super::problem::responses::WorkProblems;
 use super::reply::hold_until_sent;
-use super::request::{Expected, ImageCount, ImageField, ReadBody, ReadRequest, Reading, RequestError, Upload};
+use super::request::{
+    Expected, ImageCount, ImageField, ReadBody, ReadRequest, Reading, RequestError, Upload, struct_fields,
+};
 use super::state::AppState;
 use crate::serving::correspondence::{self, CorrespondenceImages, CorrespondenceTask, ImageSource};
 use crate::serving::{FeatureExtraction, Stage};
@@ -34,6 +36,7 @@ pub(super) const EXPECTED: Expected<3> = Expected {
         ImageField { part: "mask", json: "mask", count: ImageCount::AtMostOne },
     ],
     raw: false,
+    parameters: || [&feature_ids::NAMES, struct_fields::<CorrespondenceQuery>()].concat(),
 };
 
 /// The body of a request: source, targets, mask and parameters.
@@ -52,8 +55,10 @@ impl ReadBody for CorrespondenceBody {
 ///
 /// With `verify`, matches that agree on one geometry are flagged as inliers, and its matrix is in the reply, row by
 /// row: the homography that maps `(x, y, 1)` in pixels of the source to the target, or the fundamental matrix F of two
-/// views with x'ᵀ·F·x = 0. The result is deterministic. If the matches determine no matrix, it is null, no match is an
-/// inlier, and `reason` tells why.
+/// views with x'ᵀ·F·x = 0. The result is deterministic. If the matches determine no matrix, because they are too few, do
+/// not agree, or lie in too few places, on one line or, for a fundamental matrix, on one plane, or agree by chance, it is
+/// null, no match is an inlier, and `reason` tells why. In a safetensors file the tensor `0.matrix` is absent then, and the metadata have
+/// the reason, `0.reason`.
 ///
 /// With a `mask`, each cell of the target takes the labels of the source's most similar cells, weighted by their
 /// similarity. The weights of the labels are interpolated between cells, and a pixel takes the label of the largest.
@@ -66,7 +71,7 @@ impl ReadBody for CorrespondenceBody {
     params(("format" = Option<String>, Query, description = "Format of the reply, here or in the body. All other parameters of the body can be given in the query, too.")),
     request_body(content(
         (CorrespondenceForm = "multipart/form-data"),
-        (CorrespondenceObject = "application/json"),
+        (CorrespondenceObject = "application/json", example = examples::correspondence_object),
     )),
     responses(
         (

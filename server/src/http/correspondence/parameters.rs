@@ -22,8 +22,7 @@ const MAX_TOP_K: usize = 100;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CorrespondenceQuery {
-    /// `[[x, y], …]` in pixels of the upright source image, where (0, 0) is the centre of its top-left pixel. Every cell of the source if neither `points` nor `grid` is given.
-    #[schema(example = "[[12.5, 40]]")]
+    /// `[[x, y], …]` in pixels of the upright source image, where (0, 0) is the centre of its top-left pixel, such as `[[12.5, 40]]`. Every cell of the source if neither `points` nor `grid` is given.
     points: Option<String>,
     /// Spacing of a regular grid of points, in pixels of the source.
     #[schema(minimum = 1)]
@@ -32,33 +31,28 @@ pub(super) struct CorrespondenceQuery {
     model: Option<String>,
     /// Version of the model; the newest if not given.
     version: Option<u32>,
-    /// One layer, or several joined by `+` (a hypercolumn); the manifest's default if not given.
-    #[schema(example = "res3+res4")]
+    /// One layer, or several joined by `+`, such as `res3+res4` (a hypercolumn); the manifest's default if not given.
     layer: Option<String>,
     /// Pixels that the images' longer sides are resized to, 32 to the server's limit; the manifest's default if not given.
     #[schema(minimum = 32)]
     side: Option<u64>,
-    /// Candidates per point, 1 to 100.
-    #[schema(minimum = 1, maximum = 100, default = 1)]
+    /// Candidates per point, 1 to 100; 1 if not given.
+    #[schema(minimum = 1, maximum = 100)]
     top_k: Option<usize>,
-    /// Keep only mutual nearest neighbours.
-    #[schema(default = false)]
+    /// Keep only mutual nearest neighbours; `false` if not given.
     #[serde(default, deserialize_with = "read_flag")]
     mutual: Option<bool>,
-    /// Keep only matches with at least this cosine similarity.
+    /// Keep only matches with at least this cosine similarity, from -1 to 1.
     min_score: Option<f32>,
     /// Keep only matches whose second-best similarity, outside the best's neighbourhood, is at most this fraction of the best.
     max_ratio: Option<f32>,
-    /// `softargmax`: a position between the cells. `none`: the centre of the best cell.
     #[schema(schema_with = refinements)]
     refine: Option<RefinementWord>,
-    /// Find the geometry that most matches agree on (RANSAC), and flag the matches that agree: `homography` for a plane or a rotating camera, `fundamental` matrix for any rigid scene.
     #[schema(schema_with = geometric_models)]
     verify: Option<GeometricModelWord>,
     /// Largest distance of an inlier in pixels of the target, with `verify`; half a cell of its map if not given. In the source the threshold is the same fraction of a cell.
     #[schema(exclusive_minimum = 0)]
     verify_threshold: Option<f64>,
-    /// Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `npy`: `[M, 5]` float32 with the columns xs, ys, xt, yt, score. `safetensors`: such a tensor for each target, named `0`, `1`, …; with `verify` also `0.inlier` (`[M]` uint8) and `0.matrix` (`[3, 3]` float64). `png`: both images with the matches; for a single point, its similarity over the target. `heatmap`: the cosine similarity of every point with every cell of the target, `[P, h, w]` float32 as npy. Several targets: `json` or `safetensors`. With `verify`: not `npy`. With a `mask`: `png` in the style of the mask, `npy` (`[H, W]` uint8), or `safetensors` (such a tensor for each target).
     #[schema(schema_with = formats)]
     format: Option<CorrespondenceFormat>,
 }
@@ -120,17 +114,24 @@ impl ReplyFormat for CorrespondenceFormat {
 }
 
 fn refinements() -> Schema {
-    word_schema(&["softargmax", "none"])
+    word_schema(
+        "`softargmax` (the default): a position between the cells. `none`: the centre of the best cell.",
+        &["softargmax", "none"],
+    )
 }
 
 fn geometric_models() -> Schema {
-    use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
-    let words = Some(["homography", "fundamental"]);
-    ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).enum_values(words).into()
+    word_schema(
+        "Find the geometry that most matches agree on (RANSAC), and flag the matches that agree: `homography` for a plane or a rotating camera, `fundamental` matrix for any rigid scene. The matrix is null, with a `reason`, if the matches are too few, do not agree, or are degenerate.",
+        &["homography", "fundamental"],
+    )
 }
 
 fn formats() -> Schema {
-    word_schema(&["json", "npy", "safetensors", "png", "heatmap"])
+    word_schema(
+        "Format of the reply; what `Accept` prefers if not given, `json` for `*/*`. `npy`: `[M, 5]` float32 with the columns xs, ys, xt, yt, score. `safetensors`: such a tensor for each target, named `0`, `1`, …; with `verify` also `0.inlier` (`[M]` uint8) and `0.matrix` (`[3, 3]` float64), which is absent if the matches determine none; the metadata `0.reason` then tells why. `png`: both images with the matches; for a single point, its similarity over the target. `heatmap`: the cosine similarity of every point with every cell of the target, `[P, h, w]` float32 as npy. Several targets: `json` or `safetensors`. With `verify`: not `npy`. With a `mask`: `png` in the style of the mask, `npy` (`[H, W]` uint8), or `safetensors` (such a tensor for each target).",
+        &["json", "npy", "safetensors", "png", "heatmap"],
+    )
 }
 
 /// Images that came with the parameters.
@@ -167,6 +168,10 @@ impl CorrespondenceParameters {
             Some(recipe) => Selection::from_recipe(service, recipe)?,
             None => Selection::resolve(service, &choice)?,
         };
+        if selection.is_global() {
+            let reason = "`global` is one vector for each image, and correspondences are between the cells of maps: name a layer";
+            return Err(RequestError::conflict(reason));
+        }
         let task = query.task(uploaded, service.limits().max_points)?;
         let format = negotiate_among(&offered(&task, uploaded.targets), query.format, headers)?;
         if format == CorrespondenceFormat::Png && matches!(task, CorrespondenceTask::Matches { .. }) {

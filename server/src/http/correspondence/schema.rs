@@ -1,14 +1,11 @@
 //! The bodies of requests to `/correspondence`, in the `OpenAPI` document.
 
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::parameters::CorrespondenceQuery;
 use crate::http::schema::{binary, item, nullable, nullable_list, object};
-
-/// An id as replies name it.
-const EXAMPLE_ID: &str = "3b1e9a2c5d7f4e6081a2b3c4d5e6f708";
 
 /// The form of a request. Parameters can stand in the query as well.
 pub(super) struct CorrespondenceForm;
@@ -20,7 +17,15 @@ impl PartialSchema for CorrespondenceForm {
             .property("source", file("The image whose points are looked for; not with `source_id`."))
             .property("target", file("The image that they are looked for in; several parts of this name are several images. There can be none with `target_id`."))
             .property("mask", file("Labels of the source's pixels, to be carried over to the target instead of points: a PNG with a palette, or grey with at most 8 bits, as large as the upright source."));
-        with_parameters(images, "The form of a request. Parameters can stand in the query as well.")
+        let mut form =
+            images.description(Some("The form of a request. Parameters can stand in the query as well.")).build();
+        for parameters in [feature_ids().into(), CorrespondenceQuery::schema()] {
+            if let RefOr::T(Schema::Object(parameters)) = parameters {
+                form.properties.extend(parameters.properties);
+            }
+        }
+        form.properties.values_mut().for_each(remove_null);
+        RefOr::T(Schema::Object(form))
     }
 }
 
@@ -35,7 +40,7 @@ impl PartialSchema for CorrespondenceObject {
             item(Type::String),
             "The images that they are looked for in, in standard base64; of a single one the list may be left away.",
         );
-        let target = target.min_items(Some(1)).examples([serde_json::json!(["iVBORw0KGgo…"])]);
+        let target = target.min_items(Some(1));
         let images = ObjectBuilder::new()
             .property("source", nullable(Type::String, "The image whose points are looked for, in standard base64."))
             .property("target", target)
@@ -48,6 +53,21 @@ impl PartialSchema for CorrespondenceObject {
 }
 
 impl ToSchema for CorrespondenceObject {}
+
+/// Removes null from the types of a schema: the parts of a form are text.
+fn remove_null(schema: &mut RefOr<Schema>) {
+    let schema_type = match schema {
+        RefOr::T(Schema::Object(object)) => &mut object.schema_type,
+        RefOr::T(Schema::Array(array)) => &mut array.schema_type,
+        RefOr::T(_) | RefOr::Ref(_) => return,
+    };
+    if let SchemaType::Array(types) = schema_type {
+        types.retain(|it| *it != Type::Null);
+        if let [only] = &types[..] {
+            *schema_type = SchemaType::Type(only.clone());
+        }
+    }
+}
 
 /// The images of a body, beside ids and parameters.
 fn with_parameters(images: ObjectBuilder, description: &str) -> RefOr<Schema> {
@@ -65,6 +85,6 @@ fn feature_ids() -> ObjectBuilder {
         "The same instead of `target`, or beside it: several are a list in JSON, and several parts of a form. Targets that are uploaded come first in the answer.",
     );
     object("Features of an earlier request, instead of images.")
-        .property("source_id", source.examples([EXAMPLE_ID]))
-        .property("target_id", target.examples([serde_json::json!([EXAMPLE_ID])]))
+        .property("source_id", source)
+        .property("target_id", target)
 }

@@ -4,6 +4,7 @@ use densecl_vision::features::{StoredTensor, encode_safetensors};
 use densecl_vision::matching::PointMatch;
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
+use super::document::reason_word;
 use crate::serving::correspondence::{TargetLabels, TargetMatches};
 
 /// Table of matches, `[M, 5]`: xs, ys, xt, yt, score.
@@ -21,9 +22,10 @@ pub(super) fn table(matches: &[PointMatch]) -> Array2<f32> {
 }
 
 /// Writes a safetensors file: of target 0 the tensors `0` (`[M, 5]`, see [`table`]) and, if verified, `0.inlier` (`[M]`, 1
-/// for an inlier) and `0.matrix` (`[3, 3]`, unless the matches determine none); likewise of the others.
+/// for an inlier) and `0.matrix` (`[3, 3]`), or, if the matches determine none, `0.reason` in the metadata; likewise of the
+/// others.
 pub(super) fn encode_match_tensors(targets: &[TargetMatches]) -> Vec<u8> {
-    let mut tensors = Vec::new();
+    let (mut tensors, mut metadata) = (Vec::new(), Vec::new());
     for (index, TargetMatches { matches, verification, .. }) in targets.iter().enumerate() {
         tensors.push(StoredTensor::new(index.to_string(), table(matches).view()));
         let Some(verification) = verification else { continue };
@@ -32,8 +34,9 @@ pub(super) fn encode_match_tensors(targets: &[TargetMatches]) -> Vec<u8> {
         if let Some(matrix) = &verification.matrix {
             tensors.push(StoredTensor::new(format!("{index}.matrix"), ArrayView2::from(matrix)));
         }
+        metadata.extend(verification.reason.map(|reason| (format!("{index}.reason"), reason_word(reason).to_owned())));
     }
-    encode_safetensors(tensors, &[])
+    encode_safetensors(tensors, &metadata)
 }
 
 /// Writes a safetensors file with the labels of each target, `[H, W]`, as the tensors `0`, `1`, ….

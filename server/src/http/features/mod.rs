@@ -1,4 +1,4 @@
-//! `POST /features`: an image in, a feature map out.
+//! `POST /features`: an image in, a feature map or a vector out.
 
 mod document;
 mod parameters;
@@ -15,18 +15,21 @@ use self::parameters::{FeaturesParameters, FeaturesQuery};
 use self::reply::FeaturesReply;
 pub(super) use self::reply::{HEADERS, LAYER, MODEL};
 use self::schema::{FeaturesForm, FeaturesObject};
-use super::docs::Binary;
+use super::docs::{Binary, examples};
 use super::observe::RequestContext;
 use super::problem::responses::WorkProblems;
 use super::reply::hold_until_sent;
 use super::request::{
-    Expected, ImageCount, ImageField, Parameters, ReadBody, ReadRequest, Reading, RequestError, Upload,
+    Expected, ImageCount, ImageField, Parameters, ReadBody, ReadRequest, Reading, RequestError, Upload, struct_fields,
 };
 use super::state::AppState;
 use crate::serving::{FeatureExtraction, Stage, features};
 
-pub(super) const EXPECTED: Expected<1> =
-    Expected { images: [ImageField { part: "image", json: "images", count: ImageCount::AtLeastOne }], raw: true };
+pub(super) const EXPECTED: Expected<1> = Expected {
+    images: [ImageField { part: "image", json: "images", count: ImageCount::AtLeastOne }],
+    raw: true,
+    parameters: || struct_fields::<FeaturesQuery>().to_vec(),
+};
 
 /// The body of a request: images and parameters.
 pub(super) struct FeaturesBody(Upload<1>);
@@ -37,10 +40,11 @@ impl ReadBody for FeaturesBody {
     }
 }
 
-/// Dense features of images: one descriptor per cell, per pixel, or at points.
+/// Features of images: one descriptor per cell, per pixel, or at points, or one vector for each image.
 ///
-/// An image is the raw body, a part `image` of a form, or base64 in the list `images` of a JSON object. Forms and
-/// objects may hold several, which are answered as JSON or safetensors. The format is detected from the content: JPEG,
+/// An image is a part `image` of a form, base64 in the list `images` of a JSON object, or the raw body. Forms and
+/// objects may hold several, which are answered as JSON or safetensors; vectors of several images, `[N, C]`, in any
+/// format but `png`. The format is detected from the content: JPEG,
 /// PNG, WebP, GIF, BMP or TIFF. Only the first frame of an animation is used. The EXIF orientation is applied.
 #[utoipa::path(
     post,
@@ -48,11 +52,11 @@ impl ReadBody for FeaturesBody {
     tag = "features",
     params(FeaturesQuery),
     request_body(content(
+        (FeaturesForm = "multipart/form-data"),
+        (FeaturesObject = "application/json", example = examples::features_object),
         (Binary = "application/octet-stream"),
         (Binary = "image/jpeg"),
         (Binary = "image/png"),
-        (FeaturesForm = "multipart/form-data"),
-        (FeaturesObject = "application/json"),
     )),
     responses(
         (
@@ -68,7 +72,7 @@ impl ReadBody for FeaturesBody {
             headers(
                 ("Densecl-Model" = String, description = "Name and version, `name/version`"),
                 ("Densecl-Layer" = String, description = "The layer, or several joined by `+`"),
-                ("Densecl-Shape" = String, description = "Sizes of the axes, such as `512,12,16`; for one image"),
+                ("Densecl-Shape" = String, description = "Sizes of the axes, such as `512,12,16`; for one image, and for vectors"),
                 ("Densecl-Image-Size" = String, description = "Pixels of the upright image, `WxH`; for one image"),
                 ("Densecl-Feature-Id" = String, description = "Identifies the features by image, model, layer and side; for one image"),
                 ("Server-Timing" = String, description = "Milliseconds per stage"),
@@ -105,6 +109,10 @@ pub(super) async fn answer(
     let extraction = FeatureExtraction::new(service.clone(), context.work.clone(), selection);
     let admitted = extraction.admitted.clone();
     let answer = async {
+        if requested.is_vector() {
+            let images = features::pool(&extraction, images, &requested, |renderings| reply.check(renderings)).await?;
+            return extraction.on_cpu(Stage::Encode, move || reply.write_vectors(images)).await;
+        }
         let images = features::extract(&extraction, images, &requested, |renderings| reply.check(renderings)).await?;
         extraction.on_cpu(Stage::Encode, move || reply.write(images)).await
     };

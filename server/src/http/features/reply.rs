@@ -6,11 +6,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
 use densecl_vision::features::{
-    EncodedTensor, FeatureMap, GridSize, Layout, Placement, Places, Tensor, TensorEntry, npy_header, safetensors_header,
+    EncodedTensor, GridSize, Layout, Placement, Places, Tensor, TensorEntry, npy_header, safetensors_header,
 };
 use densecl_vision::image::encode_png;
+use ndarray::{Array1, Array2};
 
-use super::document::DescribedFeatures;
+use super::document::{DescribedFeatures, DescribedVectors};
 use super::parameters::{FeaturesFormat, ReplyOptions};
 use crate::cache::CachedFeatures;
 use crate::http::reply::{PIECES_BYTES, ReplyBody, media_type};
@@ -44,13 +45,18 @@ struct ImageFeatures {
 
 impl ImageFeatures {
     fn new(image: ImageRendering, features: &CachedFeatures) -> Result<Self, ServingError> {
-        let map = stacked_map(&image, features)?;
+        let map = image.stacked_map(features)?;
         let placement = match &image.rendering.places {
             Places::Window(window) => Some(window.placement(map.grid())?),
-            Places::Points(_) => None,
+            Places::Points(_) | Places::Pooled(..) => None,
         };
         let tensor = image.rendering.render(map)?;
         Ok(Self { shape: tensor.shape(), requested: image, placement, tensor })
+    }
+
+    /// The features of an image of which there is only a vector.
+    fn from_vector((requested, vector): (ImageRendering, Vec<f32>)) -> Self {
+        Self { shape: vec![vector.len()], requested, placement: None, tensor: Arc::new(Array1::from(vector)) }
     }
 }
 
@@ -105,15 +111,55 @@ impl FeaturesReply {
             ImageFeatures::new(image, &features)
                 .map_err(|error| name_image_if_several(self.options.several, index, error))
         });
-        let images = images.collect::<Result<Vec<_>, _>>()?;
+        self.write_images(&images.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Writes the reply from the vector of each image.
+    pub(super) fn write_vectors(&self, images: Vec<(ImageRendering, Vec<f32>)>) -> Result<Response, ServingError> {
+        if !self.options.several {
+            return self.write_images(&images.into_iter().map(ImageFeatures::from_vector).collect::<Vec<_>>());
+        }
+        let (requested, vectors): (Vec<_>, Vec<_>) = images.into_iter().unzip();
+        let shape = [vectors.len(), vectors.first().map_or(0, Vec::len)];
+        let matrix = Array2::from_shape_vec(shape, vectors.concat()).map_err(ServingError::internal)?;
+        let described = DescribedVectors {
+            selection: &self.selection,
+            pooling: self.options.pooling,
+            images: requested.iter().map(|image| (image.rendering.image, &image.id)).collect(),
+            shape: &shape,
+        };
+        let form = self.options.number_form();
+        let head = match self.options.format {
+            FeaturesFormat::Json => None,
+            FeaturesFormat::Npy => Some(npy_header(self.options.dtype, &shape)),
+            FeaturesFormat::Safetensors => {
+                let entry = self.entry("features".to_owned(), &shape);
+                Some(safetensors_header(&[entry], &[self.metadata(), described.metadata()].concat()))
+            }
+            FeaturesFormat::Raw | FeaturesFormat::Png => Some(Vec::new()),
+        };
+        let (head, tail) = match head {
+            Some(head) => (head, ""),
+            None => described.json(form).map_err(ServingError::internal)?,
+        };
+        let body = ReplyBody::from_bytes(head).tensor(EncodedTensor::new(Arc::new(matrix), form)).bytes(tail);
+        let mut headers = self.headers()?;
+        headers.insert(SHAPE, shape_value(&shape)?);
+        Ok((headers, body.into_body(self.cpu.clone())).into_response())
+    }
+
+    fn write_images(&self, images: &[ImageFeatures]) -> Result<Response, ServingError> {
         let body = match self.options.format {
-            FeaturesFormat::Json => self.json(&images)?,
-            FeaturesFormat::Safetensors => self.safetensors(&images),
-            FeaturesFormat::Npy => self.binary(&images, npy_header(self.options.dtype, &images[0].shape)),
-            FeaturesFormat::Raw | FeaturesFormat::Png => self.binary(&images, Vec::new()),
+            FeaturesFormat::Json => self.json(images)?,
+            FeaturesFormat::Safetensors => self.safetensors(images),
+            FeaturesFormat::Npy => {
+                let [image] = images else { return Err(no_image()) };
+                self.binary(images, npy_header(self.options.dtype, &image.shape))
+            }
+            FeaturesFormat::Raw | FeaturesFormat::Png => self.binary(images, Vec::new()),
         };
         let mut headers = self.headers()?;
-        if let [image] = &images[..] {
+        if let [image] = images {
             add_image_headers(&mut headers, &image.requested, &image.shape)?;
         }
         Ok((headers, body.into_body(self.cpu.clone())).into_response())
@@ -121,7 +167,7 @@ impl FeaturesReply {
 
     fn write_picture(&self, images: Vec<(ImageRendering, Arc<CachedFeatures>)>) -> Result<Response, ServingError> {
         let (image, features) = images.into_iter().next().ok_or_else(no_image)?;
-        let picture = image.rendering.picture(&stacked_map(&image, &features)?);
+        let picture = image.rendering.picture(&image.stacked_map(&features)?);
         let shape = [picture.height() as usize, picture.width() as usize, 3];
         let mut headers = self.headers()?;
         add_image_headers(&mut headers, &image, &shape)?;
@@ -149,12 +195,7 @@ impl FeaturesReply {
 
     /// A safetensors file: the tensor `features` for one image, `0`, `1`, … for several.
     fn safetensors(&self, images: &[ImageFeatures]) -> ReplyBody {
-        let model = &self.selection.model;
-        let mut metadata = vec![
-            ("model".to_owned(), model.name().to_owned()),
-            ("version".to_owned(), model.version().to_string()),
-            ("layer".to_owned(), self.selection.layer_name()),
-        ];
+        let mut metadata = self.metadata();
         let mut entries = Vec::new();
         for (index, image) in images.iter().enumerate() {
             let (name, prefix) = if self.options.several {
@@ -163,9 +204,25 @@ impl FeaturesReply {
                 ("features".into(), String::new())
             };
             metadata.extend(self.described(image).metadata(&prefix));
-            entries.push(TensorEntry { name, element: self.options.dtype.into(), shape: image.shape.clone() });
+            entries.push(self.entry(name, &image.shape));
         }
         self.binary(images, safetensors_header(&entries, &metadata))
+    }
+
+    fn entry(&self, name: String, shape: &[usize]) -> TensorEntry {
+        TensorEntry { name, element: self.options.dtype.into(), shape: shape.to_vec() }
+    }
+
+    /// Metadata of all images for the header of a safetensors file.
+    fn metadata(&self) -> Vec<(String, String)> {
+        let model = &self.selection.model;
+        let mut pairs = vec![
+            ("model", model.name().to_owned()),
+            ("version", model.version().to_string()),
+            ("layer", self.selection.layer_name()),
+        ];
+        pairs.extend(self.options.pooling.map(|pooling| ("pool", pooling.name().to_owned())));
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     fn encoded(&self, image: &ImageFeatures) -> EncodedTensor {
@@ -181,6 +238,7 @@ impl FeaturesReply {
             id: &requested.id,
             shape,
             map: placement.map(|placement| (placement, layout)),
+            pooling: self.options.pooling,
         }
     }
 
@@ -194,22 +252,17 @@ impl FeaturesReply {
     }
 }
 
-/// Stacks the layers to one map: of unit descriptors if they are requested, otherwise of the model's output.
-fn stacked_map(image: &ImageRendering, features: &CachedFeatures) -> Result<FeatureMap, ServingError> {
-    if image.rendering.unit {
-        return Ok(features.unit_map().map_err(ServingError::internal)?.into_map());
-    }
-    let raw = features.raw_map().map_err(ServingError::internal)?;
-    raw.ok_or_else(|| ServingError::internal(anyhow::anyhow!("the cache returned unit features instead of layers")))
-}
-
 /// Adds the headers of one image.
 fn add_image_headers(headers: &mut HeaderMap, image: &ImageRendering, shape: &[usize]) -> Result<(), ServingError> {
     let size = image.rendering.image;
-    headers.insert(SHAPE, value(shape.iter().map(usize::to_string).collect::<Vec<_>>().join(","))?);
+    headers.insert(SHAPE, shape_value(shape)?);
     headers.insert(IMAGE_SIZE, value(format!("{}x{}", size.width, size.height))?);
     headers.insert(FEATURE_ID, value(image.id.to_string())?);
     Ok(())
+}
+
+fn shape_value(shape: &[usize]) -> Result<HeaderValue, ServingError> {
+    value(shape.iter().map(usize::to_string).collect::<Vec<_>>().join(","))
 }
 
 fn no_image() -> ServingError {

@@ -15,6 +15,8 @@ pub(in crate::http) enum GuardError {
     Unauthorized(#[from] KeyRefusal),
     #[error("loading and unloading models is not open to everybody")]
     NotAdministrator,
+    #[error("a page in a browser asks, from another origin than the server's")]
+    OtherOrigin,
     #[error("this client has sent too many requests")]
     RateLimited { wait: Duration },
     #[error("there are more than {limit} connections")]
@@ -43,6 +45,12 @@ impl ToProblem for GuardError {
                 "Not an administrator",
                 "Start the server with --admin-listen and ask there, or use an API key of an administrator.",
             ),
+            Self::OtherOrigin => kind(
+                403,
+                "other-origin",
+                "Request of another origin",
+                "Ask the administrators' listener from its own pages, or from a program.",
+            ),
             Self::RateLimited { .. } => {
                 kind(429, "rate-limited", "Too many requests", "Wait for Retry-After, and send requests more slowly.")
             }
@@ -55,7 +63,7 @@ impl ToProblem for GuardError {
     fn limit(&self) -> Option<u64> {
         match self {
             Self::TooManyConnections { limit } => Some(*limit as u64),
-            Self::Unauthorized(_) | Self::NotAdministrator | Self::RateLimited { .. } => None,
+            Self::Unauthorized(_) | Self::NotAdministrator | Self::OtherOrigin | Self::RateLimited { .. } => None,
         }
     }
 
@@ -63,7 +71,7 @@ impl ToProblem for GuardError {
         match self {
             Self::RateLimited { wait } => Some(*wait),
             Self::TooManyConnections { .. } => Some(RETRY_AFTER),
-            Self::Unauthorized(_) | Self::NotAdministrator => None,
+            Self::Unauthorized(_) | Self::NotAdministrator | Self::OtherOrigin => None,
         }
     }
 }

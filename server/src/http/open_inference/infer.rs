@@ -43,7 +43,9 @@ impl ReadBody for InferenceBody {
 /// Runs the newest version of a model on images.
 ///
 /// The images have the model's input format, `UINT8 [N, height, width, 3]`, and the outputs are the model's, not
-/// normalised. `POST /features` takes image files of any size.
+/// normalised. The parameter `pool` of the request or of an output (`mean`, `max` or `gem`, as in `POST /features`) makes
+/// one vector of a layer, `[N, C]`; with `normalize` (`l2`) vectors have length 1. `POST /features` takes image files of
+/// any size.
 #[utoipa::path(
     post,
     path = "/v2/models/{name}/infer",

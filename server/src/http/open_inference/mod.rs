@@ -2,7 +2,7 @@
 //! clients such as `tritonclient`.
 //!
 //! `request` parses a body, `resolved_outputs` checks it against the model and the limits, `reply` writes the outputs,
-//! which are the model's and not normalised.
+//! which are the model's and not normalised unless the request asks for vectors of length 1.
 
 mod errors;
 mod infer;
@@ -20,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) use self::errors::add_error_member;
+pub(super) use self::reply::HEADER_LENGTH;
 pub use self::request::{Images, InferenceRequest, MalformedInference, RequestedOutput, TensorForm, parse};
 use super::guard::administration::require_administrator;
 use super::state::AppState;
@@ -42,12 +43,12 @@ pub(super) fn descriptions() -> OpenApiRouter<AppState> {
         .routes(routes!(metadata::get_model_version))
         .routes(routes!(metadata::get_model_ready))
         .routes(routes!(metadata::get_model_version_ready))
+        .routes(routes!(repository::post_index))
 }
 
-/// Routes that list, load and unload models, for administrators only.
+/// Routes that load and unload models, for administrators only.
 pub(super) fn administration() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .routes(routes!(repository::post_index))
         .routes(routes!(repository::post_load))
         .routes(routes!(repository::post_unload))
         .route_layer(middleware::from_fn(require_administrator))

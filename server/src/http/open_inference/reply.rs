@@ -13,10 +13,11 @@ use crate::http::reply::{ReplyBody, open_object};
 use crate::serving::{CpuPool, ServingError};
 use densecl_inference::batch::LayerOutput;
 use densecl_inference::registry::ServedModel;
-use densecl_vision::features::{EncodedTensor, Tensor};
+use densecl_vision::features::{CellWindow, EncodedTensor, FeatureMap, Tensor, l2_normalize_vector, pooled};
+use ndarray::Array1;
 
 /// Header with the number of bytes of a body that are JSON; the rest are tensors.
-pub(super) const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+pub(in crate::http) const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// Writer of the reply to a request.
 pub(super) struct InferenceReplyWriter {
@@ -28,7 +29,7 @@ pub(super) struct InferenceReplyWriter {
 impl InferenceReplyWriter {
     /// Writes the reply from the layers of each image, which are in the order of [`ResolvedOutputs::layers`].
     pub(super) fn write(self, images: Vec<Vec<LayerOutput>>, cpu: CpuPool) -> Result<Response, ServingError> {
-        let tensors = self.tensors(images);
+        let tensors = self.tensors(images)?;
         let mut json = JsonParts::default();
         json.text(self.head()?);
         for (index, (output, tensor)) in self.outputs.outputs.iter().zip(&tensors).enumerate() {
@@ -63,20 +64,38 @@ impl InferenceReplyWriter {
     }
 
     /// The outputs in the order of the request.
-    fn tensors(&self, images: Vec<Vec<LayerOutput>>) -> Vec<EncodedTensor> {
-        let mut by_layer: Vec<Vec<Vec<f32>>> = self.outputs.layers.names().iter().map(|_| Vec::new()).collect();
+    fn tensors(&self, images: Vec<Vec<LayerOutput>>) -> Result<Vec<EncodedTensor>, ServingError> {
+        let mut by_layer: Vec<Vec<LayerOutput>> = self.outputs.layers.names().iter().map(|_| Vec::new()).collect();
         for image in images {
             for (layer, output) in by_layer.iter_mut().zip(image) {
-                layer.push(output.data);
+                layer.push(output);
             }
         }
         let tensor = |output: &ResolvedOutput| {
             let index = self.outputs.layers.names().iter().position(|name| *name == output.name);
             let images = index.map(|index| std::mem::take(&mut by_layer[index])).unwrap_or_default();
-            let tensor = OutputTensor { shape: output.shape.clone(), images };
-            EncodedTensor::new(Arc::new(tensor), output.number_form())
+            let images = images.into_iter().map(|image| self.values(output, image));
+            let tensor = OutputTensor { shape: output.shape.clone(), images: images.collect::<Result<_, _>>()? };
+            Ok(EncodedTensor::new(Arc::new(tensor), output.number_form()))
         };
         self.outputs.outputs.iter().map(tensor).collect()
+    }
+
+    /// The values of an output of one image.
+    fn values(&self, output: &ResolvedOutput, image: LayerOutput) -> Result<Vec<f32>, ServingError> {
+        let LayerOutput { channels, height, width, data } = image;
+        let mut vector = match output.pooling {
+            Some(pooling) => {
+                let map = FeatureMap::new(channels, height, width, data).map_err(ServingError::internal)?;
+                pooled(&map, &CellWindow { columns: 0..width, rows: 0..height }, pooling)
+            }
+            None if self.outputs.normalize => Array1::from(data),
+            None => return Ok(data),
+        };
+        if self.outputs.normalize {
+            l2_normalize_vector(&mut vector);
+        }
+        Ok(vector.to_vec())
     }
 }
 

@@ -1,18 +1,21 @@
 //! Triton's extension for model repositories: lists, loads and unloads models.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::metadata::ModelPath;
-use crate::http::problem::responses::AdministrationProblems;
-use crate::http::request::{ReadBody, ReadRequest, Reading, RequestError, read_optional};
+use crate::http::problem::responses::{AdministrationProblems, IndexProblems};
+use crate::http::request::{ReadBody, ReadRequest, Reading, RequestError, parse_json, read_optional};
 use crate::http::state::AppState;
 use crate::serving::{ServingError, WorkContext};
 use densecl_inference::registry::{ChangeError, ModelLoader, VersionState};
+
+/// Largest body of the requests here, which are a few words.
+const MAX_BODY_BYTES: u64 = 64 << 10;
 
 /// Optional body of a request for the index.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -76,7 +79,7 @@ impl ChangeRequest {
     path = "/v2/repository/index",
     tag = "open inference protocol",
     request_body = Option<IndexRequest>,
-    responses((status = 200, description = "The versions", body = Vec<IndexEntry>), AdministrationProblems)
+    responses((status = 200, description = "The versions", body = Vec<IndexEntry>), IndexProblems)
 )]
 pub(super) async fn post_index(
     State(app): State<AppState>,
@@ -149,13 +152,18 @@ async fn run_change(
 pub(super) struct OptionalObject<T>(T);
 
 impl<T: Default + DeserializeOwned> ReadBody for OptionalObject<T> {
-    async fn read(app: &AppState, reading: Reading) -> Result<Self, RequestError> {
-        let body = read_optional(reading.request, app.service().limits().max_body_bytes).await?;
+    async fn read(app: &AppState, mut reading: Reading) -> Result<Self, RequestError> {
+        let limit = app.service().limits().max_body_bytes.min(MAX_BODY_BYTES);
+        DefaultBodyLimit::apply(
+            DefaultBodyLimit::max(usize::try_from(limit).unwrap_or(usize::MAX)),
+            &mut reading.request,
+        );
+        let body = read_optional(reading.request, limit).await?;
         if body.is_empty() {
             return Ok(Self(T::default()));
         }
-        serde_json::from_slice(&body)
-            .map(Self)
-            .map_err(|error| RequestError::MalformedInference(format!("the body cannot be read: {error}")))
+        parse_json(&body).map(Self).map_err(|error| {
+            RequestError::MalformedInference(format!("the body is not the JSON object that this path takes: {error}"))
+        })
     }
 }

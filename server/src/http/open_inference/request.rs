@@ -11,6 +11,10 @@ use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::pixels::Pixels;
+use crate::http::request::{JsonError, json_text, parse_json};
+use densecl_models::geometry::CELL_MULTIPLE_PX;
+use densecl_vision::features::Pooling;
+use densecl_vision::image::is_picture;
 
 /// Name of the only input of every model.
 pub(super) const INPUT: &str = "images";
@@ -32,6 +36,10 @@ pub struct InferenceRequest {
     pub outputs: Option<Vec<RequestedOutput>>,
     /// Form of the outputs that do not name one.
     pub form: TensorForm,
+    /// Pooling of the layers that do not name one.
+    pub pool: Option<Pooling>,
+    /// True if vectors are scaled to length 1.
+    pub normalize: bool,
 }
 
 /// Images of one size.
@@ -54,6 +62,8 @@ pub struct RequestedOutput {
     pub name: String,
     /// Form of its values, if the request names one.
     pub form: Option<TensorForm>,
+    /// Pooling of its cells, if the request names one for this output.
+    pub pool: Option<Pooling>,
 }
 
 /// Form of the values of an output.
@@ -87,10 +97,26 @@ pub enum MalformedInference {
     NoHeader,
     /// The JSON is not a request of the protocol.
     #[error("the JSON of the request cannot be read: {0}")]
-    Json(String),
+    Json(#[from] JsonError),
+    /// Bytes follow the JSON, and no header says where it ends.
+    #[error(
+        "bytes follow the JSON of the request, and the header Inference-Header-Content-Length, its length, is missing"
+    )]
+    NoHeaderLength,
+    /// The body is an image file.
+    #[error("the body is the file of an image, not a request of this protocol: POST /features takes image files")]
+    ImageFile,
     /// The input does not have the format of the model's input.
     #[error("input `{INPUT}`: {0}")]
     Input(String),
+    /// The input has another type or shape than the model's input.
+    #[error(
+        "input `{INPUT}`: {found}; it takes {INPUT_TYPE} [N, height, width, 3], RGB, with height and width multiples of {CELL_MULTIPLE_PX}. Image files of any size are taken by POST /features"
+    )]
+    Description {
+        /// What is wrong.
+        found: String,
+    },
     /// The request does not have exactly one input.
     #[error("there must be one input, `{INPUT}`, and not: {0}")]
     Inputs(String),
@@ -103,6 +129,12 @@ pub enum MalformedInference {
     /// A part of the protocol that this server does not support.
     #[error("{0} is not supported here: leave it out")]
     Unsupported(&'static str),
+    /// Pooling of what is a vector already.
+    #[error("output `global` is one vector for each image already: leave out its parameter `pool`")]
+    PooledVector,
+    /// Length 1 for what is a map.
+    #[error("`normalize` is for vectors: ask for `pool` as well, or for the output `global` alone")]
+    NormalizedMap,
     /// The id is too long to be repeated in the reply.
     #[error("`id` has {0} bytes; at most {MAX_ID_BYTES} are taken")]
     LongId(usize),
@@ -119,7 +151,7 @@ pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferenceRequ
     let length = header_length.unwrap_or(body.len());
     let too_long = MalformedInference::HeaderLength { header: length, body: body.len() };
     let json = body.get(..length).ok_or(too_long)?;
-    let header = read_header(json).map_err(MalformedInference::Json)?;
+    let header = read_header(json, header_length.is_some())?;
     header.parameters.check()?;
     let binary = header_length.map(|length| body.slice(length..));
     Ok(InferenceRequest {
@@ -127,38 +159,58 @@ pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferenceRequ
         images: images(header.inputs, binary)?,
         outputs: header.outputs.map(outputs).transpose()?,
         form: TensorForm::from_binary_flag(header.parameters.binary_data_output.unwrap_or(false)),
+        pool: header.parameters.pool,
+        normalize: header.parameters.normalize == Some(Normalization::L2),
     })
 }
 
-/// Parses the JSON. An error names the path of the wrong member.
-fn read_header(json: &[u8]) -> Result<Header, String> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
-    let header = serde_path_to_error::deserialize(&mut reader).map_err(|error| error.to_string())?;
-    reader.end().map_err(|error| error.to_string())?;
-    Ok(header)
+/// Parses the JSON. If the data cannot be read, but the input they belong to is described as the model's is not, that is
+/// the error.
+fn read_header(json: &[u8], has_length: bool) -> Result<Header<Pixels>, MalformedInference> {
+    parse_json(json).map_err(|error| {
+        if is_picture(json) {
+            return MalformedInference::ImageFile;
+        }
+        match parse_json::<Header<IgnoredAny>>(json) {
+            Ok(outline) => match images_shape(&outline.inputs) {
+                Ok(_) => error.into(),
+                Err(description) => description,
+            },
+            Err(_) if !has_length && announces_bytes(json) => MalformedInference::NoHeaderLength,
+            Err(_) => error.into(),
+        }
+    })
+}
+
+/// True if the JSON ends before the bytes do, and announces bytes behind it.
+fn announces_bytes(json: &[u8]) -> bool {
+    let Ok(text) = json_text(json) else { return false };
+    let first = serde_json::Deserializer::from_slice(text).into_iter::<Header<IgnoredAny>>().next();
+    let inputs = first.and_then(Result::ok).map(|header| header.inputs).unwrap_or_default();
+    inputs.iter().any(|input| input.parameters.binary_data_size.is_some())
 }
 
 /// The JSON of a request. Unknown parameters are ignored, as the protocol requires.
 #[derive(Deserialize)]
-struct Header {
+struct Header<D> {
     id: Option<String>,
     #[serde(default)]
     parameters: Parameters,
-    #[serde(deserialize_with = "bounded_list::<MAX_TENSORS, _, _>")]
-    inputs: Vec<Input>,
+    #[serde(bound(deserialize = "D: Deserialize<'de>"), deserialize_with = "bounded_list::<MAX_TENSORS, _, _>")]
+    inputs: Vec<Input<D>>,
     #[serde(default, deserialize_with = "optional_bounded_list::<MAX_TENSORS, _, _>")]
     outputs: Option<Vec<Output>>,
 }
 
 #[derive(Deserialize)]
-struct Input {
+struct Input<D> {
     name: String,
     datatype: String,
     #[serde(deserialize_with = "bounded_list::<MAX_AXES, _, _>")]
-    shape: Vec<u64>,
+    shape: Vec<i64>,
     #[serde(default)]
     parameters: Parameters,
-    data: Option<Pixels>,
+    data: Option<D>,
 }
 
 #[derive(Deserialize)]
@@ -173,9 +225,25 @@ struct Parameters {
     binary_data_size: Option<u64>,
     binary_data: Option<bool>,
     binary_data_output: Option<bool>,
+    #[serde(default, deserialize_with = "read_pooling")]
+    pool: Option<Pooling>,
+    normalize: Option<Normalization>,
     classification: Option<IgnoredAny>,
     shared_memory_region: Option<IgnoredAny>,
     sequence_id: Option<IgnoredAny>,
+}
+
+/// Length of vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Normalization {
+    L2,
+    None,
+}
+
+fn read_pooling<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Pooling>, D::Error> {
+    let read = |text: String| text.parse().map_err(|error| D::Error::custom(format!("`{text}` is {error}")));
+    Option::<String>::deserialize(value)?.map(read).transpose()
 }
 
 impl Parameters {
@@ -194,35 +262,55 @@ fn checked_id(id: String) -> Result<String, MalformedInference> {
     if id.len() > MAX_ID_BYTES { Err(MalformedInference::LongId(id.len())) } else { Ok(id) }
 }
 
-/// The images, from the JSON or from `binary`, the bytes behind it.
-fn images(inputs: Vec<Input>, binary: Option<Bytes>) -> Result<Images, MalformedInference> {
-    let wrong = |reason: String| Err(MalformedInference::Input(reason));
-    let [input] = <[Input; 1]>::try_from(inputs).map_err(|inputs| {
+/// Checks the description of the inputs: there is one, of the model's name, type and number of axes. Returns its shape.
+fn images_shape<D>(inputs: &[Input<D>]) -> Result<[u64; 4], MalformedInference> {
+    let wrong = |found: String| Err(MalformedInference::Description { found });
+    let [input] = inputs else {
         let names: Vec<String> = inputs.iter().map(|input| format!("`{}`", input.name)).collect();
-        MalformedInference::Inputs(if names.is_empty() { "none".to_owned() } else { names.join(", ") })
-    })?;
+        return Err(MalformedInference::Inputs(if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
+    };
     if input.name != INPUT {
         return Err(MalformedInference::Inputs(format!("`{}`", input.name)));
     }
     input.parameters.check()?;
     if input.datatype != INPUT_TYPE {
-        return wrong(format!("its datatype is {INPUT_TYPE}, not `{}`", input.datatype));
+        return wrong(format!("its datatype is `{}`", input.datatype));
     }
-    let shape = input.shape;
-    let [count, height, width, CHANNELS] = shape[..] else {
-        return wrong(format!("its shape is [N, height, width, 3], not {shape:?}"));
-    };
-    if count == 0 || height == 0 || width == 0 {
-        return wrong(format!("its shape {shape:?} has no pixels"));
+    let shape = &input.shape;
+    let sizes: Option<Vec<u64>> = shape.iter().map(|&size| u64::try_from(size).ok()).collect();
+    match sizes.as_deref() {
+        None => wrong(format!("its shape {shape:?} has a negative size, which only metadata have")),
+        Some(&[count, height, width, CHANNELS]) => {
+            if count == 0 || height == 0 || width == 0 {
+                return wrong(format!("its shape {shape:?} has no pixels"));
+            }
+            Ok([count, height, width, CHANNELS])
+        }
+        Some(&[height, width, CHANNELS]) => {
+            wrong(format!("its shape {shape:?} has no axis N: of one image it is [1, {height}, {width}, 3]"))
+        }
+        Some(&[_, CHANNELS, _, _]) => wrong(format!("its shape {shape:?} has the channels first")),
+        Some(_) => wrong(format!("its shape is {shape:?}")),
     }
-    let expected = [count, height, width, CHANNELS].into_iter().try_fold(1_u64, u64::checked_mul);
+}
+
+/// The images, from the JSON or from `binary`, the bytes behind it.
+fn images(inputs: Vec<Input<Pixels>>, binary: Option<Bytes>) -> Result<Images, MalformedInference> {
+    let wrong = |reason: String| Err(MalformedInference::Input(reason));
+    let shape = images_shape(&inputs)?;
+    let [count, height, width, _] = shape;
+    let expected = shape.into_iter().try_fold(1_u64, u64::checked_mul);
     let Some(expected) = expected else { return wrong(format!("its shape {shape:?} is larger than any memory")) };
+    let Some(input) = inputs.into_iter().next() else { return Err(MalformedInference::Inputs("none".to_owned())) };
     let behind = binary.as_ref().map_or(0, Bytes::len) as u64;
     let pixels = match (input.data, input.parameters.binary_data_size, binary) {
         (Some(_), Some(_), _) => return wrong("it has both `data` and `binary_data_size`".to_owned()),
         (None, None, _) => return wrong("it has neither `data` nor `binary_data_size`".to_owned()),
         (None, Some(_), None) => {
-            return wrong("it has `binary_data_size`, and the request no Inference-Header-Content-Length".to_owned());
+            return wrong(
+                "it has `binary_data_size`, and the request no Inference-Header-Content-Length, the length of its JSON"
+                    .to_owned(),
+            );
         }
         (None, Some(size), Some(_)) if size != behind => {
             return wrong(format!("its `binary_data_size` is {size}, and {behind} bytes follow the JSON"));
@@ -249,7 +337,8 @@ fn outputs(requested: Vec<Output>) -> Result<Vec<RequestedOutput>, MalformedInfe
         if outputs.iter().any(|output| output.name == name) {
             return Err(MalformedInference::RepeatedOutput(name));
         }
-        outputs.push(RequestedOutput { name, form: parameters.binary_data.map(TensorForm::from_binary_flag) });
+        let form = parameters.binary_data.map(TensorForm::from_binary_flag);
+        outputs.push(RequestedOutput { name, form, pool: parameters.pool });
     }
     if outputs.is_empty() { Err(MalformedInference::NoOutput) } else { Ok(outputs) }
 }

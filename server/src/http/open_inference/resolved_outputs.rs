@@ -1,6 +1,6 @@
 //! Outputs that a request asks for, checked against the model and the server's limits.
 
-use super::request::{Images, InferenceRequest, TensorForm};
+use super::request::{Images, InferenceRequest, MalformedInference, RequestedOutput, TensorForm};
 use crate::config::RequestLimits;
 use crate::http::request::RequestError;
 use crate::serving::ServingError;
@@ -9,7 +9,7 @@ use densecl_inference::registry::{LookupError, ModelInput, ServedModel};
 use densecl_models::GLOBAL;
 use densecl_models::geometry::{CELL_MULTIPLE_PX, ImageSize};
 use densecl_vision::features::Dtype;
-use densecl_vision::features::NumberForm;
+use densecl_vision::features::{NumberForm, Pooling};
 
 const FLOAT_BYTES: u64 = 4;
 
@@ -22,17 +22,42 @@ pub(super) struct ResolvedOutputs {
     pub(super) count: usize,
     pub(super) height: usize,
     pub(super) width: usize,
+    /// True if the outputs, which are vectors, are scaled to length 1.
+    pub(super) normalize: bool,
 }
 
 /// An output of the model.
 pub(super) struct ResolvedOutput {
     pub(super) name: String,
     pub(super) form: TensorForm,
-    /// `[N, C, h, w]`, or `[N, D]` of `global`.
+    /// Pooling of its cells, for a layer that becomes a vector.
+    pub(super) pooling: Option<Pooling>,
+    /// `[N, C, h, w]`; `[N, C]` of a pooled layer, `[N, D]` of `global`.
     pub(super) shape: Vec<usize>,
+    /// Number of values of all images, before they are pooled.
+    pub(super) model_values: u64,
 }
 
 impl ResolvedOutput {
+    /// An output of `count` images, of channels, rows and columns each.
+    fn new(
+        name: String,
+        form: TensorForm,
+        pooling: Option<Pooling>,
+        (count, [channels, rows, columns]): (usize, [usize; 3]),
+    ) -> Self {
+        let is_vector = name == GLOBAL || pooling.is_some();
+        let shape = if is_vector { vec![count, channels] } else { vec![count, channels, rows, columns] };
+        let model_values =
+            [count, channels, rows, columns].iter().map(|&size| size as u64).fold(1, u64::saturating_mul);
+        Self { name, form, pooling, shape, model_values }
+    }
+
+    /// Number of values of all images after they are pooled; 0 if they are not.
+    fn vector_values(&self) -> u64 {
+        if self.pooling.is_some() { self.values() } else { 0 }
+    }
+
     /// Number of values of all images.
     pub(super) fn values(&self) -> u64 {
         self.shape.iter().map(|&size| size as u64).fold(1, u64::saturating_mul)
@@ -65,21 +90,27 @@ impl ResolvedOutputs {
         let (count, height, width) = sizes(&request.images, limits)?;
         // Sides are within the limit, which is 32 bits wide.
         let input = ImageSize { width: width as u32, height: height as u32 };
-        let requested: Vec<(&str, TensorForm)> = match &request.outputs {
-            Some(outputs) => {
-                outputs.iter().map(|output| (&*output.name, output.form.unwrap_or(request.form))).collect()
+        let requested: Vec<RequestedOutput> = match &request.outputs {
+            Some(outputs) => outputs.clone(),
+            None => {
+                model.outputs().map(|name| RequestedOutput { name: name.to_owned(), form: None, pool: None }).collect()
             }
-            None => model.outputs().map(|name| (name, request.form)).collect(),
         };
         let mut outputs = Vec::with_capacity(requested.len());
-        for (name, form) in requested {
-            let [channels, rows, columns] = model.expected_shape(name, input).ok_or_else(|| unknown(name, model))?;
-            let shape = if name == GLOBAL { vec![count, channels] } else { vec![count, channels, rows, columns] };
-            outputs.push(ResolvedOutput { name: name.to_owned(), form, shape });
+        for RequestedOutput { name, form, pool } in requested {
+            let shape = model.expected_shape(&name, input).ok_or_else(|| unknown(&name, model))?;
+            if name == GLOBAL && pool.is_some() {
+                return Err(MalformedInference::PooledVector.into());
+            }
+            let pooling = pool.or(request.pool).filter(|_| name != GLOBAL);
+            outputs.push(ResolvedOutput::new(name, form.unwrap_or(request.form), pooling, (count, shape)));
+        }
+        if request.normalize && outputs.iter().any(|output| output.shape.len() > 2) {
+            return Err(MalformedInference::NormalizedMap.into());
         }
         let in_order = model.outputs().filter(|name| outputs.iter().any(|output| output.name == *name));
         let layers = LayerSet::new(in_order).ok_or(RequestError::NoSuchPath)?;
-        let resolved = Self { outputs, layers, count, height, width };
+        let resolved = Self { outputs, layers, count, height, width, normalize: request.normalize };
         let bytes = resolved.outputs.iter().map(ResolvedOutput::reply_bytes).fold(0, u64::saturating_add);
         if bytes > limits.max_response_bytes {
             return Err(ServingError::ReplyTooLarge { bytes, limit: limits.max_response_bytes }.into());
@@ -93,15 +124,18 @@ impl ResolvedOutputs {
     }
 
     /// Largest memory that the answer takes until it is sent: a copy of the images, the outputs, another copy of the
-    /// outputs of one image while it runs, and numbers as text if the length of the JSON must be known before it is
+    /// outputs of one image while it runs, the vectors that they are pooled to, and numbers as text if the length of the JSON must be known before it is
     /// sent.
     pub(super) fn memory_bytes(&self, pieces_bytes: u64) -> u64 {
         let pixels = (self.count * self.height * self.width * 3) as u64;
-        let floats = self.outputs.iter().map(ResolvedOutput::values).fold(0, u64::saturating_add) * FLOAT_BYTES;
+        let sum = |values: fn(&ResolvedOutput) -> u64| self.outputs.iter().map(values).fold(0, u64::saturating_add);
+        let floats = sum(|output| output.model_values).saturating_mul(FLOAT_BYTES);
+        let vectors = sum(ResolvedOutput::vector_values).saturating_mul(FLOAT_BYTES);
         let is_mixed = self.is_binary();
         let text = self.outputs.iter().filter(|output| is_mixed && output.form == TensorForm::Json);
         let text = text.map(ResolvedOutput::reply_bytes).fold(0, u64::saturating_add);
-        pixels.saturating_add(floats + floats / self.count as u64).saturating_add(text).saturating_add(pieces_bytes)
+        let outputs = floats.saturating_add(floats / self.count as u64).saturating_add(vectors);
+        pixels.saturating_add(outputs).saturating_add(text).saturating_add(pieces_bytes)
     }
 
     /// Splits the tensor into one input per image.

@@ -14,7 +14,7 @@ impl PartialSchema for InferenceObject {
         let inputs = list(component(&InferenceInput::name()), "One, `images`.").min_items(Some(1)).max_items(Some(1));
         object("A request as JSON. In the binary form a tensor has `binary_data_size` among its parameters instead of `data`, and\nits bytes follow the JSON, whose length `Inference-Header-Content-Length` says.")
             .property("id", nullable(Type::String, "Comes back in the reply."))
-            .property("parameters", nullable(Type::Object, "`binary_data_output`: whether outputs come as bytes."))
+            .property("parameters", nullable(Type::Object, "`binary_data_output`: whether outputs come as bytes. `pool`: `mean`, `max` or `gem`, for one vector of each layer instead of a map. `normalize`: `l2` for vectors of length 1, `none` by default."))
             .property("inputs", inputs)
             .required("inputs")
             .property("outputs", nullable_list(component(&InferenceOutput::name()), "All outputs if not given."))
@@ -62,7 +62,13 @@ impl PartialSchema for InferenceOutput {
         object("An output that is asked for.")
             .property("name", value(Type::String, "A layer of the model, or `global`."))
             .required("name")
-            .property("parameters", nullable(Type::Object, "`binary_data`: whether it comes as bytes."))
+            .property(
+                "parameters",
+                nullable(
+                    Type::Object,
+                    "`binary_data`: whether it comes as bytes. `pool`: as that of the request, for this output.",
+                ),
+            )
             .into()
     }
 }

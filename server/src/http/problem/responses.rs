@@ -69,6 +69,22 @@ impl IntoResponses for InferenceProblems {
     }
 }
 
+/// Problems of the index of the model repository.
+pub(in crate::http) struct IndexProblems;
+
+impl IntoResponses for IndexProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = ListProblems::responses();
+        responses.extend(problems(&[
+            (400, "The body cannot be read"),
+            (408, "The body did not arrive in time"),
+            (413, "The body is larger than the limit"),
+            (500, "Something went wrong inside the server"),
+        ]));
+        responses
+    }
+}
+
 /// Problems of the routes that only administrators may use.
 pub(in crate::http) struct AdministrationProblems;
 

@@ -118,6 +118,12 @@ impl ToProblem for LookupError {
             Self::RepeatedLayer { .. } => {
                 ProblemKind::new(422, "repeated-layer", "Repeated layer", "Name each layer of a hypercolumn once.")
             }
+            Self::StackedGlobal { .. } => ProblemKind::new(
+                422,
+                "conflicting-parameters",
+                "Conflicting parameters",
+                "Ask for `global` alone, or for layers.",
+            ),
         }
     }
 

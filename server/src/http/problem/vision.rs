@@ -1,7 +1,7 @@
 //! Problems of images, points, windows and masks.
 
 use densecl_vision::features::{ComponentsError, GridError, MAX_PLACES_PER_SIDE, PointError, WindowError};
-use densecl_vision::image::{DecodeError, LabelError};
+use densecl_vision::image::{DecodeError, ForeignKind, LabelError};
 
 use super::{ProblemKind, ToProblem};
 
@@ -10,9 +10,15 @@ impl ToProblem for DecodeError {
         let kind = ProblemKind::new;
         match self {
             Self::Empty => kind(400, "empty-part", "Empty part", "Send the bytes of an image in it."),
-            Self::UnknownFormat | Self::Unsupported { .. } => {
-                kind(415, "unsupported-image", "Not an image we read", "Send a JPEG, PNG, WebP, GIF, BMP or TIFF.")
+            Self::UnknownFormat { found } => {
+                kind(415, "unsupported-image", "Not an image we read", hint_instead_of(found.kind))
             }
+            Self::Unsupported { .. } => kind(
+                415,
+                "unsupported-image",
+                "Not an image we read",
+                "Save it in a common form of its format, or as PNG or JPEG with 8 bits a colour.",
+            ),
             Self::Corrupt { .. } => {
                 kind(422, "corrupt-image", "Corrupt image", "Check that the file is complete and opens elsewhere.")
             }
@@ -26,11 +32,31 @@ impl ToProblem for DecodeError {
         match self {
             Self::TooManyPixels { max_pixels, .. } => Some(*max_pixels),
             Self::Empty
-            | Self::UnknownFormat
+            | Self::UnknownFormat { .. }
             | Self::Unsupported { .. }
             | Self::Corrupt { .. }
             | Self::TooMuchMemory { .. } => None,
         }
+    }
+}
+
+/// Advice for a client that sent something else than a picture we read.
+const fn hint_instead_of(kind: ForeignKind) -> &'static str {
+    match kind {
+        ForeignKind::Picture => "Convert it to a JPEG or PNG.",
+        ForeignKind::CameraRaw => {
+            "Develop it to a JPEG, PNG or TIFF, or send the JPEG that the camera keeps beside it."
+        }
+        ForeignKind::Document => "Render it to a PNG.",
+        ForeignKind::Video => "Send single frames of it, as JPEG or PNG.",
+        ForeignKind::Archive => "Unpack it, and send the images in it.",
+        ForeignKind::WebPage => {
+            "A web page has come instead of the image: look at it, then send the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF."
+        }
+        ForeignKind::Text => {
+            "Send the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF: no path, no address, and base64 only inside of JSON."
+        }
+        ForeignKind::Sound | ForeignKind::Other | ForeignKind::Unknown => "Send a JPEG, PNG, WebP, GIF, BMP or TIFF.",
     }
 }
 

@@ -6,6 +6,8 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use densecl_inference::registry::{ChangeError, LookupError};
 
+use super::malformed::MalformedBody;
+use super::text_position::TextPosition;
 use crate::http::problem::{self, ProblemKind, ToProblem};
 use crate::serving::{JobError, ServingError};
 
@@ -31,8 +33,12 @@ pub enum RequestError {
     UnknownParameter { name: String, expected: String },
     #[error("parameter `{name}`: {reason}")]
     MalformedParameter { name: String, reason: String },
-    #[error("{0}")]
-    MalformedBody(String),
+    #[error("parameter `{name}`: {reason}, at line {} column {} of {within}", position.line, position.column)]
+    MalformedJson { name: String, reason: String, position: TextPosition, within: &'static str },
+    #[error(transparent)]
+    MalformedBody(#[from] MalformedBody),
+    #[error("`{name}` is {found}, not the bytes of an image")]
+    NotBytes { name: String, found: String },
     #[error("{0}")]
     MalformedInference(String),
     #[error("images of {height} x {width} pixels cannot be run: both must be multiples of {multiple}")]
@@ -41,9 +47,9 @@ pub enum RequestError {
     PointNotFinite,
     #[error("there are {count} points; at most {limit} are taken")]
     TooManyPoints { count: usize, limit: usize },
-    #[error("bodies of type `{found}` are not read here")]
+    #[error("bodies of type `{found}` are not supported")]
     ContentType { found: String, expected: &'static str },
-    #[error("bodies in the encoding `{found}` are not read here")]
+    #[error("bodies in the encoding `{found}` are not supported")]
     ContentEncoding { found: String },
     #[error("`{accept}` asks for none of the formats of this reply: {offered}")]
     NotAcceptable { accept: String, offered: String },
@@ -55,8 +61,8 @@ pub enum RequestError {
     Conflict(String),
     #[error("there is nothing at this path")]
     NoSuchPath,
-    #[error("this path does not take {method}")]
-    MethodNotAllowed { method: String },
+    #[error("this path takes {allowed}, not {method}")]
+    MethodNotAllowed { method: String, allowed: &'static str },
     #[error(transparent)]
     Change(#[from] ChangeError),
     #[error(transparent)]
@@ -124,14 +130,24 @@ impl ToProblem for RequestError {
             Self::MalformedParameter { .. } => {
                 kind(400, "malformed-parameter", "Malformed parameter", "See /docs for what this parameter takes.")
             }
-            Self::MalformedBody(_) => {
-                kind(400, "malformed-body", "Malformed body", "Send the body complete, and as its Content-Type says.")
-            }
+            Self::MalformedJson { .. } => kind(
+                400,
+                "malformed-parameter",
+                "Malformed parameter",
+                "Send one JSON text, such as [[12.5, 40], [80, 120]]: json.dumps in Python, JSON.stringify in JavaScript.",
+            ),
+            Self::MalformedBody(error) => kind(400, "malformed-body", "Malformed body", error.hint()),
+            Self::NotBytes { .. } => kind(
+                415,
+                "unsupported-image",
+                "Not an image we read",
+                "Send a file's bytes: -F NAME=@FILE in curl, files={NAME: open(FILE, 'rb')} in Python's requests, a Blob in JavaScript's FormData; base64 is taken in JSON.",
+            ),
             Self::MalformedInference(_) => kind(
                 400,
                 "malformed-inference",
                 "Malformed inference request",
-                "Send what the metadata of the model asks for, in a form of the Open Inference Protocol.",
+                "Send pixels as the metadata of the model describes them: UINT8 [N, height, width, 3], height and width multiples of 32. Image files of any size are taken by POST /features.",
             ),
             Self::SideNotMultiple { .. } => kind(
                 422,
@@ -157,7 +173,12 @@ impl ToProblem for RequestError {
             Self::Conflict(_) => {
                 kind(422, "conflicting-parameters", "Conflicting parameters", "Leave out one of the two.")
             }
-            Self::NoSuchPath => kind(404, "no-such-path", "No such path", "See /docs for the paths there are."),
+            Self::NoSuchPath => kind(
+                404,
+                "no-such-path",
+                "No such path",
+                "See /docs for the paths there are; images are sent to POST /features and POST /correspondence.",
+            ),
             Self::MethodNotAllowed { .. } => {
                 kind(405, "method-not-allowed", "Method not allowed", "Use a method of the Allow header.")
             }
@@ -182,7 +203,9 @@ impl ToProblem for RequestError {
             | Self::MissingPart { .. }
             | Self::UnknownParameter { .. }
             | Self::MalformedParameter { .. }
+            | Self::MalformedJson { .. }
             | Self::MalformedBody(_)
+            | Self::NotBytes { .. }
             | Self::MalformedInference(_)
             | Self::PointNotFinite
             | Self::ContentType { .. }

@@ -3,19 +3,16 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Images, Parameters, RequestError, Upload, image_name};
+use super::json_text::{json_text, locate};
+use super::malformed::MalformedBody;
+use super::text_position::TextPosition;
+use super::{Images, Parameters, RequestError, Upload, base64_text, image_name};
 
-/// Standard base64, with or without the padding at its end.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+/// More fields than any route has parameters.
+const MAX_FIELDS: usize = 256;
 
 /// Reads a JSON object. Only the decoded images and the parameters are copied out of it.
 pub(super) fn read<const N: usize>(
@@ -23,9 +20,13 @@ pub(super) fn read<const N: usize>(
     mut images: Images<N>,
     mut parameters: Parameters,
 ) -> Result<Upload<N>, RequestError> {
-    let object: Object<'_> = serde_json::from_slice(body)
-        .map_err(|error| RequestError::MalformedBody(format!("the body is not a JSON object: {error}")))?;
+    let text = json_text(body).map_err(MalformedBody::from)?;
+    let object: Object<'_> = serde_json::from_slice(text).map_err(|error| malformed(&error, text))?;
+    if object.0.len() > MAX_FIELDS {
+        return Err(MalformedBody::TooManyFields { limit: MAX_FIELDS }.into());
+    }
     let fields = images.expected.images;
+    let mut places = Places::new(text);
     let mut seen = [false; N];
     for (name, value) in object.0 {
         match fields.iter().position(|field| field.json == name) {
@@ -35,15 +36,63 @@ pub(super) fn read<const N: usize>(
                 read_images(&mut images, index, value)?;
             }
             None => {
+                if !parameters.is_known(&name) {
+                    return Err(parameters.unknown(name.into_owned()));
+                }
                 parameters.check_room(&name, value.get().len())?;
-                parameters.push(name.into_owned(), parameter_text(value)?)?;
+                match places.find(value) {
+                    Some(place) => parameters.push_from(name.into_owned(), parameter_text(value)?, place)?,
+                    None => parameters.push(name.into_owned(), parameter_text(value)?)?,
+                }
             }
         }
     }
     Ok(Upload { images: images.finish(|field| field.json)?, parameters })
 }
 
-/// The fields of an object in their order, with unparsed values.
+/// The error of a body that is not a JSON object.
+fn malformed(error: &serde_json::Error, text: &[u8]) -> MalformedBody {
+    match text.trim_ascii_start().first() {
+        Some(b'[') if error.is_data() => MalformedBody::JsonList,
+        Some(b'"') if error.is_data() => MalformedBody::JsonTwice,
+        _ => MalformedBody::Json(locate(error, text)),
+    }
+}
+
+/// Places of values in a body, which are looked for in the order of the body.
+struct Places<'a> {
+    body: &'a [u8],
+    /// Bytes before which the lines are counted, and the position there.
+    counted: usize,
+    position: TextPosition,
+}
+
+impl<'a> Places<'a> {
+    fn new(body: &'a [u8]) -> Self {
+        Self { body, counted: 0, position: TextPosition { line: 1, column: 1 } }
+    }
+
+    /// The place of a value that is a list or an object, in which an error may have a place of its own.
+    fn find(&mut self, value: &RawValue) -> Option<TextPosition> {
+        if !value.get().starts_with(['[', '{']) {
+            return None;
+        }
+        // The value is a part of the body.
+        let offset = value.get().as_ptr().addr().checked_sub(self.body.as_ptr().addr())?;
+        let passed = self.body.get(self.counted..offset)?;
+        match passed.iter().rposition(|&byte| byte == b'\n') {
+            Some(last) => {
+                self.position.line += passed.split(|&byte| byte == b'\n').count() - 1;
+                self.position.column = passed.len() - last;
+            }
+            None => self.position.column += passed.len(),
+        }
+        self.counted = offset;
+        Some(self.position)
+    }
+}
+
+/// The fields of an object in their order, with unparsed values; one more than allowed if there are too many.
 struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// Text, borrowed from the body unless it contains an escape.
@@ -66,14 +115,12 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        /// More fields than any route has parameters.
-        const MAX_FIELDS: usize = 256;
         let mut fields = Vec::new();
         while let Some((Text(name), value)) = map.next_entry()? {
-            if fields.len() == MAX_FIELDS {
-                return Err(serde::de::Error::custom(format_args!("it has more than {MAX_FIELDS} fields")));
+            // The rest is read, so that an error in it is found.
+            if fields.len() <= MAX_FIELDS {
+                fields.push((name, value));
             }
-            fields.push((name, value));
         }
         Ok(Object(fields))
     }
@@ -135,12 +182,9 @@ fn read_images<const N: usize>(images: &mut Images<N>, index: usize, value: &Raw
 
 fn decode_base64(value: &RawValue, name: impl Fn() -> String) -> Result<Vec<u8>, RequestError> {
     let malformed = |reason: String| RequestError::MalformedParameter { name: name(), reason };
-    let Text(text) = serde_json::from_str(value.get()).map_err(|_| malformed("it is not text".to_owned()))?;
-    BASE64.decode(text.as_bytes()).map_err(|error| {
-        let is_url = text.starts_with("data:");
-        let hint = if is_url { "; of a data URL send only what follows the comma" } else { "" };
-        malformed(format!("it is not base64: {error}{hint}"))
-    })
+    let text: Result<Text<'_>, _> = serde_json::from_str(value.get());
+    let Text(text) = text.map_err(|_| malformed("it is not text, which base64 is".to_owned()))?;
+    base64_text::decode(&text).map_err(|error| malformed(base64_text::message(&error, &text)))
 }
 
 /// Converts a value to the text that a form would hold: strings without quotes, everything else as it is written.
@@ -149,8 +193,9 @@ fn parameter_text(value: &RawValue) -> Result<String, RequestError> {
     match value.get() {
         "null" => Ok(String::new()),
         text if text.starts_with('"') => {
-            let Text(text) =
-                serde_json::from_str(text).map_err(|error| RequestError::MalformedBody(error.to_string()))?;
+            // Escapes of surrogates that are alone.
+            let read: Result<Text<'_>, _> = serde_json::from_str(text);
+            let Text(text) = read.map_err(|error| MalformedBody::Json(locate(&error, text.as_bytes())))?;
             Ok(text.into_owned())
         }
         other => Ok(other.to_owned()),
@@ -168,6 +213,7 @@ mod tests {
             ImageField { part: "source", json: "source", count: ImageCount::AtMostOne },
         ],
         raw: false,
+        parameters: Vec::new,
     };
 
     fn upload(body: &str) -> Result<Upload<2>, RequestError> {
@@ -195,8 +241,9 @@ mod tests {
     #[test]
     fn errors_name_the_wrong_field() {
         for (body, expected) in [
-            (r#"{"images": ["aGk", "aG k"]}"#, "`images[1]`: it is not base64"),
-            (r#"{"images": ["data:image/png;base64,aGk"]}"#, "what follows the comma"),
+            (r#"{"images": ["aGk", "aG*k"]}"#, "`images[1]`: it is not base64: the character '*' at offset 2"),
+            (r#"{"images": ["data:image/png,aGk"]}"#, "without `;base64,`"),
+            (r#"{"images": ["photo.jpg"]}"#, "name of a file"),
             (r#"{"images": ["aGk", 7]}"#, "`images[1]`: it is not text"),
             (r#"{"images": {"0": "aGk"}}"#, "`images`: it is not an image in base64, or a list of them"),
             (r#"{"images": [""], "source": "aGk"}"#, "`images[0]` is empty"),
@@ -204,12 +251,39 @@ mod tests {
             (r#"{"source": ["aGk"]}"#, "`source`: it is not an image in base64"),
             (r#"{"source": "aGk", "source": "aGk"}"#, "`source` comes more than once"),
             (r#"{"images": ["aGk", "aGk", "aGk", "aGk", "aGk"]}"#, "at most 4"),
-            (r#"["aGk"]"#, "not a JSON object"),
+            (r#"["aGk"]"#, "not a JSON object, but a list"),
+            (r#""{\"images\": []}""#, "as JSON twice"),
+            ("7", "not a JSON object"),
             ("{", "not a JSON object"),
-            (r#"{"images": ["aGk"]} x"#, "not a JSON object"),
+            (r#"{"images": ["aGk"]} x"#, "not a JSON object: trailing characters at line 1 column 21"),
+            ("{\"images\": [\"aGk\"],\n\"points\": [[1, 2], [3,]]}", "`points[1]`: trailing comma at line 2 column 23"),
         ] {
             assert!(detail(body).contains(expected), "{body}: {}", detail(body));
         }
+    }
+
+    #[test]
+    fn base64_is_read_in_lines_and_as_a_data_url() {
+        let body = r#"{"images": ["aG\nk=\r\n", "data:image/png;base64,aGk=", "-_8"], "source": "aGk"}"#;
+        assert_eq!(upload(body).unwrap().images[0], [&b"hi"[..], b"hi", b"\xfb\xff"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_body() {
+        assert!(upload("\u{feff}{\"images\": \"aGk\", \"source\": \"aGk\"}").is_ok());
+        let wide: Vec<u8> = "{\"images\": \"aGk\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let error = read(&wide, Images::new(EXPECTED, 4), Parameters::new(10)).unwrap_err().to_string();
+        assert!(error.contains("UTF-16"), "{error}");
+    }
+
+    #[test]
+    fn places_of_lists_are_those_in_the_body() {
+        let body = "{\"a\": [1],\n\n \"b\": 2, \"c\": {\n\"d\": 1},\"e\":[]}";
+        let Object(fields) = serde_json::from_str(body).unwrap();
+        let mut places = Places::new(body.as_bytes());
+        let found: Vec<_> = fields.iter().map(|(_, value)| places.find(value)).collect();
+        let at = |line, column| Some(TextPosition { line, column });
+        assert_eq!(found, [at(1, 7), None, at(3, 15), at(4, 13)]);
     }
 
     #[test]

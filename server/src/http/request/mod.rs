@@ -3,34 +3,45 @@
 //! All three are read into an [`Upload`]: images by field, and one list of parameters as text. This module does not
 //! interpret the images or the parameters.
 
+mod base64_text;
 mod body_memory;
 mod error;
 mod form;
+mod header_value;
 mod json;
+mod json_text;
+mod malformed;
+mod names;
 mod parameters;
 mod reading;
+mod struct_fields;
+mod text_position;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 
 use densecl_vision::image::is_picture;
 
 pub(super) use self::body_memory::metered;
 pub use self::error::RequestError;
+use self::header_value::HeaderValueParts;
+pub use self::json_text::JsonError;
+pub(super) use self::json_text::{json_text, parse_json};
+pub use self::malformed::MalformedBody;
+use self::names::KnownNames;
 pub(super) use self::parameters::{Parameters, read_flag, read_points, read_text, word_schema};
 pub(super) use self::reading::{ReadBody, ReadRequest, Reading};
+pub(super) use self::struct_fields::struct_fields;
+pub use self::text_position::TextPosition;
 use crate::config::RequestLimits;
 use crate::serving::CpuPool;
 
-/// Media types of raw bodies. The format of the image is detected from its content.
-const RAW_TYPES: [&str; 7] =
-    ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "application/octet-stream"];
-/// Type that `curl --data-binary` sends by default.
-const CURL_DEFAULT_TYPE: &str = "application/x-www-form-urlencoded";
 const MULTIPART: &str = "multipart/form-data";
-const JSON: &str = "application/json";
+/// Types that say nothing of the content; that of a request without the header is empty.
+const BINARY_TYPES: [&str; 5] =
+    ["", "application/octet-stream", "binary/octet-stream", "application/binary", "application/x-binary"];
 
 /// Bodies that a route accepts, with `N` image fields.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +49,40 @@ pub(super) struct Expected<const N: usize> {
     pub(super) images: [ImageField; N],
     /// True if a raw body is accepted, as the only image of the first field.
     pub(super) raw: bool,
+    /// The names of all parameters.
+    pub(super) parameters: fn() -> Vec<&'static str>,
+}
+
+impl<const N: usize> Expected<N> {
+    /// The names that a body of this type may have.
+    fn names(&self, body: BodyType) -> KnownNames {
+        let images = match body {
+            BodyType::Form => self.images.map(|field| field.part).to_vec(),
+            BodyType::Json => self.images.map(|field| field.json).to_vec(),
+            BodyType::Other => Vec::new(),
+        };
+        KnownNames { images, parameters: (self.parameters)() }
+    }
+}
+
+/// Type of a body by its `Content-Type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyType {
+    Form,
+    Json,
+    /// The content decides.
+    Other,
+}
+
+impl BodyType {
+    fn of(media_type: &str) -> Self {
+        match media_type {
+            MULTIPART => Self::Form,
+            "application/json" | "text/json" | "application/x-json" => Self::Json,
+            other if other.ends_with("+json") => Self::Json,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// A field that holds images.
@@ -89,36 +134,41 @@ impl<const N: usize> Upload<N> {
         request: Request,
         expected: Expected<N>,
     ) -> Result<Self, RequestError> {
-        let mut parameters = Parameters::new(limits.max_points);
+        let media_type = media_type(&request);
+        let body_type = BodyType::of(&media_type);
+        let mut parameters = Parameters::new(limits.max_points).with_names(expected.names(body_type));
         parameters.push_query(request.uri().query())?;
         if content_length(&request).is_some_and(|length| length > limits.max_body_bytes) {
             // The connection lingers, so that a client that is still sending can read this reply.
             return Err(RequestError::BodyTooLarge { limit: limits.max_body_bytes });
         }
         check_content_encoding(&request)?;
-        let content_type = media_type(&request)?;
         let mut images = Images::new(expected, limits.max_images);
-        match content_type.as_str() {
-            MULTIPART => return form::Reader::new(images, parameters, limits.max_body_bytes).read(request).await,
-            JSON => {
+        match body_type {
+            BodyType::Form => form::Reader::new(images, parameters, limits.max_body_bytes).read(request).await,
+            BodyType::Json => {
                 let body = read_whole(request, limits.max_body_bytes).await?;
                 // Tens of megabytes of base64 would block an async thread.
-                return cpu.run(move || json::read(&body, images, parameters)).await?;
+                cpu.run(move || json::read(&body, images, parameters)).await?
             }
-            raw if expected.raw && RAW_TYPES.contains(&raw) => {
+            BodyType::Other if expected.raw => {
                 let body = read_whole(request, limits.max_body_bytes).await?;
-                images.push(0, expected.images[0].part, body)?;
-            }
-            CURL_DEFAULT_TYPE if expected.raw => {
-                let body = read_whole(request, limits.max_body_bytes).await?;
-                if !is_picture(&body) {
-                    return Err(unexpected(content_type, true));
+                let is_binary = media_type.starts_with("image/") || BINARY_TYPES.contains(&&*media_type);
+                // Other content of a binary type is named when it is decoded.
+                if !is_binary
+                    && !is_picture(&body)
+                    && let Some(expected) = raw_hint(&body)
+                {
+                    return Err(RequestError::ContentType { found: media_type, expected });
                 }
                 images.push(0, expected.images[0].part, body)?;
+                Ok(Self { images: images.finish(|field| field.part)?, parameters })
             }
-            _ => return Err(unexpected(content_type, expected.raw)),
+            BodyType::Other => Err(RequestError::ContentType {
+                found: media_type,
+                expected: "Send a multipart/form-data form, or application/json.",
+            }),
         }
-        Ok(Self { images: images.finish(|field| field.part)?, parameters })
     }
 }
 
@@ -187,7 +237,7 @@ pub(super) async fn read_optional(request: Request, limit: u64) -> Result<Bytes,
 fn body_error(rejection: &BytesRejection, limit: u64) -> RequestError {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => RequestError::BodyTooLarge { limit },
-        _ => RequestError::MalformedBody("the body ended early".to_owned()),
+        _ => MalformedBody::Incomplete.into(),
     }
 }
 
@@ -195,33 +245,48 @@ pub(super) fn content_length(request: &Request) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn unexpected(content_type: String, raw: bool) -> RequestError {
-    let expected = if raw {
-        "Send the bytes with the image's type or application/octet-stream, a multipart/form-data form, or application/json."
-    } else {
-        "Send a multipart/form-data form, or application/json."
-    };
-    RequestError::ContentType { found: content_type, expected }
+/// What the sender of a body can do that is neither an image nor said to be one, but looks like a body of another type or
+/// like a file's name. `None` for other content, which is named when it is decoded.
+fn raw_hint(body: &[u8]) -> Option<&'static str> {
+    // A zero byte is no text, although UTF-8 has it.
+    let start = &body[..body.len().min(64)];
+    let is_text = std::str::from_utf8(start).is_ok() && !start.contains(&0);
+    match body.trim_ascii_start() {
+        [b'{' | b'[', ..] => Some("It looks like JSON: send it with `Content-Type: application/json`."),
+        [b'-', b'-', ..] => {
+            Some("It looks like a form: let the client set its Content-Type, which names the boundary.")
+        }
+        [b'<' | b'%', ..] => None,
+        _ if is_text && body.len() <= 4096 && !body.contains(&b'=') => {
+            Some("Send the bytes of an image, not its name; in curl: --data-binary @FILE, or -F image=@FILE.")
+        }
+        _ if is_text => Some(
+            "Send the bytes of an image, of any type but text, a multipart/form-data form (files= in Python's requests, -F in curl), or application/json.",
+        ),
+        _ => None,
+    }
 }
 
 /// Refuses compressed bodies: images are compressed already.
 fn check_content_encoding(request: &Request) -> Result<(), RequestError> {
-    match header_text(request, &header::CONTENT_ENCODING)? {
-        Some(found) if !found.eq_ignore_ascii_case("identity") => {
-            Err(RequestError::ContentEncoding { found: found.to_owned() })
+    // Several lines of one header are one list (RFC 9110 section 5.3).
+    for value in request.headers().get_all(header::CONTENT_ENCODING) {
+        let found = value.to_str().map_err(|_| MalformedBody::Header { name: header::CONTENT_ENCODING.to_string() })?;
+        if !found.trim().eq_ignore_ascii_case("identity") {
+            return Err(RequestError::ContentEncoding { found: found.to_owned() });
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
-/// The media type in lower case, without its parameters; `application/octet-stream` if the header is missing.
-fn media_type(request: &Request) -> Result<String, RequestError> {
-    let value = header_text(request, &header::CONTENT_TYPE)?.unwrap_or("application/octet-stream");
-    Ok(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+/// The media type in lower case, without its parameters; empty if the header is missing.
+fn media_type(request: &Request) -> String {
+    let value = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    HeaderValueParts::parse(value.unwrap_or_default()).value
 }
 
 pub(super) fn header_text<'a>(request: &'a Request, name: &HeaderName) -> Result<Option<&'a str>, RequestError> {
     let Some(value) = request.headers().get(name) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| RequestError::MalformedBody(format!("the header {name} is not text")))?;
+    let text = value.to_str().map_err(|_| MalformedBody::Header { name: name.to_string() })?;
     Ok(Some(text.trim()))
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderValue, Request, Response, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use axum::response::IntoResponse;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -143,16 +144,21 @@ impl Connection {
     /// Answers a request, which begins with this call and not when the future is first polled.
     fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<WatchedReply>, Infallible>> {
         let version = request.version();
         let protocol = if version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
         let guard = self.activity.begin_request(protocol);
+        if version == Version::HTTP_10 && asks_to_keep_alive(request.headers()) {
+            // A compressed reply has no length, without which this version has to close the connection.
+            request.headers_mut().remove(header::ACCEPT_ENCODING);
+        }
         async move {
             let mut response = self.respond(request).await;
-            let last = self.class == ConnectionClass::Surplus || self.shared.state.phase() == Phase::Draining;
-            if last && protocol == Protocol::Http1 {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            let is_last = self.class == ConnectionClass::Surplus || self.shared.state.phase() == Phase::Draining;
+            let is_endless = version == Version::HTTP_10 && !has_length(&response);
+            if protocol == Protocol::Http1 && (is_last || is_endless) {
+                close_after(&mut response, version);
             }
             Ok(response.map(|body| WatchedReply::new(body, guard)))
         }
@@ -170,6 +176,26 @@ impl Connection {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(self.peer));
         self.shared.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+}
+
+/// True if the head of a request of HTTP/1.0 asks for a connection that stays open.
+fn asks_to_keep_alive(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case("keep-alive"))
+}
+
+/// True if the length of a reply is known before it is sent.
+fn has_length(response: &Response<Body>) -> bool {
+    response.headers().contains_key(header::CONTENT_LENGTH) || response.body().size_hint().exact().is_some()
+}
+
+/// Announces that the connection ends with this reply to a request of HTTP/1.
+fn close_after(response: &mut Response<Body>, version: Version) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if version == Version::HTTP_10 {
+        // To a client that asked for it, hyper would promise to keep the connection open in a reply of HTTP/1.1.
+        *response.version_mut() = version;
     }
 }
 
