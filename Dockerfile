@@ -27,6 +27,8 @@ RUN python3 scripts/fetch_runtime.py onnxruntime-cuda cuda cuda-math
 
 FROM debian:bookworm-slim AS base
 COPY --from=build /out/densecl-server /usr/local/bin/densecl-server
+# Authorities that the certificate of a Redis may be by.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY models/zoo /models
 ENV DENSECL_LISTEN=0.0.0.0:8080 \
     DENSECL_MODELS=/models \
