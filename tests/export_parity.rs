@@ -84,11 +84,12 @@ fn write_damped_network(path: &Path, stem_width: i64, seed: i64) {
     TensorFile { tensors: tensors.collect(), metadata }.write(path).expect("written");
 }
 
-/// Runs `densecl-trainer export CHECKPOINT --out FOLDER/zoo/NAME/1 ARGUMENTS`.
+/// Runs `densecl-trainer export CHECKPOINT --out FOLDER/zoo/NAME/1 ARGUMENTS`. The licence has to be said, because the
+/// weights are not those of a run.
 fn run_export(folder: &Path, name: &str, checkpoint: &Path, arguments: &[&str]) -> Output {
     let out = folder.join("zoo").join(name).join("1");
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainer_process"));
-    command.arg("export").arg(checkpoint).arg("--out").arg(out).args(arguments);
+    command.arg("export").arg(checkpoint).arg("--out").arg(out).args(["--licence", "Apache-2.0"]).args(arguments);
     command.env("DENSECL_ONNXRUNTIME", densecl_tests::onnxruntime()).output().expect("a process")
 }
 

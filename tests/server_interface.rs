@@ -76,8 +76,10 @@ async fn metrics_count_by_template_and_never_by_what_clients_write() {
     }
     let request = server.client.request("BREW".parse().expect("a method"), server.url("/models"));
     request.send().await.expect("an answer");
-    let reply = succeed(server.get("/metrics")).await;
-    assert!(header(&reply, "Content-Type").starts_with("application/openmetrics-text"));
+    let plain = succeed(server.get("/metrics")).await;
+    assert_eq!(header(&plain, "Content-Type"), "text/plain; version=0.0.4; charset=utf-8");
+    let reply = succeed(server.get("/metrics").header("Accept", "application/openmetrics-text; version=1.0.0")).await;
+    assert_eq!(header(&reply, "Content-Type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
     let text = reply.text().await.expect("text");
     for line in [
         r#"densecl_http_requests_total{route="/models/{name}",method="GET",status="404",model=""} 2"#,

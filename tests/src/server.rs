@@ -12,6 +12,7 @@ use densecl_server::app::{Application, ServeError};
 use densecl_server::cache::CacheSettings;
 use densecl_server::config::{ClientRates, Config, ConnectionLimits, Drain, RequestLimits};
 use densecl_server::http::AppState;
+use densecl_server::metrics::MetricsFormat;
 use ndarray::ArrayD;
 use ndarray_npy::ReadNpyExt;
 use reqwest::multipart::{Form, Part};
@@ -151,7 +152,7 @@ impl TestServer {
     /// # Panics
     /// If there are no metrics.
     pub fn metric(&self, line: &str) -> f64 {
-        let text = self.state.metrics().text().expect("metrics are text");
+        let text = self.state.metrics().text(MetricsFormat::OpenMetrics).expect("metrics are text");
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or(0.0)
     }
