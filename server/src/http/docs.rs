@@ -106,8 +106,12 @@ pub(super) fn ordered(document: &Document) -> OrderedJson {
                 content.move_to_front(media_type);
             }
         }
-        // utoipa describes no parameter whose schema is made by a function; the schema has the description then.
         for parameter in operation.at_mut(&["parameters"]).map(OrderedJson::children_mut).into_iter().flatten() {
+            // A blank field of a form counts as not given.
+            if parameter.has("in", "query") {
+                parameter.set("allowEmptyValue", serde_json::Value::Bool(true));
+            }
+            // utoipa describes no parameter whose schema is made by a function; the schema has the description then.
             let described = parameter.at_mut(&["schema"]).and_then(|schema| schema.take("description"));
             if let Some(description) = described {
                 parameter.set("description", description);

@@ -29,7 +29,7 @@ pub(super) struct FeaturesQuery {
     #[param(minimum = 32)]
     side: Option<u64>,
     /// `grid` (the default): one descriptor per cell. `pixel`: one per pixel of the image, interpolated bilinearly between the cells. `WxH`: W across and H down. Large replies are computed while they are sent.
-    #[param(pattern = "^(grid|pixel|[0-9]+x[0-9]+)$")]
+    #[param(pattern = "^(grid|pixel|[0-9]+x[0-9]+)?$")]
     resolution: Option<String>,
     /// `x,y,w,h` in whole pixels of the upright image, such as `0,0,320,240`: only this window of the result. With `grid`, the cells whose centres lie in it; with `WxH`, W by H places within the window. The whole image if not given.
     crop: Option<String>,
