@@ -13,7 +13,7 @@ import pytest
 
 from conftest import ZOO
 from redis_process import RedisProcess, find_redis
-from server_process import ServerProcess
+from server_process import ServerProcess, free_port
 from test_cache import features, fresh, metric, runs
 from test_cache_redis import PATIENT, QUERY, WARM_UP, wait_for, wait_until_up
 
@@ -202,12 +202,13 @@ def test_a_password_that_is_missing_or_wrong(start_redis, serve, url, cause, cur
 
 
 def test_a_node_of_a_cluster(start_redis, serve):
-    nodes = [start_redis("--cluster-enabled", "yes") for _ in range(2)]
-    first, second = nodes
+    # By default the nodes speak with one another on a port that is higher by 10,000, and need not exist.
+    buses = [str(free_port()) for _ in range(2)]
+    first, second = (start_redis("--cluster-enabled", "yes", "--cluster-port", bus) for bus in buses)
     server = serve(first.url)
     wait_for(lambda: warnings(server), "it is said")
     said_once(server, "CLUSTERDOWN")
-    first.command("CLUSTER", "MEET", "127.0.0.1", str(second.port))
+    first.command("CLUSTER", "MEET", "127.0.0.1", str(second.port), buses[1])
     # The entry that is written as a test belongs to the first node, and half of all others to the second.
     slot = first.command("CLUSTER", "KEYSLOT", "densecl:features:1:probe")
     owned = (0, 8191) if slot <= 8191 else (8192, 16383)

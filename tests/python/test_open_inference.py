@@ -291,8 +291,9 @@ class TestRepository:
         assert "--admin-listen" in problem["hint"]
 
     def test_everybody_may_read_the_index(self, client, admin):
-        for reader in (client, admin):
-            assert reader.get_model_repository_index() == [{"name": "m", "version": "1", "state": "READY", "reason": ""}]
+        index = client.get_model_repository_index()
+        assert {"name": "m", "version": "1", "state": "READY", "reason": ""} in index
+        assert index == admin.get_model_repository_index()
 
     def test_the_admin_listener_serves_no_inference(self, admin, served):
         assert refusal(lambda: admin.infer("m", [tensor(images(1, 32, 32))])).status() == "404"
