@@ -11,7 +11,7 @@ const TRAINER: &str = env!("CARGO_BIN_EXE_densecl-trainer");
 /// Images of a data set; a run takes eight steps of eight.
 const COUNT: usize = 64;
 
-/// What macOS puts beside a file on a disk of another system.
+/// A file that macOS puts beside another on a disk of another system.
 const APPLE_DOUBLE: &[u8] = b"\0\x05\x16\x07\0\x02\0\0Mac OS X        \0\x02\0\0\0\x09\0\0\0\x32\0\0\0\x0e";
 
 fn run(command: &mut Command) -> (Output, String) {

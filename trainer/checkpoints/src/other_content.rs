@@ -1,4 +1,4 @@
-//! What a file is that is no checkpoint, by its first bytes: for messages that say what to do instead.
+//! Recognises files that are no checkpoints by their first bytes, for messages with a cure.
 
 use crate::archive::MAGIC as ZIP;
 use crate::source::{ReadError, Source};

@@ -5,7 +5,7 @@ use densecl_checkpoints::Allow;
 
 use crate::pretrained::ReadOptions;
 
-/// What of a file is taken.
+/// Selection of weights from a file.
 #[derive(Clone, Debug, Args)]
 pub(super) struct CheckpointArgs {
     /// Of several networks in a file, the one to take: `ema` for averaged weights, or its key or prefix, such as `teacher`

@@ -43,7 +43,7 @@ pub enum FilesError {
     EmptyFolder {
         /// The folder.
         path: PathBuf,
-        /// What was found instead.
+        /// Content that was found instead.
         passed_over: Tally<PassedOverReason>,
     },
 }

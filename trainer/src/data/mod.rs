@@ -40,7 +40,7 @@ pub trait ImageSource: Send + Sync {
         None
     }
 
-    /// What was found beside the images and is not used.
+    /// Files beside the images that are not used.
     fn passed_over(&self) -> Tally<PassedOverReason> {
         Tally::default()
     }
@@ -100,7 +100,7 @@ impl DataSource {
         Ok(opened)
     }
 
-    /// What was found beside the images and is not used. Shards are counted when they are first opened.
+    /// Files beside the images that are not used. Shards are counted when they are first opened.
     pub fn passed_over(&self) -> Tally<PassedOverReason> {
         match self {
             Self::Images(images) => images.passed_over(),

@@ -38,7 +38,7 @@ use crate::pretrained::ReadOptions;
 pub struct Comparison {
     /// The models, one row each.
     pub models: Vec<ModelSource>,
-    /// What of other tools' files is taken.
+    /// Selection of weights from other tools' files.
     pub reading: ReadOptions,
     /// A repetition each.
     pub seeds: Vec<u64>,

@@ -65,7 +65,7 @@ const OWN_LICENCE: &str = "Apache-2.0";
 /// Options of an export.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
-    /// What of another tool's file is taken.
+    /// Selection of weights from another tool's file.
     pub reading: ReadOptions,
     /// Weights, output stride and layers.
     pub variant: ExportVariant,

@@ -51,7 +51,7 @@ pub struct Metrics {
     /// Images that could not be read and were replaced by others since the process started, each counted once by every
     /// process that met it.
     pub skipped_images: u64,
-    /// The same by reason.
+    /// These numbers by reason.
     #[serde(flatten)]
     pub skipped_by_reason: SkipCounts,
     /// Seconds of wall time that the run has taken, over all of its parts.

@@ -62,7 +62,7 @@ pub struct Outcome {
     pub step: u64,
     /// Steps of the whole schedule; more than `step` if the run was stopped.
     pub total_steps: u64,
-    /// What was found in the data and is no image of them.
+    /// Files in the data that are not used as images.
     pub passed_over: Tally<PassedOverReason>,
     /// Images that could not be read.
     pub skipped: SkipCounts,

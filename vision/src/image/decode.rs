@@ -37,7 +37,7 @@ pub enum DecodeError {
     /// The content is none of the formats we read (415).
     #[error("the content is {found}, not an image in a format that is read here (JPEG, PNG, WebP, GIF, BMP or TIFF)")]
     UnknownFormat {
-        /// What it is instead.
+        /// Content of the file.
         found: ForeignContent,
     },
     /// A format we read, in a variant that we do not (415).
@@ -118,7 +118,7 @@ pub fn is_picture(bytes: &[u8]) -> bool {
 /// | gamma, colour profiles | ignored |
 /// | missing, damaged or other data behind the last pixel | ignored |
 ///
-/// What Pillow does otherwise, and what is refused with [`DecodeError::Unsupported`], is listed in `docs/pictures.md`.
+/// Differences from Pillow, and forms refused with [`DecodeError::Unsupported`], are listed in `docs/pictures.md`.
 ///
 /// # Errors
 /// See [`DecodeError`]; each variant says which HTTP status it is meant to become.

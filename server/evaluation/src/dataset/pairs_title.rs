@@ -1,4 +1,4 @@
-//! What a set of pairs in the layout of `HPatches` is: the published one, procedural pairs, or somebody's own.
+//! Origin of a set of pairs in the layout of `HPatches`: the published one, procedural pairs, or another.
 
 use super::hpatches::Sequence;
 

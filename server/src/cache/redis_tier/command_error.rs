@@ -56,7 +56,7 @@ impl Cause {
         self.code == "WRONGTYPE"
     }
 
-    /// What can be done, for the log.
+    /// Advice for the log.
     pub(super) fn advice(&self) -> &'static str {
         match &*self.code {
             "READONLY" => "it is a replica: name the primary, or an address that follows it",

@@ -1,4 +1,4 @@
-//! What the log says of a Redis that comes and goes: each outage once, with its cause, and its end.
+//! Log lines about a Redis that comes and goes: each outage once, with its cause, and its end.
 
 use std::time::Duration;
 

@@ -114,7 +114,7 @@ pub enum MalformedInference {
         "input `{INPUT}`: {found}; it takes {INPUT_TYPE} [N, height, width, 3], RGB, with height and width multiples of {CELL_MULTIPLE_PX}. Image files of any size are taken by POST /features"
     )]
     Description {
-        /// What is wrong.
+        /// Description of the fault.
         found: String,
     },
     /// The request does not have exactly one input.

@@ -44,7 +44,7 @@ pub(super) fn decode(text: &str) -> Result<Vec<u8>, Base64Error> {
     decode_symbols(data, is_url).map_err(|error| error.moved(text[..text.len() - data.len()].chars().count()))
 }
 
-/// What the sender of a text that is not base64 may have meant, to follow the error's message.
+/// Hint at the likely mistake in a text that is not base64, to follow the error's message.
 pub(super) fn advice(text: &str) -> &'static str {
     let start = text.trim_start();
     if start.starts_with("b'") || start.starts_with("b\"") {

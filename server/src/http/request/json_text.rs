@@ -25,13 +25,13 @@ pub enum JsonError {
     Malformed {
         /// The member that is wrong, such as `` `points[3]`:  ``, or nothing.
         member: String,
-        /// What is wrong, with line and column.
+        /// Description of the fault, with line and column.
         reason: String,
     },
 }
 
 impl JsonError {
-    /// What the sender can do.
+    /// Advice for the sender.
     pub(super) fn hint(&self) -> &'static str {
         match self {
             Self::Encoding(_) | Self::NotUtf8 { .. } => {

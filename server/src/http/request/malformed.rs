@@ -41,7 +41,7 @@ pub enum MalformedBody {
 }
 
 impl MalformedBody {
-    /// What the sender can do.
+    /// Advice for the sender.
     pub(super) fn hint(&self) -> &'static str {
         match self {
             Self::Incomplete | Self::Header { .. } | Self::Form(_) => {

@@ -245,7 +245,7 @@ pub(super) fn content_length(request: &Request) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// What the sender of a body can do that is neither an image nor said to be one, but looks like a body of another type or
+/// Advice for a body that is neither an image nor declared to be one, but looks like a body of another type or
 /// like a file's name. `None` for other content, which is named when it is decoded.
 fn raw_hint(body: &[u8]) -> Option<&'static str> {
     // A zero byte is no text, although UTF-8 has it.

@@ -40,7 +40,7 @@ pub enum ListError {
     NoText {
         /// The file.
         path: PathBuf,
-        /// What it is not.
+        /// Reason, as the end of a sentence.
         reason: String,
     },
     /// It names nothing.

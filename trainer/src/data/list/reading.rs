@@ -13,7 +13,7 @@ use crate::data::walk::is_image;
 /// Most columns of a line that are looked at.
 const MAX_COLUMNS: usize = 16;
 
-/// What stands between two columns.
+/// Separators of columns.
 const DELIMITERS: [u8; 4] = *b"\t,; ";
 
 /// A way to read a line.

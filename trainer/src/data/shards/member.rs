@@ -97,7 +97,7 @@ impl Listing {
     }
 }
 
-/// What a member is, by its name.
+/// Kind of a member, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part<'a> {
     /// The image of the sample of this name: the path up to the first dot of the file name.

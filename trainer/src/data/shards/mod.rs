@@ -50,7 +50,7 @@ pub enum ShardError {
         count: usize,
         /// One of them.
         first: PathBuf,
-        /// What they hold instead.
+        /// Content that they hold instead.
         passed_over: Tally<PassedOverReason>,
     },
     /// None of the images in the buffer can be read.
@@ -76,7 +76,7 @@ impl Shards {
         Ok(Self { paths, tally: Arc::new(tally) })
     }
 
-    /// What was passed over in the shards that were opened so far, and beside them.
+    /// Counts of members passed over in the shards opened so far, and of files beside them.
     pub fn passed_over(&self) -> Tally<PassedOverReason> {
         self.tally.total()
     }

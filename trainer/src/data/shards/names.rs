@@ -28,7 +28,7 @@ pub enum ShardNameError {
     Compressed {
         /// The shard.
         path: PathBuf,
-        /// What it is compressed with.
+        /// Name of the compression.
         compression: &'static str,
         /// The program that unpacks it.
         tool: &'static str,

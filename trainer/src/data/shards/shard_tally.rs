@@ -1,4 +1,4 @@
-//! What the shards of a data set hold besides images, counted when a shard is opened for the first time.
+//! Counts of members that are no images, taken when a shard is opened for the first time.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -52,7 +52,7 @@ pub(super) fn pixels(bytes: &[u8], decoding_bytes: u64) -> Result<RgbImage, Deco
     Ok(picture)
 }
 
-/// What the headers say.
+/// Fields of the headers.
 struct BmpHeader {
     size: ImageSize,
     is_from_top: bool,

@@ -1,4 +1,4 @@
-//! What a file is that is not read here, by its first bytes.
+//! Recognises content that is not read here by its first bytes.
 //!
 //! This is for messages alone: a wrong name does no harm, and what is not recognised is no error.
 
@@ -7,7 +7,7 @@ use std::fmt;
 /// Content that is not read here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForeignContent {
-    /// What it is, with its article, such as `a HEIC picture`.
+    /// Name with its article, such as `a HEIC picture`.
     pub name: &'static str,
     /// The kind of content, which decides on the advice.
     pub kind: ForeignKind,

@@ -176,7 +176,7 @@ fn completed(bytes: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
     Ok(Cow::Owned([start, &tables, rest, end].concat()))
 }
 
-/// What a file has of its parts.
+/// Parts that a file has.
 struct Outline {
     has_end: bool,
     /// A scan uses a table that was not defined before.

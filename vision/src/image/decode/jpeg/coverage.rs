@@ -1,4 +1,4 @@
-//! Whether the entropy-coded data of a JPEG file hold the whole picture, and where they end.
+//! Checks that the entropy-coded data of a JPEG file hold the whole picture, and finds their end.
 //!
 //! Codes are walked through without computing a pixel: a file that lost its end marker is told apart from half a
 //! picture. This is done only where the end marker is missing. Time grows with the data and with the blocks of a scan;
