@@ -26,7 +26,7 @@ const BYTES_PER_PIXEL: u64 = 16;
 /// Huffman tables.
 const WORKSPACE_BYTES: u64 = 4 << 20;
 
-/// What a file says that it has.
+/// Parts that a file declares.
 mod flag {
     pub(super) const ANIMATION: u8 = 0x02;
     pub(super) const XMP: u8 = 0x04;
@@ -63,7 +63,7 @@ pub(super) fn pixels(bytes: &[u8], size: ImageSize, decoding_bytes: u64) -> Resu
     Ok(canvas)
 }
 
-/// What a file says of itself.
+/// Declarations of a file about itself.
 struct Container {
     canvas: ImageSize,
     flags: u8,

@@ -53,7 +53,7 @@ pub(super) fn end_of_whole_picture(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// What was sent of the picture so far.
+/// Progress of the picture so far.
 struct Coverage {
     is_progressive: bool,
     /// Minimum coded units of a scan with several components.
@@ -112,7 +112,7 @@ impl Coverage {
     }
 }
 
-/// What a scan sends.
+/// Content of a scan.
 struct Scan {
     components: Vec<ScanComponent>,
     /// The first and last coefficient, in zigzag order.

@@ -172,7 +172,7 @@ impl SampleLayout {
     const MAX_SAMPLES: u64 = 16;
     /// What tiles may have beyond four times the picture.
     const MAX_PADDING_BYTES: u64 = 64 << 20;
-    /// What making decompressors ready may cost beyond four times the picture.
+    /// Allowance for making decompressors ready, beyond four times the picture.
     const MAX_OVERHEAD_BYTES: u64 = 256 << 20;
 
     pub(super) fn from_directory(directory: &Directory<'_>) -> Result<Self, DecodeError> {
