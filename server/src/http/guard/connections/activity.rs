@@ -10,8 +10,9 @@ use crate::config::ConnectionLimits;
 
 /// Time that an idle connection stays open after the server stopped accepting: a request may already be on its way.
 const CLOSING_TIMEOUT: Duration = Duration::from_millis(500);
-/// Time that a connection stays open after a reply that ended while the server was closing. The reply began before,
-/// without `Connection: close`, so its client may read what is buffered and send another request.
+/// Time that a connection stays open after a reply that ended while the server was closing, or after a large one that
+/// ended before. The reply began without `Connection: close`, so its client may read what is buffered and send another
+/// request.
 const CLOSING_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of a reply that a client must take within the write timeout.
@@ -126,12 +127,24 @@ struct State {
     offered: BTreeMap<u64, Instant>,
     /// Bytes written since a piece was offered, or since the last [`TAKEN_BYTES`].
     wrote: usize,
+    /// Bytes written since the last request began. More than [`TAKEN_BYTES`] may still be in the operating system's
+    /// buffers when the reply has ended here.
+    wrote_of_reply: usize,
 }
 
 impl State {
     fn new(now: Instant) -> Self {
         let offered = BTreeMap::new();
-        Self { protocol: None, begun: 0, active_requests: 0, quiet_since: now, head_since: None, offered, wrote: 0 }
+        Self {
+            protocol: None,
+            begun: 0,
+            active_requests: 0,
+            quiet_since: now,
+            head_since: None,
+            offered,
+            wrote: 0,
+            wrote_of_reply: 0,
+        }
     }
 
     fn received(&mut self, now: Instant) {
@@ -147,6 +160,7 @@ impl State {
         self.begun += 1;
         self.active_requests += 1;
         self.head_since = None;
+        self.wrote_of_reply = 0;
         number
     }
 
@@ -160,6 +174,7 @@ impl State {
 
     fn wrote(&mut self, bytes: usize, now: Instant) {
         self.wrote += bytes;
+        self.wrote_of_reply = self.wrote_of_reply.saturating_add(bytes);
         // With HTTP/2 the bytes may belong to any of the streams.
         if self.wrote >= TAKEN_BYTES && self.protocol == Some(Protocol::Http1) {
             self.wrote = 0;
@@ -188,12 +203,10 @@ impl State {
             return (since(begun) >= limits.header_timeout).then_some(ConnectionTimeout::Head);
         }
         if let Some(closing) = closing {
-            let (start, timeout) = if self.quiet_since > closing {
-                (self.quiet_since, CLOSING_REPLY_TIMEOUT)
-            } else {
-                (closing, CLOSING_TIMEOUT)
-            };
-            return (since(start) >= timeout).then_some(ConnectionTimeout::Idle);
+            let may_be_reading = self.quiet_since > closing || self.wrote_of_reply > TAKEN_BYTES;
+            let is_over = since(closing) >= CLOSING_TIMEOUT
+                && (!may_be_reading || since(self.quiet_since) >= CLOSING_REPLY_TIMEOUT);
+            return is_over.then_some(ConnectionTimeout::Idle);
         }
         let timeout = if self.begun == 0 { limits.header_timeout } else { limits.idle_timeout };
         (since(self.quiet_since) >= timeout).then_some(ConnectionTimeout::Idle)
@@ -297,6 +310,29 @@ mod tests {
         assert_eq!(state.timeout(at(1.5), &LIMITS, Some(at(1.0))), Some(ConnectionTimeout::Idle));
         state.received(at(1.4));
         assert_eq!(state.timeout(at(2.0), &LIMITS, Some(at(1.0))), None, "a request has arrived");
+    }
+
+    #[test]
+    fn a_large_reply_that_ended_before_closing_may_still_be_read() {
+        let (mut state, at) = connection();
+        let request = state.begin_request(Protocol::Http1);
+        state.wrote(TAKEN_BYTES + 1, at(0.5));
+        state.end_request(request, at(0.5));
+        assert_eq!(state.timeout(at(5.4), &LIMITS, Some(at(1.0))), None);
+        assert_eq!(state.timeout(at(5.5), &LIMITS, Some(at(1.0))), Some(ConnectionTimeout::Idle));
+        assert_eq!(
+            state.timeout(at(9.4), &LIMITS, Some(at(9.0))),
+            None,
+            "read long ago, but a request may be on its way"
+        );
+        let request = state.begin_request(Protocol::Http1);
+        state.wrote(100, at(6.0));
+        state.end_request(request, at(6.0));
+        assert_eq!(
+            state.timeout(at(7.5), &LIMITS, Some(at(7.0))),
+            Some(ConnectionTimeout::Idle),
+            "a small one was read"
+        );
     }
 
     #[test]
