@@ -73,6 +73,13 @@ class RedisProcess:
     def keys(self) -> list[bytes]:
         return self.command("KEYS", "densecl:*")
 
+    def is_loading(self) -> bool:
+        try:
+            self.command("PING")
+        except RuntimeError as error:
+            return str(error).startswith("LOADING")
+        return False
+
     def command(self, *words: str | bytes):
         """One command and its answer: bytes, a number, a list, or None."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:

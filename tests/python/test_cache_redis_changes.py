@@ -158,12 +158,14 @@ def test_a_replica_that_lost_its_primary(start_redis, serve):
 
 def test_a_redis_that_is_loading(start_redis, serve, tmp_path):
     writer = start_redis()
-    for number in range(300):
+    for number in range(2000):
         writer.command("SET", f"other:{number}", b"x" * 100)
     writer.command("SAVE")
-    slow = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"]
+    # 8 s, in which it answers after every 10 keys.
+    slow = ["--key-load-delay", "4000", "--loading-process-events-interval-bytes", "1024"]
     loading = RedisProcess(tmp_path / "redis-0", *slow)
     loading.launch()
+    wait_for(loading.is_loading, "it says that it is loading")
     try:
         server = serve(loading.url)
         wait_for(lambda: warnings(server), "it is said")

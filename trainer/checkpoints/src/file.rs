@@ -125,7 +125,7 @@ impl CheckpointFile {
             return Err(OpenError::Content(other_content::describe_zip(names.iter().map(String::as_str))));
         };
         let archive = Archive::read(&source)?;
-        if archive.names().any(|name| name == format!("{folder}/constants.pkl")) {
+        if archive.names().any(|name| name.strip_prefix(&*folder) == Some("/constants.pkl")) {
             return Err(OpenError::Content(
                 "this is a TorchScript archive, which is a program; save its state_dict() instead".to_owned(),
             ));

@@ -28,7 +28,7 @@ const MAX_DICTIONARIES: usize = 256;
 const AVERAGED: [&str; 7] = ["ema", "teacher", "averaged", "averaging", "average", "swa", "shadow"];
 
 /// Parts of a prefix that tell a momentum encoder.
-const MOMENTUM: [&str; 5] = ["momentum", "target", "k", "key", "teacher"];
+const MOMENTUM: [&str; 4] = ["momentum", "target", "k", "key"];
 
 /// A network in a file.
 #[derive(Clone, Debug)]

@@ -202,7 +202,7 @@ impl DecodeLimits {
     const fn max_bytes(self, file_bytes: usize) -> u64 {
         const BYTES_PER_PIXEL: u64 = 20;
         const TABLES_BYTES: u64 = 32 << 20;
-        self.max_pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(TABLES_BYTES + 2 * file_bytes as u64)
+        self.max_pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(TABLES_BYTES + 4 * file_bytes as u64)
     }
 }
 

@@ -95,7 +95,8 @@ impl Connector {
     }
 
     fn open(&self, connections: Connections) {
-        *self.link() = Link { connections: Some(connections), ..Link::default() };
+        let mut link = self.link();
+        *link = Link { connections: Some(connections), ..Link::default() };
         self.metrics.set_redis_up(true);
     }
 
@@ -111,9 +112,15 @@ impl Connector {
 
     /// Logs the first refusal of its kind. Values of other types are replaced, which is not worth a line.
     fn log_refusal(&self, cause: &Cause) {
-        let mut link = self.link();
-        if !cause.is_about_value() && !link.refusals.contains(&cause.code) {
-            link.refusals.push(cause.code.clone());
+        let is_known = {
+            let mut link = self.link();
+            let is_known = link.refusals.contains(&cause.code);
+            if !is_known {
+                link.refusals.push(cause.code.clone());
+            }
+            is_known
+        };
+        if !is_known && !cause.is_about_value() {
             let (redis, Cause { code, reason }, advice) = (&self.address, cause, cause.advice());
             tracing::warn!(%redis, code, reason, advice, "Redis refuses a command");
         }

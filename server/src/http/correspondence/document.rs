@@ -104,7 +104,7 @@ struct VerificationDocument {
     inliers: usize,
     /// Largest distance of an inlier in pixels of the target: the transfer error in either image for a homography, the Sampson distance for a fundamental matrix.
     threshold_px: f64,
-    /// Reason why there is no matrix. `too_few_matches`: fewer than 4 (homography) or 8 (fundamental matrix). `no_consensus`: too few matches agree on one geometry. `degenerate`: the matches that agree also agree with other matrices, because in one of the images they are in fewer than 4 (homography) or 8 (fundamental matrix) different places, as those of a blank image are, or all but a few lie on one line, or, for a fundamental matrix, because nearly all lie on one plane, which a homography describes.
+    /// Reason why there is no matrix. `too_few_matches`: fewer than 4 (homography) or 8 (fundamental matrix). `no_consensus`: too few matches agree on one geometry, no more than would by chance. `degenerate`: the matches that agree also agree with other matrices, because in one of the images they are in fewer than 4 (homography) or 8 (fundamental matrix) different places, as those of a blank image are, or all but a few lie on one line, or, for a fundamental matrix, because nearly all lie on one plane, which a homography describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "degenerate")]
     reason: Option<&'static str>,

@@ -1,7 +1,7 @@
 //! Triton's extension for model repositories: lists, loads and unloads models.
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -152,12 +152,8 @@ async fn run_change(
 pub(super) struct OptionalObject<T>(T);
 
 impl<T: Default + DeserializeOwned> ReadBody for OptionalObject<T> {
-    async fn read(app: &AppState, mut reading: Reading) -> Result<Self, RequestError> {
+    async fn read(app: &AppState, reading: Reading) -> Result<Self, RequestError> {
         let limit = app.service().limits().max_body_bytes.min(MAX_BODY_BYTES);
-        DefaultBodyLimit::apply(
-            DefaultBodyLimit::max(usize::try_from(limit).unwrap_or(usize::MAX)),
-            &mut reading.request,
-        );
         let body = read_optional(reading.request, limit).await?;
         if body.is_empty() {
             return Ok(Self(T::default()));

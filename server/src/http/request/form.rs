@@ -1,7 +1,7 @@
 //! Forms: a part for each image, and a part for each parameter.
 //!
-//! The name of a part says what it is; its filename and its type say nothing. Parts arrive piece by piece, and are
-//! refused as soon as a limit is exceeded.
+//! The name of a part says what it is; its filename and its type say nothing. Parts arrive in batches, and are refused
+//! with the batch in which a limit is exceeded.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -138,9 +138,11 @@ impl<const N: usize> Reader<N> {
 /// batch: a body of many small pieces without a boundary would take time that is quadratic in its length.
 fn growing_batches<E>(pieces: impl Stream<Item = Result<Bytes, E>>) -> impl Stream<Item = Result<Bytes, E>> {
     const SMALLEST: usize = 64 << 10;
+    // Joining copies a batch.
+    const LARGEST: usize = 16 << 20;
     try_unfold((Box::pin(pieces), 0), async |(mut pieces, passed)| {
         let Some(first) = pieces.try_next().await? else { return Ok(None) };
-        let wanted = SMALLEST.max(passed / 4);
+        let wanted = (passed / 4).clamp(SMALLEST, LARGEST);
         let batch = if first.len() >= wanted { first } else { join(first, &mut pieces, wanted).await? };
         let passed = passed + batch.len();
         Ok(Some((batch, (pieces, passed))))

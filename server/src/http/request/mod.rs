@@ -19,7 +19,7 @@ mod text_position;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 
 use densecl_vision::image::is_picture;
@@ -229,8 +229,9 @@ pub(super) async fn read_whole(request: Request, limit: u64) -> Result<Bytes, Re
     if body.is_empty() { Err(RequestError::EmptyBody) } else { Ok(body) }
 }
 
-/// Reads the whole body, which may be empty.
-pub(super) async fn read_optional(request: Request, limit: u64) -> Result<Bytes, RequestError> {
+/// Reads the whole body, which may be empty, of at most `limit` bytes.
+pub(super) async fn read_optional(mut request: Request, limit: u64) -> Result<Bytes, RequestError> {
+    DefaultBodyLimit::apply(DefaultBodyLimit::max(usize::try_from(limit).unwrap_or(usize::MAX)), &mut request);
     Bytes::from_request(request, &()).await.map_err(|rejection| body_error(&rejection, limit))
 }
 
@@ -248,9 +249,14 @@ pub(super) fn content_length(request: &Request) -> Option<u64> {
 /// Advice for a body that is neither an image nor declared to be one, but looks like a body of another type or
 /// like a file's name. `None` for other content, which is named when it is decoded.
 fn raw_hint(body: &[u8]) -> Option<&'static str> {
-    // A zero byte is no text, although UTF-8 has it.
     let start = &body[..body.len().min(64)];
-    let is_text = std::str::from_utf8(start).is_ok() && !start.contains(&0);
+    let is_utf8 = match std::str::from_utf8(start) {
+        Ok(_) => true,
+        // A character may be cut in two.
+        Err(error) => error.error_len().is_none() && start.len() < body.len(),
+    };
+    // A zero byte is no text, although UTF-8 has it.
+    let is_text = is_utf8 && !start.contains(&0);
     match body.trim_ascii_start() {
         [b'{' | b'[', ..] => Some("It looks like JSON: send it with `Content-Type: application/json`."),
         [b'-', b'-', ..] => {
@@ -271,8 +277,8 @@ fn raw_hint(body: &[u8]) -> Option<&'static str> {
 fn check_content_encoding(request: &Request) -> Result<(), RequestError> {
     // Several lines of one header are one list (RFC 9110 section 5.3).
     for value in request.headers().get_all(header::CONTENT_ENCODING) {
-        let found = value.to_str().map_err(|_| MalformedBody::Header { name: header::CONTENT_ENCODING.to_string() })?;
-        if !found.trim().eq_ignore_ascii_case("identity") {
+        let found = value_text(value, &header::CONTENT_ENCODING)?;
+        if !found.split(',').all(|encoding| encoding.trim().eq_ignore_ascii_case("identity")) {
             return Err(RequestError::ContentEncoding { found: found.to_owned() });
         }
     }
@@ -287,6 +293,9 @@ fn media_type(request: &Request) -> String {
 
 pub(super) fn header_text<'a>(request: &'a Request, name: &HeaderName) -> Result<Option<&'a str>, RequestError> {
     let Some(value) = request.headers().get(name) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| MalformedBody::Header { name: name.to_string() })?;
-    Ok(Some(text.trim()))
+    Ok(Some(value_text(value, name)?))
+}
+
+fn value_text<'a>(value: &'a HeaderValue, name: &HeaderName) -> Result<&'a str, MalformedBody> {
+    value.to_str().map(str::trim).map_err(|_| MalformedBody::Header { name: name.to_string() })
 }

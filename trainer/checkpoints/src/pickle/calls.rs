@@ -7,6 +7,9 @@ use super::strides::{column_major, element_count, row_major};
 use super::{Fault, MAX_AXES, Storage, StorageLocation, Tensor, Value};
 use crate::dtype::DType;
 
+/// Functions of Python 3 and 2 that make an object of the class that they are given.
+const RECONSTRUCTORS: [&str; 2] = ["copyreg._reconstructor", "copy_reg._reconstructor"];
+
 impl Machine<'_, '_> {
     /// `callee(*arguments)` for the names that are known.
     pub(super) fn call_value(&mut self, callee: Value, arguments: Value) -> Result<Value, Fault> {
@@ -54,11 +57,11 @@ impl Machine<'_, '_> {
         }
     }
 
-    /// An object of a class that is not known. `copyreg._reconstructor` makes one of the class that it is given.
+    /// An object of a class that is not known.
     fn foreign_object(&self, id: u32, arguments: Value) -> Value {
         let first = self.graph.items(arguments).and_then(<[Value]>::first);
         match first {
-            Some(&class @ Value::Foreign(_)) if self.graph.foreign(id).starts_with("copy") => class,
+            Some(&class @ Value::Foreign(_)) if RECONSTRUCTORS.contains(&self.graph.foreign(id)) => class,
             _ => Value::Foreign(id),
         }
     }

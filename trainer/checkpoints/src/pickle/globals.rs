@@ -49,7 +49,7 @@ pub(crate) enum Global {
 
 /// Modules of Python whose functions run commands or code, reach other programs, or reach into the interpreter; and those of
 /// PyTorch that load files or code.
-const REFUSED: [&str; 57] = [
+const REFUSED: [&str; 59] = [
     "os",
     "posix",
     "nt",
@@ -101,6 +101,8 @@ const REFUSED: [&str; 57] = [
     "dill",
     "numpy.testing",
     "torch.utils.cpp_extension",
+    "functools",
+    "types",
     "torch.storage",
     "torch.serialization",
     "torch.hub",
@@ -109,11 +111,8 @@ const REFUSED: [&str; 57] = [
     "torch.ops",
 ];
 
-/// Records of modules whose other names are refused.
+/// Records in these modules.
 const RECORDS: [&str; 2] = ["functools.partial", "types.SimpleNamespace"];
-
-/// Modules that have such records.
-const REFUSED_BUT_RECORDS: [&str; 2] = ["functools", "types"];
 
 /// Types of elements and plain types of Python: as names, never called.
 const NAMES: [&str; 27] = [
@@ -167,9 +166,7 @@ impl Global {
         // A method of something that is known is a function, and no class.
         let is_method = full.match_indices('.').any(|(dot, _)| known(&full[..dot]).is_some());
         let is_record = RECORDS.contains(&full.as_str());
-        let is_refused = REFUSED.iter().any(|module| is_in(module))
-            || REFUSED_BUT_RECORDS.iter().any(|module| is_in(module)) && !is_record
-            || full == "torch.load";
+        let is_refused = REFUSED.iter().any(|module| is_in(module)) && !is_record || full == "torch.load";
         if is_method || is_refused { Err(Fault::Global(full)) } else { Ok(None) }
     }
 }

@@ -272,10 +272,6 @@ impl Machine<'_, '_> {
                 let (Some(module), Some(name)) = (self.graph.text(module), self.graph.text(name)) else {
                     return Err(Fault::Stack { opcode: "STACK_GLOBAL", expected: "the names of a module and in it" });
                 };
-                // Both may be repeated from the memo in any combination.
-                if module.len() + name.len() > MAX_GLOBAL_BYTES {
-                    return Err(Fault::Text("the name of a class"));
-                }
                 let (module, name) = (module.to_owned(), name.to_owned());
                 self.global(&module, &name)?
             }
@@ -328,6 +324,10 @@ impl Machine<'_, '_> {
     }
 
     fn global(&mut self, module: &str, name: &str) -> Result<Value, Fault> {
+        // The memo repeats both in any combination, and each combination is kept.
+        if module.len() + name.len() > MAX_GLOBAL_BYTES {
+            return Err(Fault::Text("the name of a class"));
+        }
         Ok(match Global::find(module, name)? {
             Some(global) => Value::Global(global),
             None => self.graph.add_foreign(&format!("{module}.{name}")),

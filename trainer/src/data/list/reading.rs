@@ -37,8 +37,7 @@ impl Reading {
         for delimiter in DELIMITERS {
             if line.as_bytes().contains(&delimiter) {
                 all.extend([Self::BeforeLast(delimiter), Self::AfterFirst(delimiter)]);
-                let paths =
-                    columns(line, delimiter).into_iter().take(MAX_COLUMNS).map(|field| column_path(&field)).enumerate();
+                let paths = columns(line, delimiter).into_iter().map(|field| column_path(&field)).enumerate();
                 in_columns.extend(paths.filter_map(|(at, path)| Some((Self::Column(delimiter, at), path?.into()))));
             }
         }
@@ -104,10 +103,14 @@ fn unquoted(text: &str) -> &str {
 
 /// The columns of a line; quotes keep a delimiter within a column.
 fn columns(line: &str, delimiter: u8) -> Vec<String> {
-    let mut reader =
-        csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(line.as_bytes());
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .delimiter(delimiter)
+        .buffer_capacity(line.len().clamp(1, 8 << 10))
+        .from_reader(line.as_bytes());
     let record = reader.records().next().and_then(Result::ok).unwrap_or_default();
-    record.iter().map(str::to_owned).collect()
+    record.iter().take(MAX_COLUMNS).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

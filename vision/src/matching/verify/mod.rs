@@ -21,7 +21,7 @@ use self::consensus::{Consensus, Model, find_consensus};
 use self::fundamental::FundamentalMatrix;
 use self::homography::HomographyModel;
 use self::normalization::SimilarityTransform;
-use self::separate_pairs::{JudgedPair, OffLines, SeparatePairs, distinct};
+use self::separate_pairs::{Agreement, JudgedPair, OffLines, SeparatePairs, distinct};
 use super::{Cancellation, Cancelled, ImagePair, PointMatch};
 use crate::features::Geometry;
 use crate::image::ImageSize;
@@ -77,11 +77,11 @@ pub struct Verification {
 pub enum Undetermined {
     /// There are fewer than 4 matches for a homography, or fewer than 8 for a fundamental matrix.
     TooFewMatches,
-    /// Too few matches agree with any model.
+    /// Too few matches agree with any model: no more than would by chance.
     NoConsensus,
     /// The matches that agree also agree with other matrices: all but a few are in fewer than 4 places (homography) or 8
     /// (fundamental matrix) of one of the images, on one line of one of the images or, for a fundamental matrix, on one
-    /// plane, or are as few as would agree by chance.
+    /// plane.
     Degenerate,
 }
 
@@ -185,22 +185,29 @@ fn fundamental(pairs: &[PointPair], chance: f64, cancellation: &Cancellation) ->
     Ok(match find_consensus::<FundamentalMatrix>(pairs, cancellation)? {
         Err(reason) => Err(reason),
         Ok(Consensus { model, inliers }) => {
+            let mut judged: Vec<_> =
+                pairs.iter().zip(&inliers).map(|(&pair, &agrees)| JudgedPair { pair, agrees }).collect();
+            if !Agreement::of(&judged).is_meaningful(FundamentalMatrix::MIN_MATCHES, chance) {
+                return Ok(Err(Undetermined::NoConsensus));
+            }
             // Near an epipole a pair agrees with every matrix that has it.
             let epipoles = model.epipoles();
-            let judged = pairs.iter().zip(&inliers).map(|(&pair, &agrees)| JudgedPair { pair, agrees });
-            let away: Vec<_> = judged.filter(|it| !epipoles.are_near(&it.pair, AT_EPIPOLE)).collect();
-            let agreeing: Vec<_> = away.iter().filter(|it| it.agrees).map(|it| it.pair).collect();
-            let is_determined = suffice_for_fundamental(&away, chance) && !lie_on_a_plane(&agreeing, cancellation)?;
+            judged.retain(|it| !epipoles.are_near(&it.pair, AT_EPIPOLE));
+            let agreeing: Vec<_> = judged.iter().filter(|it| it.agrees).map(|it| it.pair).collect();
+            let is_determined = suffice_for_fundamental(&judged, chance) && !lie_on_a_plane(&agreeing, cancellation)?;
             if is_determined { Ok((model.matrix(), inliers)) } else { Err(Undetermined::Degenerate) }
         }
     })
 }
 
-/// The reason why the inliers among `pairs` do not determine a homography: they have to be in four places of each image, of
-/// which no three are on a line, so that any line misses at least two, and more than chance would make agree.
+/// The reason why the inliers among `pairs` do not determine a homography: they have to be more than chance would make
+/// agree, in four places of each image, of which no three are on a line, so that any line misses at least two.
 fn reason_against_homography(pairs: &[JudgedPair], chance: f64) -> Option<Undetermined> {
+    if !Agreement::of(pairs).is_meaningful(HomographyModel::MIN_MATCHES, chance) {
+        return Some(Undetermined::NoConsensus);
+    }
     let separate = SeparatePairs::among(pairs);
-    let OffLines { source, target, both: _ } = separate.off_lines();
+    let OffLines { source, target } = separate.off_lines();
     let agreement = separate.agreement();
     if agreement.agreeing < HomographyModel::MIN_MATCHES || source.agreeing.min(target.agreeing) < 2 {
         Some(Undetermined::Degenerate)
@@ -219,7 +226,8 @@ fn reason_against_homography(pairs: &[JudgedPair], chance: f64) -> Option<Undete
 /// the eight degrees of freedom: it takes five more.
 fn suffice_for_fundamental(pairs: &[JudgedPair], chance: f64) -> bool {
     let separate = SeparatePairs::among(pairs);
-    let OffLines { source, target, both } = separate.off_lines();
+    let OffLines { source, target } = separate.off_lines();
+    let both = separate.off_line_of_both();
     let needed = [(separate.agreement(), FundamentalMatrix::MIN_MATCHES), (source, 3), (target, 3), (both, 5)];
     needed.into_iter().all(|(agreement, fitted)| agreement.is_meaningful(fitted, chance))
 }
@@ -241,27 +249,26 @@ struct ThresholdUnits {
 }
 
 impl ThresholdUnits {
-    /// The probability that a pair of random points agrees with a fundamental matrix, at most: the area of the longest
-    /// epipolar line's surroundings in an image. The Sampson distance is up to √2 times smaller than the distance from the
-    /// line.
+    /// About the probability that a pair of random points agrees with a fundamental matrix: the area of the longest epipolar
+    /// line's surroundings in an image. The Sampson distance is up to √2 times smaller than the smaller one of the distances
+    /// from the two lines.
     fn chance_near_line(&self) -> f64 {
-        let of_image = |(image, units): (ImageSize, &SimilarityTransform)| {
-            let (width, height) = (units.scale() * f64::from(image.width), units.scale() * f64::from(image.height));
-            2.0 * std::f64::consts::SQRT_2 * width.hypot(height) / (width * height)
-        };
-        let [source, target] = self.images;
-        of_image((source, &self.source)).max(of_image((target, &self.target)))
+        self.largest(|width, height| 2.0 * std::f64::consts::SQRT_2 * width.hypot(height) / (width * height))
     }
 
     /// The probability that a pair of random points agrees with a homography, at most: the area of a point's surroundings
     /// in an image.
     fn chance_near_point(&self) -> f64 {
-        let of_image = |(image, units): (ImageSize, &SimilarityTransform)| {
-            let area = units.scale() * units.scale() * f64::from(image.width) * f64::from(image.height);
-            std::f64::consts::PI / area
-        };
+        self.largest(|width, height| std::f64::consts::PI / (width * height))
+    }
+
+    /// The larger of a function's values for width and height of the two images, in thresholds.
+    fn largest(&self, of_size: impl Fn(f64, f64) -> f64) -> f64 {
         let [source, target] = self.images;
-        of_image((source, &self.source)).max(of_image((target, &self.target)))
+        let of_image = |image: ImageSize, units: &SimilarityTransform| {
+            of_size(units.scale() * f64::from(image.width), units.scale() * f64::from(image.height))
+        };
+        of_image(source, &self.source).max(of_image(target, &self.target))
     }
 
     fn pair(&self, found: &PointMatch) -> PointPair {

@@ -17,7 +17,7 @@ const SAME_PLACE: f64 = 1.0;
 const ON_LINE: f64 = 1.0;
 /// Largest number of pairs that are looked at, drawn at random.
 const MAX_PAIRS: usize = 1_000;
-/// Lines through two points that are tried. The line of half of all points is missed with a probability below 1e-24.
+/// Lines through two points that are tried. The line of half of all points, of many, is missed with a probability below 1e-24.
 const MAX_LINES: usize = 200;
 /// Most sets of pairs that may be expected to agree as well as one that counts, if all pairs are chance matches.
 const MAX_FALSE_ALARMS: f64 = 1e-3;
@@ -72,21 +72,31 @@ impl SeparatePairs {
         Agreement::count(self.0.iter())
     }
 
-    /// The agreement of the pairs off the lines that most pairs that agree are on.
+    /// The agreement of the pairs off the line of each image that most pairs that agree are on.
     pub(super) fn off_lines(&self) -> OffLines {
-        let agreeing: Vec<PointPair> = self.0.iter().filter(|judged| judged.agrees).map(|judged| judged.pair).collect();
-        let source = best_line(&agreeing, |pair| pair.source);
-        let on_source = agreeing.iter().filter(|pair| source.distance(pair.source) <= ON_LINE).copied();
-        let target_of_source = best_line(&on_source.collect::<Vec<_>>(), |pair| pair.target);
-        let target = best_line(&agreeing, |pair| pair.target);
-        let off = |is_on: &dyn Fn(&PointPair) -> bool| Agreement::count(self.0.iter().filter(|it| !is_on(&it.pair)));
+        let agreeing = self.agreeing();
+        let (source, target) = (best_line(&agreeing, |pair| pair.source), best_line(&agreeing, |pair| pair.target));
         OffLines {
-            source: off(&|pair| source.distance(pair.source) <= ON_LINE),
-            target: off(&|pair| target.distance(pair.target) <= ON_LINE),
-            both: off(&|pair| {
-                source.distance(pair.source) <= ON_LINE && target_of_source.distance(pair.target) <= ON_LINE
-            }),
+            source: self.agreement_off(|pair| source.distance(pair.source) <= ON_LINE),
+            target: self.agreement_off(|pair| target.distance(pair.target) <= ON_LINE),
         }
+    }
+
+    /// The agreement of the pairs off those that are on a line of the target, among those on the best line of the source.
+    pub(super) fn off_line_of_both(&self) -> Agreement {
+        let mut agreeing = self.agreeing();
+        let source = best_line(&agreeing, |pair| pair.source);
+        agreeing.retain(|pair| source.distance(pair.source) <= ON_LINE);
+        let target = best_line(&agreeing, |pair| pair.target);
+        self.agreement_off(|pair| source.distance(pair.source) <= ON_LINE && target.distance(pair.target) <= ON_LINE)
+    }
+
+    fn agreeing(&self) -> Vec<PointPair> {
+        self.0.iter().filter(|judged| judged.agrees).map(|judged| judged.pair).collect()
+    }
+
+    fn agreement_off(&self, is_on: impl Fn(&PointPair) -> bool) -> Agreement {
+        Agreement::count(self.0.iter().filter(|judged| !is_on(&judged.pair)))
     }
 }
 
@@ -98,6 +108,10 @@ pub(super) struct Agreement {
 }
 
 impl Agreement {
+    pub(super) fn of(pairs: &[JudgedPair]) -> Self {
+        Self::count(pairs.iter())
+    }
+
     fn count<'a>(pairs: impl Iterator<Item = &'a JudgedPair>) -> Self {
         pairs.fold(Self { pairs: 0, agreeing: 0 }, |Self { pairs, agreeing }, judged| Self {
             pairs: pairs + 1,
@@ -135,8 +149,6 @@ pub(super) struct OffLines {
     pub(super) source: Agreement,
     /// Off a line of the target.
     pub(super) target: Agreement,
-    /// Off the pairs that are on a line of the target, among those on the line of the source.
-    pub(super) both: Agreement,
 }
 
 /// A line of an image.
@@ -236,8 +248,9 @@ mod tests {
         let mut pairs: Vec<_> =
             (0..30).map(|i| pair([3.0 * f64::from(i), wobble(i)], [wobble(i), 4.0 * f64::from(i)])).collect();
         let off_lines = |pairs: &[PointPair]| {
-            let OffLines { source, target, both } = SeparatePairs(judged(pairs)).off_lines();
-            [source, target, both].map(|off| off.pairs)
+            let separate = SeparatePairs(judged(pairs));
+            let OffLines { source, target } = separate.off_lines();
+            [source, target, separate.off_line_of_both()].map(|off| off.pairs)
         };
         assert_eq!(off_lines(&pairs), [0, 0, 0]);
         pairs.push(pair([40.0, 60.0], [50.0, 30.0]));

@@ -204,6 +204,37 @@ fn is_inlier(found: &PointMatch) -> bool {
     found.inlier == Some(true)
 }
 
+#[test]
+fn matches_that_agree_by_chance_have_no_consensus() {
+    for seed in 0..10 {
+        let mut scene = Scene::new(seed);
+        let truth = scene.homography();
+        for model in [GeometricModel::Homography, GeometricModel::Fundamental] {
+            let mut matches = scene.matches(&truth, 0, 200, 0.0);
+            assert_eq!(verified(&mut matches, model).reason, Some(Undetermined::NoConsensus), "{model:?} {seed}");
+        }
+    }
+}
+
+#[test]
+fn four_corners_determine_a_homography() {
+    let truth = Scene::new(3).homography();
+    let corners = [[20.0, 30.0], [600.0, 40.0], [610.0, 450.0], [35.0, 440.0]];
+    let mut matches: Vec<_> = corners.iter().map(|&corner| found(corner, project(&truth, corner))).collect();
+    let verification = verified(&mut matches, GeometricModel::Homography);
+    assert_eq!(verification.inliers, 4);
+    assert!(corner_error(&truth, &matrix_of(&verification)) < 1e-3);
+}
+
+#[test]
+fn chances_are_shares_of_an_image() {
+    // 80 by 60 thresholds.
+    let units = SimilarityTransform::from_image(IMAGE, 8.0);
+    let units = ThresholdUnits { source: units, target: units, images: [IMAGE, IMAGE] };
+    assert!((units.chance_near_point() - std::f64::consts::PI / 4800.0).abs() < 1e-12);
+    assert!((units.chance_near_line() - 200.0 * std::f64::consts::SQRT_2 / 4800.0).abs() < 1e-12);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(30))]
 

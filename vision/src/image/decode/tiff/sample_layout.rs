@@ -292,7 +292,8 @@ impl SampleLayout {
             Compression::Jpeg => {
                 let side = |length: u32| u64::from(length).next_multiple_of(32);
                 let (width, height) = (side(self.chunk.width), side(self.chunk.height));
-                3 * file_bytes + width.saturating_mul(height + 32 * 4).saturating_mul(3 * self.samples as u64)
+                let decoder = width.saturating_mul(height + 32 * 4).saturating_mul(3 * self.samples as u64);
+                file_bytes.saturating_mul(3).saturating_add(decoder)
             }
             // The changes of colour in two rows.
             Compression::Fax(_) => u64::from(self.chunk.width).saturating_mul(16),
@@ -325,7 +326,7 @@ impl SampleLayout {
 
     /// Number of all chunks, those of extra samples included.
     pub(super) fn chunk_count(&self) -> u64 {
-        self.chunks_across() * self.chunks_down().saturating_mul(self.planes())
+        self.chunks_across().saturating_mul(self.chunks_down()).saturating_mul(self.planes())
     }
 
     /// The chunks that hold samples of the canvas: plane after plane, row after row.
