@@ -7,7 +7,7 @@ use densecl_inference::backend::{ImageBatch, LayerOutput, Load};
 use densecl_inference::onnx_runtime::OnnxRuntimeBackend;
 use densecl_models::geometry::inference_size;
 use densecl_vision::features::{Dtype, FeatureMap, Layout, encode_npy};
-use densecl_vision::image::{DecodeLimits, ImageSize, RgbImage, decode, resize};
+use densecl_vision::image::{DecodeLimits, RgbImage, decode_resized};
 
 use crate::Task;
 use crate::report::Sample;
@@ -97,8 +97,8 @@ fn image_batch<'a>(first: &RgbImage, images: &'a [&'a [u8]]) -> ImageBatch<'a> {
 }
 
 fn input(task: &Task, index: usize) -> anyhow::Result<RgbImage> {
-    let picture = decode(task.inputs.file(index), &DecodeLimits { max_pixels: task.config.limits.max_pixels })?;
-    Ok(resize(&picture, inference_size(ImageSize::from(picture.dimensions()), task.side_px))?)
+    let limits = DecodeLimits { max_pixels: task.config.limits.max_pixels };
+    Ok(decode_resized(task.inputs.file(index), &limits, |size| inference_size(size, task.side_px))?.pixels)
 }
 
 fn reply(engine: &mut OnnxRuntimeBackend, task: &Task, index: usize, load: Load) -> anyhow::Result<Vec<u8>> {

@@ -8,6 +8,10 @@ use sha2::{Digest, Sha256};
 
 use densecl_inference::backend::LayerSet;
 
+/// Version of the way from a file to the model's input. Programs that make other pixels of the same file have another:
+/// 2 since large JPEGs are decoded at a fraction of their size.
+const INPUT_VERSION: u32 = 2;
+
 /// How features of an image are computed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Recipe {
@@ -49,6 +53,7 @@ impl FeatureKey {
     pub fn id(&self) -> FeatureId {
         let Recipe { model, version, digest, layers, side_px } = &*self.recipe;
         let mut hash = Sha256::new();
+        hash.update(INPUT_VERSION.to_le_bytes());
         hash.update(self.content);
         hash.update(digest);
         hash.update(version.to_le_bytes());

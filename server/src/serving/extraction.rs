@@ -14,8 +14,11 @@ use super::timings::{Stage, WorkContext};
 use crate::cache::{CachedFeatures, CachedMaps, FeatureCache, FeatureId, FeatureKey, MapsKind, Recipe, Role};
 use densecl_inference::batch::LayerOutput;
 use densecl_inference::registry::ModelInput;
+use densecl_models::geometry::inference_size;
 use densecl_vision::features::FeatureMap;
-use densecl_vision::image::{DecodeLimits, ImageSize, PictureHeader, RgbImage, decode, probe};
+use densecl_vision::image::{
+    DecodeLimits, DecodeResizedError, ImageSize, PictureHeader, ResizedPicture, RgbImage, decode, decode_resized, probe,
+};
 
 /// Files up to this size are hashed on the async thread, which takes less than a millisecond, about as long as a
 /// hand-over to another thread.
@@ -236,9 +239,12 @@ impl FeatureExtraction {
         self.admitted.reserve(input_bytes.saturating_add(output_bytes))?;
         let (limits, side_px) = (self.decode_limits(), self.selection.side_px);
         let decoding = move || {
-            let image = decode(&file, &limits)?;
-            drop(file);
-            Ok((ImageSize::from(image.dimensions()), model_input(&image, side_px).map_err(ServingError::internal)?))
+            let decoded = decode_resized(&file, &limits, |size| inference_size(size, side_px));
+            let ResizedPicture { full_size, pixels } = decoded.map_err(|error| match error {
+                DecodeResizedError::Decode(error) => error.into(),
+                DecodeResizedError::Resize(error) => ServingError::internal(error),
+            })?;
+            Ok((full_size, model_input(pixels)))
         };
         let (image, input) = self.on_cpu(Stage::Decode, decoding).await?;
         let layers = self.infer(input).await?.into_iter();

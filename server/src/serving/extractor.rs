@@ -9,11 +9,10 @@ use densecl_models::geometry::{CELL_MULTIPLE_PX, inference_size};
 use densecl_vision::features::{FeatureMap, HypercolumnError, LayerScaling, ShapeError, hypercolumn};
 use densecl_vision::image::{ImageSize, ResizeError, RgbImage, resize};
 
-/// Resizes an image to the input size of the model.
-pub(super) fn model_input(image: &RgbImage, side_px: u32) -> Result<ModelInput, ResizeError> {
-    let size = inference_size(ImageSize::from(image.dimensions()), side_px);
-    let resized = resize(image, size)?;
-    Ok(ModelInput { height: size.height as usize, width: size.width as usize, rgb: resized.into_raw() })
+/// An image at the input size of the model, as the model takes it.
+pub(super) fn model_input(resized: RgbImage) -> ModelInput {
+    let (width, height) = resized.dimensions();
+    ModelInput { height: height as usize, width: width as usize, rgb: resized.into_raw() }
 }
 
 /// Stacks the layers of one image to one map.
@@ -97,7 +96,8 @@ impl FeatureExtractor {
     /// # Errors
     /// If the image is empty or the model fails.
     pub fn extract(&self, image: &RgbImage) -> Result<FeatureMap, ExtractorError> {
-        let input = model_input(image, self.side_px)?;
+        let size = inference_size(ImageSize::from(image.dimensions()), self.side_px);
+        let input = model_input(resize(image, size)?);
         let reply = self.model.run_blocking(input, self.layers.clone(), Instant::now() + Self::TIMEOUT)?;
         stack(reply.layers, LayerScaling::Unit)
     }

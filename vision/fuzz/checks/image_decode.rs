@@ -1,6 +1,6 @@
 //! Decoding of pictures: the size and memory that a probe states hold, what it refuses is refused, nothing panics.
 
-use densecl_vision::image::{DecodeLimits, ImageSize, decode_uncaught, probe};
+use densecl_vision::image::{DecodeLimits, ImageSize, decode_resized, decode_uncaught, probe};
 
 /// The counting allocator of the process.
 pub(crate) trait PeakMemory {
@@ -41,6 +41,10 @@ pub(crate) fn check(file: &[u8], memory: &dyn PeakMemory) {
         (Ok(header), Ok(picture)) => {
             assert_eq!(header.size, ImageSize::from(picture.dimensions()));
             assert!(header.size.pixels() <= LIMITS.max_pixels);
+            let eighth =
+                |size: ImageSize| ImageSize { width: size.width.div_ceil(16), height: size.height.div_ceil(16) };
+            let resized = decode_resized(file, &LIMITS, eighth).expect("it was decoded whole");
+            assert_eq!(resized.full_size, header.size);
         }
         (Err(probed), Err(decoded)) => assert_eq!(probed.to_string(), decoded.to_string()),
         (Ok(_), Err(_)) => {}

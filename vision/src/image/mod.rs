@@ -11,7 +11,8 @@ mod png;
 mod resize;
 
 pub use self::decode::{
-    DecodeError, DecodeLimits, ForeignContent, ForeignKind, PictureHeader, decode, decode_uncaught, is_picture, probe,
+    DecodeError, DecodeLimits, DecodeResizedError, ForeignContent, ForeignKind, PictureHeader, ResizedPicture, decode,
+    decode_resized, decode_uncaught, is_picture, probe,
 };
 pub use self::extensions::{PICTURE_EXTENSIONS, is_picture_extension};
 pub use self::ignored_names::is_ignored_name;

@@ -13,6 +13,7 @@ mod color_coding;
 mod coverage;
 mod frame;
 mod huffman;
+pub(super) mod reduced;
 mod segments;
 mod standard_tables;
 
@@ -157,7 +158,7 @@ pub(super) fn samples(bytes: &[u8], color_space: Option<ColorSpace>) -> Result<V
 /// and takes any number of scans.
 fn completed(bytes: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
     const END: [u8; 2] = [0xFF, marker::END_OF_IMAGE];
-    let Outline { has_end, needs_tables, colors } = outline(bytes)?;
+    let Outline { has_end, needs_tables, colors, components: _ } = outline(bytes)?;
     let missing = || Jpeg.corrupt("its pixels end early, and its end marker is missing");
     let whole = if has_end { bytes } else { &bytes[..coverage::end_of_whole_picture(bytes).ok_or_else(missing)?] };
     let changes = colors.changes();
@@ -176,16 +177,26 @@ fn completed(bytes: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
     Ok(Cow::Owned([start, &tables, rest, end].concat()))
 }
 
+impl Outline {
+    /// True if the file needs no completion, has no ink colours, and says how its colours are coded as all decoders
+    /// expect.
+    fn is_plain(&self) -> bool {
+        self.has_end && !self.needs_tables && self.components <= 3 && self.colors.changes().is_empty()
+    }
+}
+
 /// Parts that a file has.
 struct Outline {
     has_end: bool,
     /// A scan uses a table that was not defined before.
     needs_tables: bool,
     colors: ColorMarkers,
+    /// Components of the frame, if it has been read.
+    components: usize,
 }
 
 fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
-    let mut outline = Outline { has_end: false, needs_tables: false, colors: ColorMarkers::default() };
+    let mut outline = Outline { has_end: false, needs_tables: false, colors: ColorMarkers::default(), components: 0 };
     let mut tables = HuffmanTables::default();
     let mut is_progressive = false;
     let mut scans = 0;
@@ -208,6 +219,7 @@ fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
             _ if is_frame_header(marker) => {
                 is_progressive = marker == 0xC2;
                 if let Ok(frame) = FrameHeader::from_segment(marker, payload) {
+                    outline.components = frame.components.len();
                     outline.colors.set_frame(frame, at);
                 }
             }

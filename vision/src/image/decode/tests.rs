@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod leniency;
+mod resized;
 
 const FORMATS: [ImageFormat; 6] =
     [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff];
