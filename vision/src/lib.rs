@@ -12,3 +12,4 @@ pub mod features;
 pub mod homography;
 pub mod image;
 pub mod matching;
+mod product;

@@ -1,7 +1,8 @@
 //! Hypercolumns: several layers stacked into one map (Hariharan et al., *Hypercolumns for Object Segmentation and
 //! Fine-grained Localization*, CVPR 2015).
 
-use super::{FeatureMap, resampled};
+use super::FeatureMap;
+use super::resample::resample_into;
 
 /// Scaling of each layer before it is stacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,24 +26,22 @@ pub struct HypercolumnError;
 /// [`HypercolumnError`] if there are no layers.
 #[expect(clippy::missing_panics_doc, reason = "every layer was resampled to the same grid")]
 pub fn hypercolumn(mut layers: Vec<FeatureMap>, scaling: LayerScaling) -> Result<FeatureMap, HypercolumnError> {
-    if scaling == LayerScaling::AsIs && layers.len() == 1 {
-        return layers.pop().ok_or(HypercolumnError);
+    let scaled = |layer: FeatureMap| match scaling {
+        LayerScaling::Unit => layer.into_normalized().into_map(),
+        LayerScaling::AsIs => layer,
+    };
+    if layers.len() == 1 {
+        return layers.pop().map(scaled).ok_or(HypercolumnError);
     }
     let finest = layers.iter().map(FeatureMap::grid).max_by_key(|grid| grid.cells()).ok_or(HypercolumnError)?;
     let channels = layers.iter().map(FeatureMap::channels).sum();
-    let mut data = Vec::new();
+    let mut data = vec![0.0; channels * finest.cells()];
+    let mut rest = data.as_mut_slice();
     for layer in layers {
-        let scaled = match scaling {
-            LayerScaling::Unit => layer.into_normalized().into_map(),
-            LayerScaling::AsIs => layer,
-        };
-        let upsampled = if scaled.grid() == finest { scaled } else { resampled(&scaled, finest) };
-        if data.is_empty() {
-            data = upsampled.into_data();
-            data.reserve_exact(channels * finest.cells() - data.len());
-        } else {
-            data.extend_from_slice(upsampled.data());
-        }
+        let layer = scaled(layer);
+        let (stacked, below) = rest.split_at_mut(layer.channels() * finest.cells());
+        resample_into(&layer, finest, stacked);
+        rest = below;
     }
     Ok(FeatureMap::new(channels, finest.height, finest.width, data).expect("every layer was resampled to this grid"))
 }

@@ -5,7 +5,10 @@
 //! directions the whole eigendecomposition of the covariance is cheaper, and exact.
 
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
-use ndarray::{Array1, Array2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use rayon::prelude::*;
+
+use crate::product::multiply;
 
 const MAX_ITERATIONS: usize = 30;
 /// Most steps of the eigensolver for each eigenvalue; it usually takes two or three.
@@ -75,14 +78,48 @@ impl<'a> CovarianceProducts<'a> {
     /// `basis` times the covariance, both `[size, C]`.
     fn with_covariance(&self, basis: &Array2<f32>) -> Array2<f32> {
         match self {
-            Self::Formed(covariance) => basis.dot(covariance),
-            Self::Through(centred) => basis.dot(*centred).dot(&centred.t()) / centred.ncols() as f32,
+            Self::Formed(covariance) => product(&basis.view(), &covariance.view()),
+            Self::Through(centred) => through(basis, centred),
         }
     }
 }
 
+/// `basis`, `[size, C]`, times the covariance of `centred`, `[C, N]`, without forming it. Blocks of cells are multiplied
+/// twice while a processor's cache holds them, and their products are added in order, so that the result does not depend on
+/// the threads.
+fn through(basis: &Array2<f32>, centred: &Array2<f32>) -> Array2<f32> {
+    const BLOCK_CELLS: usize = 512;
+    const MAX_BLOCKS: usize = 16;
+    let cells = centred.ncols();
+    let block_cells = BLOCK_CELLS.max(cells.div_ceil(MAX_BLOCKS));
+    let of_block = |index: usize| {
+        let block = centred.slice(s![.., index * block_cells..cells.min((index + 1) * block_cells)]);
+        product(&product(&basis.view(), &block).view(), &block.t())
+    };
+    let products: Vec<_> = (0..cells.div_ceil(block_cells)).into_par_iter().map(of_block).collect();
+    let sum = products.into_iter().reduce(|sum, next| sum + next).expect("a map has cells");
+    sum / cells as f32
+}
+
+/// The covariance, `[C, C]`.
 fn covariance(centred: &Array2<f32>) -> Array2<f32> {
-    centred.dot(&centred.t()) / centred.ncols() as f32
+    const BLOCK_ROWS: usize = 64;
+    let (channels, cells) = centred.dim();
+    let mut covariance = Array2::zeros((channels, channels));
+    let rows = covariance.as_slice_mut().expect("it was just made").par_chunks_mut(BLOCK_ROWS * channels);
+    rows.enumerate().for_each(|(index, rows)| {
+        let count = rows.len() / channels;
+        let mut rows = ArrayViewMut2::from_shape((count, channels), rows).expect("whole rows");
+        let first = index * BLOCK_ROWS;
+        multiply(&centred.slice(s![first..first + count, ..]), &centred.t(), &mut rows);
+    });
+    covariance / cells as f32
+}
+
+fn product(one: &ArrayView2<'_, f32>, other: &ArrayView2<'_, f32>) -> Array2<f32> {
+    let mut product = Array2::zeros((one.nrows(), other.ncols()));
+    multiply(one, other, &mut product.view_mut());
+    product
 }
 
 /// The eigenvectors of a symmetric matrix as rows, by falling eigenvalue, and the eigenvalues. Computed in double

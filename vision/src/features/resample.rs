@@ -13,12 +13,22 @@ pub fn resampled(map: &FeatureMap, grid: GridSize) -> FeatureMap {
     if grid == map.grid() {
         return map.clone();
     }
+    let mut data = vec![0.0_f32; map.channels() * grid.cells()]; // [C, H, W]
+    resample_into(map, grid, &mut data);
+    FeatureMap::new(map.channels(), grid.height, grid.width, data).expect("the buffer was made for this shape")
+}
+
+/// [`resampled`], into `output`, `[C, H, W]`.
+pub(super) fn resample_into(map: &FeatureMap, grid: GridSize, output: &mut [f32]) {
     let from = map.grid();
+    if grid == from {
+        output.copy_from_slice(map.data());
+        return;
+    }
     let columns = positions(from.width, grid.width);
     let rows = positions(from.height, grid.height);
-    let mut data = vec![0.0_f32; map.channels() * grid.cells()]; // [C, H, W]
     let channels = map.data().par_chunks_exact(from.cells());
-    data.par_chunks_exact_mut(grid.cells()).zip(channels).for_each(|(output, input)| {
+    output.par_chunks_exact_mut(grid.cells()).zip(channels).for_each(|(output, input)| {
         for (line, row) in output.chunks_exact_mut(grid.width).zip(&rows) {
             let (above, below) = (&input[row.before * from.width..], &input[row.after * from.width..]);
             for (value, column) in line.iter_mut().zip(&columns) {
@@ -27,7 +37,6 @@ pub fn resampled(map: &FeatureMap, grid: GridSize) -> FeatureMap {
             }
         }
     });
-    FeatureMap::new(map.channels(), grid.height, grid.width, data).expect("the buffer was made for this shape")
 }
 
 /// The centres of `to` cells as positions on an axis of `from` cells; both axes cover the same image.

@@ -2,6 +2,7 @@
 
 use ::image::{Rgb, imageops};
 use ndarray::ArrayView2;
+use rayon::prelude::*;
 
 use super::PointMatch;
 use super::raster::{CanvasPoint, Pen, draw_disc, draw_line, draw_ring};
@@ -128,13 +129,18 @@ impl PairCanvas {
         let (low, high) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
         let range = (high - low).max(f32::MIN_POSITIVE);
         let values = resampled(map, grid);
-        for (index, &value) in values.data().iter().enumerate() {
-            let (x, y) = ((index % grid.width) as u32 + left, (index / grid.width) as u32);
-            let pixel = self.canvas.get_pixel_mut(x, y);
-            let grey = f32::from(luma(*pixel));
-            let heat = heat_color((value - low) / range);
-            pixel.0 = std::array::from_fn(|channel| (0.35 * grey + 0.65 * heat[channel]).round() as u8);
-        }
+        let rows = values.data().par_chunks_exact(grid.width.max(1));
+        let canvas_row_bytes = 3 * self.canvas.width() as usize;
+        self.canvas.par_chunks_exact_mut(canvas_row_bytes).zip(rows).for_each(|(line, row)| {
+            let pixels = line[3 * left as usize..].chunks_exact_mut(3);
+            for (pixel, &value) in pixels.zip(row) {
+                let grey = 0.35 * f32::from(luma(Rgb([pixel[0], pixel[1], pixel[2]])));
+                let heat = heat_color((value - low) / range);
+                for (value, heat) in pixel.iter_mut().zip(heat) {
+                    *value = (grey + 0.65 * heat).round() as u8;
+                }
+            }
+        });
     }
 }
 

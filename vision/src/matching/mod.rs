@@ -8,7 +8,6 @@
 mod cancellation;
 mod correspondences;
 mod draw;
-mod product;
 mod propagate;
 mod raster;
 mod refine;
@@ -21,8 +20,8 @@ pub use self::correspondences::{
     Candidate, ImagePair, MatchError, MatchOptions, MatchedImage, PointMatch, Queries, Refinement, find_correspondences,
 };
 pub use self::draw::{draw_matches, draw_similarity};
-pub use self::product::multiply;
 pub use self::propagate::propagate_labels;
 pub use self::refine::{RefinementWindow, SoftArgmax};
 pub use self::similarity_maps::SimilarityMaps;
 pub use self::verify::{GeometricModel, GeometryPair, Undetermined, Verification, VerifyOptions, verify};
+pub use crate::product::multiply;

@@ -7,9 +7,9 @@
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-use super::product::multiply;
 use super::{Cancellation, Cancelled};
 use crate::features::GridSize;
+use crate::product::multiply;
 
 /// Similarities of one block. Two threads' blocks and the target's packed panel share the outer caches.
 const BLOCK_VALUES: usize = 1 << 19;

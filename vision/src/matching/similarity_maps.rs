@@ -6,9 +6,9 @@ use ndarray::{Array2, ArrayViewMut2, s};
 
 use super::MatchedImage;
 use super::correspondences::{MatchError, check_channels};
-use super::product::multiply;
 use super::similarity::as_cosine;
 use crate::features::{GridSize, ImagePoints, NormalizedMap, Tensor};
+use crate::product::multiply;
 
 /// The cosine similarities of points of the source with the cells of the target, `[P, h, w]`, within [-1, 1], computed on
 /// demand.

@@ -146,7 +146,10 @@ impl OpenConnections {
         let id = match ended {
             Ok((id, ())) => id,
             Err(error) => {
-                tracing::error!(%error, "a connection panicked");
+                // Tasks are cancelled where the process ends because it could not load its models.
+                if error.is_panic() {
+                    tracing::error!(%error, "a connection panicked");
+                }
                 error.id()
             }
         };

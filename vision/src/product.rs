@@ -1,4 +1,4 @@
-//! The matrix product, which takes most of the time of matching.
+//! The matrix product, which takes most of the time of matching and of principal components.
 //!
 //! The kernels are those of the crate `gemm`, which chooses them at run time by the processor's features.
 //! `benches/matching.rs` compares them with ndarray's.
