@@ -58,9 +58,12 @@ pub(crate) struct Arguments {
     /// The longer side that images are resized to, in pixels
     #[arg(long, default_value_t = 224)]
     side: u32,
-    /// Folder of JPEG files; textures of 640 x 480 pixels if not given
+    /// Folder of JPEG files; textures if not given
     #[arg(long)]
     pictures: Option<PathBuf>,
+    /// Size of the textures, such as 4032x3024
+    #[arg(long, value_parser = size, default_value = "640x480")]
+    size: (u32, u32),
     /// Seconds of each measurement
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -102,6 +105,11 @@ impl Task {
     }
 }
 
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let sides = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    sides.filter(|&(width, height)| width > 0 && height > 0).ok_or_else(|| "a size is WIDTHxHEIGHT".to_owned())
+}
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let folder = tempfile::tempdir()?;
@@ -117,7 +125,7 @@ fn main() -> anyhow::Result<()> {
         model: ModelFile::open(&first.name, first.version, &first.path)?,
         layers: LayerSet::new(arguments.layer.split('+')).context("a layer comes twice")?,
         side_px: arguments.side,
-        inputs: Inputs::new(arguments.pictures.as_deref())?,
+        inputs: Inputs::new(arguments.pictures.as_deref(), arguments.size)?,
         config: server.into_config(),
     };
     let report = measure(&arguments, &task)?;
