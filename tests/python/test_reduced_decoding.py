@@ -63,6 +63,17 @@ def test_the_model_sees_nearly_the_same_pixels(pixel_server: ServerProcess, jpeg
         assert numpy.abs(served - expected).mean() < 1, side
 
 
+@pytest.mark.parametrize("name", ["astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png", "rocket.jpg"])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:1:1"])
+def test_so_it_is_for_photographs_that_are_sharp(pixel_server: ServerProcess, name: str, subsampling: str):
+    image = photograph(name)
+    content = saved(image, format="JPEG", quality=90, subsampling=subsampling)
+    pixels = pillow_pixels(content)
+    for side in (32, 64, 96, 128):
+        served, expected = served_pixels(pixel_server, content, side), as_a_model_sees_it(pixels, side)
+        assert numpy.abs(served - expected).mean() < 1, side
+
+
 def test_features_are_nearly_those_of_the_whole_picture(server: ServerProcess, jpeg: bytes):
     whole = saved(Image.fromarray(pillow_pixels(jpeg)), format="PNG", compress_level=1)
     for side in (224, 512):

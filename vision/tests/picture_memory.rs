@@ -1,4 +1,5 @@
-//! Memory of decoding: no picture, whole or damaged, takes more than its probe states.
+//! Memory of decoding: no picture, whole or damaged, takes more than its probe states. That of a JPEG at a fraction of its
+//! size is taken by a C library, and not counted.
 //!
 //! One test in a binary of its own, because the counting allocator serves the whole process.
 

@@ -13,6 +13,10 @@ use crate::product::multiply;
 const MAX_ITERATIONS: usize = 30;
 /// Most steps of the eigensolver for each eigenvalue; it usually takes two or three.
 const MAX_SWEEPS: usize = 100;
+/// Least cells of the blocks that [`through`] multiplies at a time.
+const MIN_BLOCK_CELLS: usize = 512;
+/// Most blocks, the products of all of which are in memory.
+const MAX_BLOCKS: usize = 16;
 /// The iteration ends when no requested variance changes by more than this share of the largest.
 const TOLERANCE: f64 = 1e-6;
 
@@ -33,6 +37,12 @@ pub(super) fn leading_directions(centred: &Array2<f32>, count: usize) -> (Array2
     };
     let variances = variances.iter().take(count).map(|&variance| variance as f32).collect();
     (directions.slice_move(s![..count, ..]), variances)
+}
+
+/// About how many bytes of memory products without the covariance take, for `count` directions of `channels` channels.
+pub(super) const fn product_bytes(count: usize, channels: usize) -> usize {
+    const FLOAT_BYTES: usize = 4;
+    oversampled(count) * (MAX_BLOCKS + 1) * channels * FLOAT_BYTES
 }
 
 fn subspace_iteration(centred: &Array2<f32>, count: usize, size: usize) -> (Array2<f32>, Vec<f64>) {
@@ -88,10 +98,8 @@ impl<'a> CovarianceProducts<'a> {
 /// twice while a processor's cache holds them, and their products are added in order, so that the result does not depend on
 /// the threads.
 fn through(basis: &Array2<f32>, centred: &Array2<f32>) -> Array2<f32> {
-    const BLOCK_CELLS: usize = 512;
-    const MAX_BLOCKS: usize = 16;
     let cells = centred.ncols();
-    let block_cells = BLOCK_CELLS.max(cells.div_ceil(MAX_BLOCKS));
+    let block_cells = MIN_BLOCK_CELLS.max(cells.div_ceil(MAX_BLOCKS));
     let of_block = |index: usize| {
         let block = centred.slice(s![.., index * block_cells..cells.min((index + 1) * block_cells)]);
         product(&product(&basis.view(), &block).view(), &block.t())
@@ -194,6 +202,24 @@ mod tests {
         let descriptors = axes.t().dot(&amounts);
         let mean = descriptors.mean_axis(Axis(1)).unwrap();
         descriptors - mean.insert_axis(Axis(1))
+    }
+
+    #[test]
+    fn products_of_blocks_are_those_of_the_whole_on_any_number_of_threads() {
+        for cells in [1, 511, 512, 513, 1_100, 9_000] {
+            let centred = falling(70, cells);
+            let mut basis = start(5, 70);
+            orthonormalize(&mut basis);
+            let whole = basis.dot(&(centred.dot(&centred.t()) / cells as f32));
+            let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+            let blocks = through(&basis, &centred);
+            assert_eq!(blocks, alone.install(|| through(&basis, &centred)), "{cells}");
+            let formed = covariance(&centred);
+            assert_eq!(formed, alone.install(|| covariance(&centred)), "{cells}");
+            for found in [blocks, basis.dot(&formed)] {
+                assert!((&found - &whole).iter().all(|difference| difference.abs() < 1e-5), "{cells}");
+            }
+        }
     }
 
     #[test]

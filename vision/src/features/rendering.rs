@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::blend_lengths::BlendLengths;
 use super::grid_window::GridWindow;
 use super::interpolated::{InterpolatedMap, MAX_KEPT_LENGTHS};
+use super::leading_subspace::product_bytes;
 use super::tensor::Tensor;
 use super::window::{Window, WindowError};
 use super::{
@@ -91,7 +92,7 @@ impl Rendering {
         // The centred map, and the solver's matrices in double precision.
         let components = self.components.map_or(0, |count| {
             let matrix = channels * channels.min(4 * count) * 2 * FLOAT_BYTES;
-            map + 4 * matrix
+            map + 4 * matrix + product_bytes(count, channels)
         });
         let places = match &self.places {
             Places::Points(points) => 2 * points.len() * channels * FLOAT_BYTES,

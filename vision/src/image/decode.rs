@@ -150,13 +150,13 @@ pub enum DecodeResizedError {
 
 /// Decodes a picture and resizes it to `size_for` its own size.
 ///
-/// A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, of which each side is at least twice the one wanted. The result
-/// then differs from that of [`decode`] and [`resize`] by less than one level of 255 on average, for photographs, and takes
-/// a quarter of the time. Other formats are decoded whole: PNG and WebP have no coding from which a smaller picture could
-/// be decoded faster.
+/// A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, of which each side is at least 2.25 times the one wanted. The
+/// result then differs from that of [`decode`] and [`resize`] by less than one level of 255 on average, for photographs,
+/// and takes a quarter (1/8) to two thirds (1/2) of the time. Other formats are decoded whole: PNG and WebP have no coding
+/// from which a smaller picture could be decoded faster.
 ///
 /// # Errors
-/// Those of [`decode`], which do not depend on the size, and [`ResizeError::Empty`] if a side of that is 0.
+/// Those of [`decode`], and [`ResizeError::Empty`] if a side of that is 0.
 pub fn decode_resized(
     bytes: &[u8],
     limits: &DecodeLimits,
@@ -167,7 +167,7 @@ pub fn decode_resized(
     let size = size_for(full_size);
     if let Some(reduction) = Reduction::down_to(full_size, size)
         && format == Format::Jpeg
-        && let Some(reduced) = jpeg::reduced::pixels(bytes, header.stored, reduction)
+        && let Some(reduced) = catch_panic(format, || Ok(jpeg::reduced::pixels(bytes, header.stored, reduction)))?
     {
         let stored_size = if header.is_turned() { turned(size) } else { size };
         let resized = resize_rectangle(&reduced, reduction.covered(header.stored), stored_size)?;
@@ -186,14 +186,19 @@ enum Reduction {
 }
 
 impl Reduction {
-    /// How many times each side is larger than wanted, at least, so that resizing still averages over pixels.
-    const LEAST_RATIO: u64 = 2;
+    /// How many times each side is larger than wanted, at least, in quarters. At 2 the steps of the reduced picture show:
+    /// of twelve sharp photographs the one that differs most from the whole one resized does so by 1.7 levels on average,
+    /// at 2.25 by 0.9.
+    const LEAST_RATIO_QUARTERS: u64 = 9;
 
-    /// The smallest fraction of `full` whose sides are still at least twice those of `wanted`.
+    /// The smallest fraction of `full` whose sides are still at least 2.25 times those of `wanted`.
     fn down_to(full: ImageSize, wanted: ImageSize) -> Option<Self> {
         let suffices = |reduction: &Self| {
-            let least = |side: u32| Self::LEAST_RATIO * u64::from(side) * u64::from(reduction.denominator());
-            u64::from(full.width) >= least(wanted.width) && u64::from(full.height) >= least(wanted.height)
+            let suffices = |full: u32, wanted: u32| {
+                4 * u64::from(full)
+                    >= Self::LEAST_RATIO_QUARTERS * u64::from(wanted) * u64::from(reduction.denominator())
+            };
+            suffices(full.width, wanted.width) && suffices(full.height, wanted.height)
         };
         [Self::Eighth, Self::Quarter, Self::Half].into_iter().find(suffices)
     }
@@ -235,10 +240,7 @@ pub fn decode_uncaught(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, 
 
 /// Turns a panic of `decoder` into [`DecodeError::Corrupt`]: a decoder that fails on hostile bytes must not end the
 /// thread that serves other requests. The closure shares nothing that a panic could leave half-changed.
-fn catch_panic(
-    format: Format,
-    decoder: impl FnOnce() -> Result<RgbImage, DecodeError>,
-) -> Result<RgbImage, DecodeError> {
+fn catch_panic<T>(format: Format, decoder: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
     catch_unwind(AssertUnwindSafe(decoder)).unwrap_or_else(|_| Err(format.corrupt("the decoder gave up on it")))
 }
 

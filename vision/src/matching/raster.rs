@@ -37,6 +37,7 @@ pub(super) fn draw_line(canvas: &mut RgbImage, from: CanvasPoint, to: CanvasPoin
     let last = (end.x + pen.width + 1.0).ceil().min(length as f32 - 1.0);
     for along in first..(last + 1.0).max(0.0) as u32 {
         let middle = start.y + (along as f32).clamp(start.x, end.x) * slope - start.x * slope;
+        // Cutting off differs from rounding down for negative numbers alone, which are off the canvas.
         let across = (middle - reach) as i64..=(middle + reach) as i64 + 1;
         for across in across {
             let (x, y) = if steep { (across, i64::from(along)) } else { (i64::from(along), across) };
@@ -63,7 +64,7 @@ fn around(center: CanvasPoint, radius: f32, mut visit: impl FnMut(i64, i64, f32)
     let reach = radius + 1.0;
     for y in (center.y - reach).floor() as i64..=(center.y + reach).ceil() as i64 {
         for x in (center.x - reach).floor() as i64..=(center.x + reach).ceil() as i64 {
-            visit(x, y, length(x as f32 - center.x, y as f32 - center.y));
+            visit(x, y, norm(x as f32 - center.x, y as f32 - center.y));
         }
     }
 }
@@ -88,11 +89,11 @@ fn distance_to_segment(point: CanvasPoint, from: CanvasPoint, to: CanvasPoint) -
     let along =
         if squared_length > 0.0 { ((point.x - from.x) * dx + (point.y - from.y) * dy) / squared_length } else { 0.0 };
     let along = along.clamp(0.0, 1.0);
-    length(point.x - from.x - along * dx, point.y - from.y - along * dy)
+    norm(point.x - from.x - along * dx, point.y - from.y - along * dy)
 }
 
 /// The length of a vector of some pixels: `hypot`, which also serves the largest numbers, takes five times as long.
-fn length(x: f32, y: f32) -> f32 {
+fn norm(x: f32, y: f32) -> f32 {
     (x * x + y * y).sqrt()
 }
 

@@ -112,18 +112,21 @@ impl Connector {
 
     /// Logs the first refusal of its kind. Values of other types are replaced, which is not worth a line.
     fn log_refusal(&self, cause: &Cause) {
-        let is_known = {
-            let mut link = self.link();
-            let is_known = link.refusals.contains(&cause.code);
-            if !is_known {
-                link.refusals.push(cause.code.clone());
-            }
-            is_known
-        };
-        if !is_known && !cause.is_about_value() {
-            let (redis, Cause { code, reason }, advice) = (&self.address, cause, cause.advice());
-            tracing::warn!(%redis, code, reason, advice, "Redis refuses a command");
+        if cause.is_about_value() || !self.remember_refusal(&cause.code) {
+            return;
         }
+        let (redis, Cause { code, reason }, advice) = (&self.address, cause, cause.advice());
+        tracing::warn!(%redis, code, reason, advice, "Redis refuses a command");
+    }
+
+    /// Returns whether a refusal with this code is the first of the connection.
+    fn remember_refusal(&self, code: &str) -> bool {
+        let mut link = self.link();
+        let is_new = !link.refusals.iter().any(|known| known == code);
+        if is_new {
+            link.refusals.push(code.to_owned());
+        }
+        is_new
     }
 
     async fn keep_connected(self: Arc<Self>, client: Client) {

@@ -135,10 +135,11 @@ impl<const N: usize> Reader<N> {
 }
 
 /// Joins the pieces of a body to batches that grow with what came before. The parser searches all that it holds with each
-/// batch: a body of many small pieces without a boundary would take time that is quadratic in its length.
+/// batch: a body of many small pieces without a boundary would take time that is quadratic in its length. Beyond 64 MiB,
+/// twice what bodies may have unless a flag says otherwise, batches grow no further, because a batch is in memory twice
+/// while it is joined.
 fn growing_batches<E>(pieces: impl Stream<Item = Result<Bytes, E>>) -> impl Stream<Item = Result<Bytes, E>> {
     const SMALLEST: usize = 64 << 10;
-    // Joining copies a batch.
     const LARGEST: usize = 16 << 20;
     try_unfold((Box::pin(pieces), 0), async |(mut pieces, passed)| {
         let Some(first) = pieces.try_next().await? else { return Ok(None) };

@@ -54,9 +54,11 @@ const XMP_PREFIX: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
 mod marker {
     pub(super) const HUFFMAN_TABLES: u8 = 0xC4;
+    pub(super) const ARITHMETIC_CONDITIONING: u8 = 0xCC;
     pub(super) const START_OF_IMAGE: u8 = 0xD8;
     pub(super) const END_OF_IMAGE: u8 = 0xD9;
     pub(super) const START_OF_SCAN: u8 = 0xDA;
+    pub(super) const NUMBER_OF_LINES: u8 = 0xDC;
     pub(super) const RESTART_INTERVAL: u8 = 0xDD;
     pub(super) const APP0: u8 = 0xE0;
     pub(super) const APP1: u8 = 0xE1;
@@ -136,12 +138,7 @@ pub(super) fn samples(bytes: &[u8], color_space: Option<ColorSpace>) -> Result<V
         DecodeErrors::Unsupported(scheme) => Jpeg.unsupported(format!("{scheme:?}")),
         error => Jpeg.corrupt(error.to_string()),
     };
-    let options = DecoderOptions::default()
-        .jpeg_set_out_colorspace(color_space.unwrap_or(ColorSpace::RGB))
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX))
-        // Stray bytes between segments are common and harmless.
-        .set_strict_mode(false);
+    let options = decoder_options(color_space.unwrap_or(ColorSpace::RGB));
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file.as_ref()), options);
     if color_space.is_none() {
         decoder.decode_headers().map_err(failed)?;
@@ -151,6 +148,32 @@ pub(super) fn samples(bytes: &[u8], color_space: Option<ColorSpace>) -> Result<V
     decoder.decode().map_err(failed)
 }
 
+fn decoder_options(color_space: ColorSpace) -> DecoderOptions {
+    DecoderOptions::default()
+        .jpeg_set_out_colorspace(color_space)
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX))
+        // Stray bytes between segments are common and harmless.
+        .set_strict_mode(false)
+}
+
+/// Returns whether a file needs no completion, its colours are neither ink nor coded as only some decoders expect, none of
+/// them has less than half the resolution of another, and its header is one that [`samples`] takes, so that every decoder
+/// reads the same from it.
+fn is_plain(bytes: &[u8]) -> bool {
+    let Ok(Outline { has_end, needs_tables, has_rare_segments, colors, frame: Some(frame) }) = outline(bytes) else {
+        return false;
+    };
+    let is_coarse = || frame.components.iter().any(|component| component.horizontal.max(component.vertical) > 2);
+    has_end
+        && !needs_tables
+        && !has_rare_segments
+        && frame.components.len() <= 3
+        && !is_coarse()
+        && colors.changes().is_empty()
+        && JpegDecoder::new_with_options(ZCursor::new(bytes), decoder_options(ColorSpace::RGB)).decode_headers().is_ok()
+}
+
 /// The file as the decoder needs it: with its end marker, without what stands in its place, with Huffman tables, and with
 /// the markers from which it tells how colours are coded.
 ///
@@ -158,7 +181,7 @@ pub(super) fn samples(bytes: &[u8], color_space: Option<ColorSpace>) -> Result<V
 /// and takes any number of scans.
 fn completed(bytes: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
     const END: [u8; 2] = [0xFF, marker::END_OF_IMAGE];
-    let Outline { has_end, needs_tables, colors, components: _ } = outline(bytes)?;
+    let Outline { has_end, needs_tables, colors, .. } = outline(bytes)?;
     let missing = || Jpeg.corrupt("its pixels end early, and its end marker is missing");
     let whole = if has_end { bytes } else { &bytes[..coverage::end_of_whole_picture(bytes).ok_or_else(missing)?] };
     let changes = colors.changes();
@@ -177,26 +200,26 @@ fn completed(bytes: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
     Ok(Cow::Owned([start, &tables, rest, end].concat()))
 }
 
-impl Outline {
-    /// True if the file needs no completion, has no ink colours, and says how its colours are coded as all decoders
-    /// expect.
-    fn is_plain(&self) -> bool {
-        self.has_end && !self.needs_tables && self.components <= 3 && self.colors.changes().is_empty()
-    }
-}
-
 /// Parts that a file has.
 struct Outline {
     has_end: bool,
     /// A scan uses a table that was not defined before.
     needs_tables: bool,
     colors: ColorMarkers,
-    /// Components of the frame, if it has been read.
-    components: usize,
+    /// There is a segment that belongs to arithmetic coding, or gives the height behind the first scan.
+    has_rare_segments: bool,
+    /// The last frame header that can be read.
+    frame: Option<FrameHeader>,
 }
 
 fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
-    let mut outline = Outline { has_end: false, needs_tables: false, colors: ColorMarkers::default(), components: 0 };
+    let mut outline = Outline {
+        has_end: false,
+        needs_tables: false,
+        has_rare_segments: false,
+        colors: ColorMarkers::default(),
+        frame: None,
+    };
     let mut tables = HuffmanTables::default();
     let mut is_progressive = false;
     let mut scans = 0;
@@ -205,6 +228,7 @@ fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
         let at = segments.end() - payload.len();
         match marker {
             marker::END_OF_IMAGE => outline.has_end = true,
+            marker::NUMBER_OF_LINES | marker::ARITHMETIC_CONDITIONING => outline.has_rare_segments = true,
             marker::APP0 => outline.colors.add_app0(payload),
             marker::APP14 => outline.colors.add_app14(payload, at),
             // What is malformed is the decoder's to refuse.
@@ -219,7 +243,7 @@ fn outline(bytes: &[u8]) -> Result<Outline, DecodeError> {
             _ if is_frame_header(marker) => {
                 is_progressive = marker == 0xC2;
                 if let Ok(frame) = FrameHeader::from_segment(marker, payload) {
-                    outline.components = frame.components.len();
+                    outline.frame = Some(frame.clone());
                     outline.colors.set_frame(frame, at);
                 }
             }

@@ -210,7 +210,7 @@ fn no_flipped_bit_makes_a_decoder_panic() {
 
 #[test]
 fn a_panic_of_a_decoder_is_a_corrupt_picture() {
-    let result = catch_panic(Format::Gif, || panic!("an index out of bounds"));
+    let result = catch_panic::<RgbImage>(Format::Gif, || panic!("an index out of bounds"));
     assert!(matches!(result, Err(DecodeError::Corrupt { format: "GIF", .. })));
 }
 

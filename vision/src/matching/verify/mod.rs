@@ -194,8 +194,11 @@ fn fundamental(pairs: &[PointPair], chance: f64, cancellation: &Cancellation) ->
             let epipoles = model.epipoles();
             judged.retain(|it| !epipoles.are_near(&it.pair, AT_EPIPOLE));
             let agreeing: Vec<_> = judged.iter().filter(|it| it.agrees).map(|it| it.pair).collect();
-            let is_determined = suffice_for_fundamental(&judged, chance) && !lie_on_a_plane(&agreeing, cancellation)?;
-            if is_determined { Ok((model.matrix(), inliers)) } else { Err(Undetermined::Degenerate) }
+            match reason_against_fundamental(&judged, chance) {
+                Some(reason) => Err(reason),
+                None if lie_on_a_plane(&agreeing, cancellation)? => Err(Undetermined::Degenerate),
+                None => Ok((model.matrix(), inliers)),
+            }
         }
     })
 }
@@ -218,18 +221,25 @@ fn reason_against_homography(pairs: &[JudgedPair], chance: f64) -> Option<Undete
     }
 }
 
-/// Tells whether the inliers of a fundamental matrix are in eight places of each image, not nearly all on a line, and more
-/// than chance would make agree. `pairs` are those away from the epipoles.
+/// The reason why the inliers among `pairs`, which are those away from the epipoles, do not determine a fundamental matrix:
+/// they have to be in eight places of each image, more than chance would make agree, and not nearly all on a line.
 ///
 /// With `n` the line's coefficients, `F + w·nᵀ` fits the pairs on a line of the source as well as F does, for every vector
 /// `w`: three more pairs determine it. Likewise in the target. Pairs that are on a line in both images determine three of
 /// the eight degrees of freedom: it takes five more.
-fn suffice_for_fundamental(pairs: &[JudgedPair], chance: f64) -> bool {
+fn reason_against_fundamental(pairs: &[JudgedPair], chance: f64) -> Option<Undetermined> {
     let separate = SeparatePairs::among(pairs);
+    let agreement = separate.agreement();
+    if agreement.agreeing < FundamentalMatrix::MIN_MATCHES {
+        return Some(Undetermined::Degenerate);
+    }
+    if !agreement.is_meaningful(FundamentalMatrix::MIN_MATCHES, chance) {
+        return Some(Undetermined::NoConsensus);
+    }
     let OffLines { source, target } = separate.off_lines();
-    let both = separate.off_line_of_both();
-    let needed = [(separate.agreement(), FundamentalMatrix::MIN_MATCHES), (source, 3), (target, 3), (both, 5)];
-    needed.into_iter().all(|(agreement, fitted)| agreement.is_meaningful(fitted, chance))
+    let needed = [(source, 3), (target, 3), (separate.off_line_of_both(), 5)];
+    let is_determined = needed.into_iter().all(|(agreement, fitted)| agreement.is_meaningful(fitted, chance));
+    (!is_determined).then_some(Undetermined::Degenerate)
 }
 
 /// Tells whether a homography fits nearly all inliers of a fundamental matrix. Then a family of fundamental matrices fits

@@ -82,7 +82,8 @@ impl SeparatePairs {
         }
     }
 
-    /// The agreement of the pairs off those that are on a line of the target, among those on the best line of the source.
+    /// The agreement of the pairs that are not on a line in both images: on the best line of the source, and on that line of
+    /// the target which is best for the pairs there.
     pub(super) fn off_line_of_both(&self) -> Agreement {
         let mut agreeing = self.agreeing();
         let source = best_line(&agreeing, |pair| pair.source);

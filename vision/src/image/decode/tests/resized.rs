@@ -55,18 +55,20 @@ fn a_reduced_picture_is_nearly_the_whole_one_resized() {
 
 #[test]
 fn borders_stay_where_they_are() {
+    const LIMIT: f64 = 1.0;
     // The right and the lower border cover a pixel of the reduced picture in part.
     let (width, height) = (8 * 50 + 1, 8 * 40 + 3);
-    let edges =
-        RgbImage::from_fn(width, height, |x, y| Rgb([if x < 200 { 0 } else { 255 }, if y < 160 { 0 } else { 255 }, 9]));
+    // Taking the whole reduced picture for the picture would move what is near the far borders most.
+    let bright = |is_bright: bool| if is_bright { 255 } else { 0 };
+    let edges = RgbImage::from_fn(width, height, |x, y| Rgb([bright(x >= 384), bright(y >= 304), 9]));
     let file = jpeg_of(edges);
     for orientation in 1..=8 {
         let file = with_orientation(&file, orientation);
         let whole = decode(&file, &LIMITS).unwrap();
-        let wanted = size(whole.width() / 16, whole.height() / 16);
+        let wanted = size(whole.width() / 18, whole.height() / 18);
         let pixels = decode_resized(&file, &LIMITS, |_| wanted).unwrap().pixels;
         let difference = mean_difference(&pixels, &resize(&whole, wanted).unwrap());
-        assert!(difference < 1.5, "orientation {orientation}: {difference}");
+        assert!(difference < LIMIT, "orientation {orientation}: {difference}");
     }
 }
 
@@ -86,16 +88,49 @@ fn what_is_not_a_plain_jpeg_is_decoded_whole() {
     }
 }
 
+/// `jpeg` with bytes put in front of the first marker of this kind.
+fn with_bytes_before(jpeg: &[u8], marker: u8, bytes: &[u8]) -> Vec<u8> {
+    let place = jpeg.windows(2).position(|window| window == [0xFF, marker]).unwrap();
+    [&jpeg[..place], bytes, &jpeg[place..]].concat()
+}
+
 #[test]
-fn a_fraction_is_at_least_twice_the_wanted_size() {
+fn what_one_decoder_passes_over_and_the_other_refuses_is_judged_alike_at_every_size() {
+    let jpeg = jpeg_of(photograph(640, 480));
+    let grey = file_of(&DynamicImage::ImageRgb8(photograph(640, 480)).grayscale(), ImageFormat::Jpeg);
+    let number_of_lines: &[u8] = &[0xFF, 0xDC, 0, 4, 1, 0xE0];
+    let adobe =
+        |length: u8, transform: &[u8]| [&[0xFF, 0xEE, 0, length], &b"Adobe\0\x64\0\0\0\0"[..], transform].concat();
+    let files = [
+        with_bytes_before(&jpeg, 0xDA, number_of_lines),
+        with_bytes_before(&jpeg, 0xD9, number_of_lines),
+        with_bytes_before(&jpeg, 0xDA, &[0xFF, 0xCC, 0, 4, 0, 17]),
+        with_bytes_before(&jpeg, 0xDA, &[0xFF, 0xD0]),
+        with_bytes_before(&jpeg, 0xC0, &[0xFF, 0xD0]),
+        with_bytes_before(&jpeg, 0xDA, &[0xFF, 0x01]),
+        with_bytes_before(&jpeg, 0xC4, &[0xFF, 0x01]),
+        with_bytes_before(&grey, 0xC0, &adobe(14, &[5])),
+        with_bytes_before(&jpeg, 0xC0, &adobe(13, &[])),
+        // A Huffman table with more codes of one bit than there are.
+        with_bytes_before(&jpeg, 0xDA, &[&[0xFF, 0xC4, 0, 22, 0x13, 3], &[0; 15][..], &[1, 2, 3]].concat()),
+    ];
+    for (index, file) in files.iter().enumerate() {
+        let whole = decode(file, &LIMITS).map(|_| ()).map_err(|error| error.to_string());
+        let resized = decode_resized(file, &LIMITS, |_| size(32, 24)).map(|_| ()).map_err(|error| error.to_string());
+        assert_eq!(whole, resized, "{index}");
+    }
+}
+
+#[test]
+fn a_fraction_is_at_least_two_and_a_quarter_times_the_wanted_size() {
     let down_to = |width, height| Reduction::down_to(size(4032, 3024), size(width, height));
-    assert_eq!(down_to(224, 160), Some(Reduction::Eighth));
-    assert_eq!(down_to(252, 189), Some(Reduction::Eighth));
-    assert_eq!(down_to(253, 189), Some(Reduction::Quarter));
-    assert_eq!(down_to(252, 190), Some(Reduction::Quarter));
-    assert_eq!(down_to(512, 384), Some(Reduction::Half));
-    assert_eq!(down_to(1008, 756), Some(Reduction::Half));
-    assert_eq!(down_to(1009, 756), None);
+    assert_eq!(down_to(224, 168), Some(Reduction::Eighth));
+    assert_eq!(down_to(225, 168), Some(Reduction::Quarter));
+    assert_eq!(down_to(224, 169), Some(Reduction::Quarter));
+    assert_eq!(down_to(448, 336), Some(Reduction::Quarter));
+    assert_eq!(down_to(449, 336), Some(Reduction::Half));
+    assert_eq!(down_to(896, 672), Some(Reduction::Half));
+    assert_eq!(down_to(897, 672), None);
     assert_eq!(down_to(u32::MAX, 1), None);
 }
 
