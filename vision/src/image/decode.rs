@@ -187,7 +187,7 @@ enum Reduction {
 
 impl Reduction {
     /// How many times each side is larger than wanted, at least, in quarters. At 2 the steps of the reduced picture show:
-    /// of twelve sharp photographs the one that differs most from the whole one resized does so by 1.7 levels on average,
+    /// of eleven sharp photographs the one that differs most from the whole one resized does so by 1.7 levels on average,
     /// at 2.25 by 0.9.
     const LEAST_RATIO_QUARTERS: u64 = 9;
 
