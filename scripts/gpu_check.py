@@ -34,7 +34,7 @@ LEAST_COSINE = {"float32": 0.9999, "float16": 0.999}
 
 @dataclass
 class Report:
-    """What was measured, as a table and as JSON."""
+    """The measurements, as a table and as JSON."""
 
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     results: dict[str, object] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class Server:
 
 
 def parity(o: Options, report: Report) -> None:
-    """Whether the GPU computes what the CPU computes."""
+    """The agreement of every layer on the GPU with the CPU."""
     side = 96 if o.quick else 512
     with Server(o, "cpu", "float32") as cpu:
         manifest = cpu.models()["models"][0]["manifest"]
@@ -239,7 +239,7 @@ def main() -> None:
             part(o, report)
         except Exception as error:  # noqa: BLE001 - one part's failure is no reason to lose the others
             report.has_failed = True
-            report.add(name, "failed", str(error).splitlines()[0])
+            report.add(name, "failed", next(iter(str(error).splitlines()), type(error).__name__))
             traceback.print_exc()
         (o.out / "results.json").write_text(json.dumps(report.results, indent=1) + "\n")
     print(f"\n{report.table()}\n\n{(time.monotonic() - begun) / 60:.1f} minutes")

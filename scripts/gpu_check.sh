@@ -5,9 +5,9 @@
 #   scripts/gpu_check.sh run [ARGS]       on the machine with the GPU, in a copy of the repository with that folder
 #   scripts/gpu_check.sh run --device cpu --quick     tries the checks themselves, on any machine
 #
-# What is carried is target/gpu_check/pieces: about 225 MB, most of it ONNX Runtime's CUDA provider, in files of at most
-# 40 MB. GPU_PYTHON is the version of the other machine's Python (3.11). `run --help` lists what can be changed. It takes
-# under ten minutes, prints a table, and writes results.json to --out.
+# To be carried: target/gpu_check/pieces, about 225 MB, most of it ONNX Runtime's CUDA provider, in files of at most
+# 40 MB. GPU_PYTHON is the version of the other machine's Python (3.11). `run --help` lists what can be changed. It leaves
+# out what would not end within ten minutes, prints a table, and writes results.json to --out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/target/gpu_check

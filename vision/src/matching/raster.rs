@@ -92,7 +92,7 @@ fn distance_to_segment(point: CanvasPoint, from: CanvasPoint, to: CanvasPoint) -
     norm(point.x - from.x - along * dx, point.y - from.y - along * dy)
 }
 
-/// The length of a vector of some pixels: `hypot`, which also serves the largest numbers, takes five times as long.
+/// The length of a vector of some pixels. `hypot`, which also serves the largest numbers, takes longer.
 fn norm(x: f32, y: f32) -> f32 {
     (x * x + y * y).sqrt()
 }

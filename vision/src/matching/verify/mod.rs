@@ -21,7 +21,7 @@ use self::consensus::{Consensus, Model, find_consensus};
 use self::fundamental::FundamentalMatrix;
 use self::homography::HomographyModel;
 use self::normalization::SimilarityTransform;
-use self::separate_pairs::{Agreement, JudgedPair, OffLines, SeparatePairs, distinct};
+use self::separate_pairs::{Agreement, JudgedPair, SeparatePairs, distinct};
 use super::{Cancellation, Cancelled, ImagePair, PointMatch};
 use crate::features::Geometry;
 use crate::image::ImageSize;
@@ -210,7 +210,7 @@ fn reason_against_homography(pairs: &[JudgedPair], chance: f64) -> Option<Undete
         return Some(Undetermined::NoConsensus);
     }
     let separate = SeparatePairs::among(pairs);
-    let OffLines { source, target } = separate.off_lines();
+    let [source, target] = separate.off_lines(&separate.best_lines());
     let agreement = separate.agreement();
     if agreement.agreeing < HomographyModel::MIN_MATCHES || source.agreeing.min(target.agreeing) < 2 {
         Some(Undetermined::Degenerate)
@@ -236,8 +236,9 @@ fn reason_against_fundamental(pairs: &[JudgedPair], chance: f64) -> Option<Undet
     if !agreement.is_meaningful(FundamentalMatrix::MIN_MATCHES, chance) {
         return Some(Undetermined::NoConsensus);
     }
-    let OffLines { source, target } = separate.off_lines();
-    let needed = [(source, 3), (target, 3), (separate.off_line_of_both(), 5)];
+    let lines = separate.best_lines();
+    let [source, target] = separate.off_lines(&lines);
+    let needed = [(source, 3), (target, 3), (separate.off_line_of_both(&lines), 5)];
     let is_determined = needed.into_iter().all(|(agreement, fitted)| agreement.is_meaningful(fitted, chance));
     (!is_determined).then_some(Undetermined::Degenerate)
 }

@@ -72,21 +72,24 @@ impl SeparatePairs {
         Agreement::count(self.0.iter())
     }
 
-    /// The agreement of the pairs off the line of each image that most pairs that agree are on.
-    pub(super) fn off_lines(&self) -> OffLines {
+    /// The line of each image that most pairs that agree are on.
+    pub(super) fn best_lines(&self) -> BestLines {
         let agreeing = self.agreeing();
-        let (source, target) = (best_line(&agreeing, |pair| pair.source), best_line(&agreeing, |pair| pair.target));
-        OffLines {
-            source: self.agreement_off(|pair| source.distance(pair.source) <= ON_LINE),
-            target: self.agreement_off(|pair| target.distance(pair.target) <= ON_LINE),
-        }
+        BestLines { source: best_line(&agreeing, |pair| pair.source), target: best_line(&agreeing, |pair| pair.target) }
+    }
+
+    /// The agreement of the pairs off the best line of the source, and of those off that of the target.
+    pub(super) fn off_lines(&self, lines: &BestLines) -> [Agreement; 2] {
+        [
+            self.agreement_off(|pair| lines.source.distance(pair.source) <= ON_LINE),
+            self.agreement_off(|pair| lines.target.distance(pair.target) <= ON_LINE),
+        ]
     }
 
     /// The agreement of the pairs that are not on a line in both images: on the best line of the source, and on that line of
     /// the target which is best for the pairs there.
-    pub(super) fn off_line_of_both(&self) -> Agreement {
+    pub(super) fn off_line_of_both(&self, BestLines { source, .. }: &BestLines) -> Agreement {
         let mut agreeing = self.agreeing();
-        let source = best_line(&agreeing, |pair| pair.source);
         agreeing.retain(|pair| source.distance(pair.source) <= ON_LINE);
         let target = best_line(&agreeing, |pair| pair.target);
         self.agreement_off(|pair| source.distance(pair.source) <= ON_LINE && target.distance(pair.target) <= ON_LINE)
@@ -143,13 +146,10 @@ fn ln_binomial(n: usize, k: usize) -> f64 {
     (1..=k).map(|i| ((n - k + i) as f64 / i as f64).ln()).sum()
 }
 
-/// The agreement of pairs off a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OffLines {
-    /// Off a line of the source.
-    pub(super) source: Agreement,
-    /// Off a line of the target.
-    pub(super) target: Agreement,
+/// A line of each image.
+pub(super) struct BestLines {
+    source: Line,
+    target: Line,
 }
 
 /// A line of an image.
@@ -250,8 +250,9 @@ mod tests {
             (0..30).map(|i| pair([3.0 * f64::from(i), wobble(i)], [wobble(i), 4.0 * f64::from(i)])).collect();
         let off_lines = |pairs: &[PointPair]| {
             let separate = SeparatePairs(judged(pairs));
-            let OffLines { source, target } = separate.off_lines();
-            [source, target, separate.off_line_of_both()].map(|off| off.pairs)
+            let lines = separate.best_lines();
+            let [source, target] = separate.off_lines(&lines);
+            [source, target, separate.off_line_of_both(&lines)].map(|off| off.pairs)
         };
         assert_eq!(off_lines(&pairs), [0, 0, 0]);
         pairs.push(pair([40.0, 60.0], [50.0, 30.0]));

@@ -145,7 +145,7 @@ fn a_size_of_zero_is_an_error() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whether a damaged file is refused does not depend on the size that is wanted.
+    /// A damaged file is read or refused at every size alike.
     #[test]
     fn damage_is_judged_alike_at_every_size(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
